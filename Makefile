@@ -1,0 +1,55 @@
+# atom-repro. `make help` lists the targets; ARGS="key=value …" overrides any setting.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+RUN := .venv/bin/python
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup doctor reproduce smoke test check tables notebooks audit lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## the environment in .venv (PIP_ARGS="…" goes to pip)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --editable .
+	@touch $@
+
+doctor: $(READY)  ## what this machine can run, what is missing and how to get it
+	@$(RUN) -m eval.doctor $(ARGS)
+
+reproduce: $(READY)  ## fine-tune, evaluate, time the pipeline, write the tables
+	@$(RUN) -m eval.reproduce $(ARGS)
+
+smoke: $(READY)  ## the same, shrunk, in a folder of its own; no table shows it
+	@$(RUN) -m eval.reproduce scale=smoke paths.work=.atom/smoke paths.results=.atom/smoke/results $(ARGS)
+
+tables: $(READY)  ## tables and figures from the records; measures nothing
+	@$(RUN) -m eval.report $(ARGS)
+
+notebooks: $(READY)  ## run the notebooks; executed copies go to .atom/notebooks
+	@$(RUN) -m eval.notebooks $(ARGS)
+
+audit: $(READY)  ## recompute every number of the paper from its own cells
+	@$(RUN) -m eval.audit $(ARGS)
+
+check: $(READY)  ## lint, format, types, layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: $(READY)  ## all tests
+	$(RUN) -m pytest $(ARGS)
+
+lock: $(READY)  ## write the versions that are installed now into requirements.lock
+	@{ head -2 requirements.lock; $(RUN) -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > .lock.new
+	@mv .lock.new requirements.lock
+
+clean:  ## remove what can be made again; records and tables stay
+	rm -rf .atom results/local .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

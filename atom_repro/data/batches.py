@@ -1,0 +1,119 @@
+"""Training batches: which clips, which captions and which frames a step sees.
+
+Every draw is a function of (seed, step) alone, so a run that resumes at step n sees what the
+uninterrupted one would have seen. Frames of small clips are decoded once and kept: each of the T
+segments holds several candidates, of which a step takes one at random.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atom_repro.data.frames import read_frames
+from atom_repro.datatypes import AtomError, Clip
+
+
+class FrameBank:
+    """Candidate frames of clips in memory: (clips, T * per_segment, S, S, 3) uint8.
+
+    A complete bank is kept in `folder`, under the data set's fingerprint `name`, for the next run.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        *,
+        frames: int,
+        per_segment: int,
+        size: int,
+        folder: Path,
+        name: str,
+        progress: Callable[[int], object] = lambda decoded: None,
+    ) -> None:
+        self.frames, self.per_segment = frames, per_segment
+        path = folder / f"{name[:16]}-{frames}x{per_segment}-{size}px.npy"
+        if path.is_file():
+            self.pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+            return
+        shape = (len(clips), frames * per_segment, size, size, 3)
+        pixels = np.empty(shape, np.uint8)
+        for i, clip in enumerate(clips):
+            read = read_frames(
+                clip.path,
+                frames=frames * per_segment,
+                size=size,
+                sampling="centre",
+                start_s=clip.start_s,
+                end_s=clip.end_s,
+            )
+            pixels[i] = read.pixels
+            progress(1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, pixels)
+        partial.replace(path)
+        self.pixels = np.load(path, mmap_mode="r")
+
+    def draw(self, clips: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """One random frame of each segment: (B, T, 3, S, S)."""
+        start = np.arange(self.frames) * self.per_segment
+        picks = start + rng.integers(0, self.per_segment, (len(clips), self.frames))
+        return np.ascontiguousarray(self.pixels[clips[:, None], picks].transpose(0, 1, 4, 2, 3))
+
+
+class CaptionBatches:
+    """Batch number `step` of a run: frames and R captions a clip.
+
+    Each epoch is a permutation of the clips; a last short batch is filled from the next epoch.
+    """
+
+    def __init__(
+        self,
+        bank: FrameBank,
+        captions: Sequence[Sequence[Sequence[int]]],
+        *,
+        batch_size: int,
+        captions_per_clip: int,
+        pad_id: int,
+        seed: int,
+    ) -> None:
+        fewest = min((len(c) for c in captions), default=0)
+        if captions_per_clip > fewest:
+            raise AtomError(
+                f"train.captions_per_clip={captions_per_clip} exceeds a clip's {fewest} captions"
+            )
+        self.bank, self.captions = bank, captions
+        self.batch_size, self.captions_per_clip = batch_size, captions_per_clip
+        self.pad_id, self.seed = pad_id, seed
+
+    def _clips(self, step: int) -> NDArray[np.int64]:
+        count = len(self.captions)
+        first = step * self.batch_size
+        chosen = np.empty(self.batch_size, np.int64)
+        order, epoch = np.empty(0, np.int64), -1
+        for i in range(self.batch_size):
+            wanted, place = divmod(first + i, count)
+            if wanted != epoch:
+                order = np.random.default_rng((self.seed, 1, wanted)).permutation(count)
+                epoch = wanted
+            chosen[i] = order[place]
+        return chosen
+
+    def __call__(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Frames (B, T, 3, S, S) uint8 and caption ids (B, R, L), padded on the right."""
+        clips = self._clips(step)
+        rng = np.random.default_rng((self.seed, 2, step))
+        frames = self.bank.draw(clips, rng)
+        drawn = []
+        for clip in clips:
+            ways = self.captions[clip]
+            picks = rng.permutation(len(ways))[: self.captions_per_clip]
+            drawn.append([ways[i] for i in picks])
+        longest = max(len(ids) for ways in drawn for ids in ways)
+        ids = np.full((len(clips), self.captions_per_clip, longest), self.pad_id, np.int64)
+        for b, ways in enumerate(drawn):
+            for r, caption in enumerate(ways):
+                ids[b, r, : len(caption)] = caption
+        return frames, ids

@@ -1,0 +1,118 @@
+"""The values that cross a layer's border: clips, predictions, spans, and the error a user sees.
+
+Everything here is frozen, free of torch, and cheap to import, so that configuration,
+records and reports can use it without loading a model library.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+ClipStatus = Literal["ok", "partial", "missing", "corrupt"]
+QueryKind = Literal["sentence", "paragraph"]
+
+
+class AtomError(Exception):
+    """A condition that the user can mend, said in one line.
+
+    The message names the file, key or device and the way out. Entry points print it
+    without a traceback and exit with status 1; every other exception is a defect of ours
+    and keeps its traceback.
+    """
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text that looks for one video; relevant is the clip that carries it."""
+
+    query_id: str
+    text: str
+    kind: QueryKind = "sentence"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video, or a window of one, with what is known about it.
+
+    `video_id` is the file's stem. `source_id` names the recording that the clip was cut
+    from, so that leaks between splits can be found. `start_s` and `end_s` bound the window
+    inside the file; `end_s` None means up to the end.
+    """
+
+    dataset: str
+    split: str
+    video_id: str
+    path: Path
+    source_id: str = ""
+    start_s: float = 0.0
+    end_s: float | None = None
+    references: tuple[str, ...] = ()
+    queries: tuple[Query, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    status: ClipStatus = "ok"
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a captioner said of one clip. `token_ids` exclude prompt and end-of-sequence."""
+
+    video_id: str
+    caption: str
+    token_ids: tuple[int, ...]
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of work on the run's one monotonic clock.
+
+    `stage` is load | encode | caption | embed | rank | script | decode_video | release;
+    `lane` is the thread that did it. Times are seconds since the run's zero.
+    """
+
+    stage: str
+    module: str
+    item: str
+    lane: str
+    start_s: float
+    end_s: float
+    bytes_read: int = 0
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a sample line; times to the microsecond, which is finer than the clock's noise."""
+        return {
+            "stage": self.stage,
+            "module": self.module,
+            "item": self.item,
+            "lane": self.lane,
+            "start_s": round(self.start_s, 6),
+            "end_s": round(self.end_s, 6),
+            "bytes_read": self.bytes_read,
+        }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a measurement ran on. `fingerprint` is the folder name of its records: a hash of CPU
+    model, cores, memory and OS release, and not of a host's name."""
+
+    fingerprint: str
+    cpu: str
+    cores: int
+    memory_gib: int
+    os_release: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint,
+            "cpu": self.cpu,
+            "cores": self.cores,
+            "memory_gib": self.memory_gib,
+            "os_release": self.os_release,
+        }

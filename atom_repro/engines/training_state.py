@@ -1,0 +1,95 @@
+"""What a training run must remember to go on after a kill at any point.
+
+One file, replaced atomically, holds weights, optimiser, schedule, random state and step; the loss
+journal beside it is cut back to that step on resume. The best modules are written before the
+state that knows of them, so a kill between the two repeats a validation and loses nothing.
+"""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from atom_repro.engines import eager
+from atom_repro.engines.atomic import atomically
+from atom_repro.engines.checkpoints import Checkpoint, trained_label
+from atom_repro.models.mplug2plus import CaptioningModel
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.quant import none
+from atom_repro.records.journal import Journal
+
+
+class TrainingState:
+    """Resume point, loss journal and best checkpoint of the run `key`."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        key: str,
+        network: CaptioningModel,
+        optimiser: Any,
+        schedule: Any,
+    ) -> None:
+        self.checkpoint, self.key = checkpoint, key
+        self.network, self.optimiser, self.schedule = network, optimiser, schedule
+        self.best: dict[str, Any] = {"step": 0, "cider": -1.0, "weights": ""}
+        self.curve: list[dict[str, Any]] = []
+        self._file = checkpoint.state / "state.pt"
+        self._journal_file = checkpoint.state / "curve.jsonl"
+        self._journal: Journal | None = None
+
+    def resume(self, *, fresh: bool = False) -> int:
+        """Load what an interrupted run of the same key left; the step to go on from."""
+        step = 0
+        if self._file.is_file() and not fresh:
+            # Ours, and still read without running what a pickle may hold.
+            saved = torch.load(self._file, weights_only=True)
+            if saved["key"] == self.key:
+                step, self.best = saved["step"], saved["best"]
+                self.network.load_state_dict(saved["network"])
+                self.optimiser.load_state_dict(saved["optimiser"])
+                self.schedule.load_state_dict(saved["schedule"])
+                torch.set_rng_state(saved["random"])
+        if step == 0:
+            shutil.rmtree(self.checkpoint.state, ignore_errors=True)
+        self._journal = Journal(self._journal_file)
+        self.curve = [line for line in self._journal.done if line["step"] <= step]
+        self._journal.rewrite(self.curve)
+        return step
+
+    def log(self, **line: Any) -> None:
+        """Add a line to the curve; `step` is one of its keys."""
+        assert self._journal is not None, "resume() opens the journal"
+        self.curve.append(line)
+        self._journal.add(line)
+
+    def keep_if_best(self, step: int, cider: float, tokenizer: Tokenizer) -> None:
+        """Write encoder and decoder apart, if they are better than any before."""
+        if cider <= self.best["cider"]:
+            return
+        encoder, decoder = self.network.encoder, self.network.decoder
+        weights = trained_label(encoder, decoder)
+        eager.save_encoder(self.checkpoint.encoder("fp32"), encoder, none.build(), weights)
+        eager.save_decoder(
+            self.checkpoint.decoder("fp32"), decoder, tokenizer, none.build(), weights
+        )
+        self.best = {"step": step, "cider": cider, "weights": weights}
+
+    def save(self, step: int) -> None:
+        """Make `step` the point that a killed run goes on from."""
+        saved: Mapping[str, Any] = {
+            "key": self.key,
+            "step": step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        with atomically(self._file) as building:
+            torch.save(saved, building)
+
+    def close(self) -> None:
+        """Training is over and recorded: nothing is left to resume."""
+        shutil.rmtree(self.checkpoint.state)

@@ -1,0 +1,163 @@
+"""Greedy and beam search over any decoder with `prefill` and `step`.
+
+Beam search as in the field's common implementation: the score of a finished sequence is its
+log-probability divided by length ** length_penalty, end-of-sequence included; a clip is done when
+it holds K finished sequences, the worst of which no running beam can still beat. Clips that are
+done leave the batch, so a batch costs what its clips need.
+
+Greedy is beam search with one beam. No state outlives a call.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from atom_repro.datatypes import AtomError
+
+
+class Decoder(Protocol):
+    """What generation needs of a language model. Shapes as in `text_decoder`.
+
+    The cache is the decoder's own kind; generation opens, reorders and thins it.
+    """
+
+    def prefill(self, embeds_BPE: Tensor) -> tuple[Tensor, Any]: ...
+    def step(self, ids_BK: Tensor, cache: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """`max_new_tokens` counts end-of-sequence; `forbid_end` makes every output exactly that long,
+    which random weights at `systems` scale need."""
+
+    beams: int = 4
+    max_new_tokens: int = 23
+    length_penalty: float = 1.0
+    forbid_end: bool = False
+
+    def __post_init__(self) -> None:
+        if self.beams < 1 or self.max_new_tokens < 1:
+            raise AtomError(
+                f"generation.beams={self.beams} and generation.max_new_tokens="
+                f"{self.max_new_tokens} must both be at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Tokens without end-of-sequence, and the total log-probability with it."""
+
+    token_ids: tuple[int, ...]
+    log_prob: float
+    score: float
+
+
+@torch.inference_mode()
+def generate(
+    decoder: Decoder, prefix_BPE: Tensor, *, end_id: int, settings: GenerationSettings
+) -> list[Generated]:
+    """The best continuation of each prefix.
+
+    Args:
+        prefix_BPE: embedded prefixes of one length.
+        end_id: the end-of-sequence token.
+
+    Returns:
+        One result a row, in order.
+    """
+    logits, cache = decoder.prefill(prefix_BPE)
+    search = _BeamSearch(logits.shape[0], end_id, settings)
+    cache.open(settings.beams, settings.max_new_tokens)
+    # All beams start equal: expand the first token from beam 0 alone.
+    logits = logits[:, None].expand(-1, settings.beams, -1)
+    while True:
+        parent, tokens = search.advance(logits)
+        keep = search.leave_finished()
+        if not search.rows:
+            return search.results()
+        cache.reorder(parent)
+        if keep is not None:
+            cache.keep(keep)
+            tokens = tokens[keep]
+        logits = decoder.step(tokens, cache)
+
+
+class _BeamSearch:
+    """The bookkeeping of one batch: running beams as tensors, finished ones as lists."""
+
+    def __init__(self, clips: int, end_id: int, settings: GenerationSettings) -> None:
+        self.settings, self.end_id = settings, end_id
+        self.rows = list(range(clips))  # which clip each row of the batch is
+        self.finished: list[list[Generated]] = [[] for _ in range(clips)]
+        self.totals = torch.full((clips, settings.beams), -torch.inf)
+        self.totals[:, 0] = 0.0
+        self.history: list[list[tuple[int, ...]]] = [[()] * settings.beams for _ in range(clips)]
+        self.length = 0
+
+    def advance(self, logits_BKV: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the next token of every beam: (parent beam, token), each (B, K)."""
+        K, V = self.settings.beams, logits_BKV.shape[-1]
+        log_probs = logits_BKV.float().log_softmax(dim=-1)
+        if self.settings.forbid_end:
+            log_probs[..., self.end_id] = -torch.inf
+        totals = (self.totals.to(log_probs.device)[:, :, None] + log_probs).flatten(1)
+        # 2K candidates: even if K of them end, K beams run on.
+        best, index = totals.topk(min(2 * K, totals.shape[1]), dim=1)
+        best_rows, index_rows = best.tolist(), index.tolist()
+        self.length += 1
+        last = self.length == self.settings.max_new_tokens
+        parents, tokens, running = [], [], []
+        for row, clip in enumerate(self.rows):
+            chosen: list[tuple[int, int, float]] = []
+            for rank, (total, flat) in enumerate(zip(best_rows[row], index_rows[row], strict=True)):
+                beam, token = divmod(flat, V)
+                if token == self.end_id:
+                    if rank < K:
+                        self._finish(clip, self.history[row][beam], total)
+                elif len(chosen) < K:
+                    chosen.append((beam, token, total))
+            while len(chosen) < K:  # a vocabulary smaller than 2K candidates
+                chosen.append((0, self.end_id, -float("inf")))
+            self.history[row] = [(*self.history[row][b], t) for b, t, _ in chosen]
+            if last:
+                for text, (_, _, total) in zip(self.history[row], chosen, strict=True):
+                    self._finish(clip, text, total)
+            parents.append([b for b, _, _ in chosen])
+            tokens.append([t for _, t, _ in chosen])
+            running.append([s for _, _, s in chosen])
+        self.totals = torch.tensor(running)
+        device = logits_BKV.device
+        return torch.tensor(parents, device=device), torch.tensor(tokens, device=device)
+
+    def _finish(self, clip: int, tokens: tuple[int, ...], total: float) -> None:
+        if total == -float("inf"):
+            return
+        score = total / self.length**self.settings.length_penalty
+        pool = self.finished[clip]
+        pool.append(Generated(tokens, total, score))
+        pool.sort(key=lambda g: -g.score)
+        del pool[self.settings.beams :]
+
+    def _done(self, row: int) -> bool:
+        if self.length == self.settings.max_new_tokens:
+            return True
+        pool = self.finished[self.rows[row]]
+        if len(pool) < self.settings.beams:
+            return False
+        reachable = float(self.totals[row].max()) / self.length**self.settings.length_penalty
+        return bool(pool[-1].score >= reachable)
+
+    def leave_finished(self) -> Tensor | None:
+        """Drop the rows that are done; the rows that stay, or None if all do."""
+        stay = [row for row in range(len(self.rows)) if not self._done(row)]
+        if len(stay) == len(self.rows):
+            return None
+        self.rows = [self.rows[row] for row in stay]
+        self.history = [self.history[row] for row in stay]
+        self.totals = self.totals[stay]
+        return torch.tensor(stay, dtype=torch.long)
+
+    def results(self) -> list[Generated]:
+        return [pool[0] for pool in self.finished]

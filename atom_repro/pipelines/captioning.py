@@ -1,0 +1,114 @@
+"""Captions of clips in batches: decode, encode, generate (paper A.1, step 2).
+
+For evaluation, where quality counts and every clip is at hand. The pipelines that are timed, and
+overlap encoder and decoder, go through `runtime`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from atom_repro.data.clip_frames import clip_frames
+from atom_repro.datatypes import Clip, Prediction
+from atom_repro.engines.checkpoints import Checkpoint
+from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder, load_encoder
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.mplug2plus import MPlug2Plus
+from atom_repro.records.journal import Journal
+from atom_repro.records.record import stage_key
+
+
+def caption_clips(
+    encoder: EncoderModule,
+    decoder: DecoderModule,
+    clips: Sequence[Clip],
+    *,
+    prompt: str,
+    settings: GenerationSettings,
+    batch_size: int,
+) -> Iterator[list[Prediction]]:
+    """Caption clips batch by batch, in order.
+
+    A clip whose status is missing or corrupt gets an empty caption: it counts as a failure of
+    the pipeline, which the metrics see.
+    """
+    numbers = encoder.network.config
+    for first in range(0, len(clips), batch_size):
+        batch = clips[first : first + batch_size]
+        whole = [c for c in batch if c.status in ("ok", "partial")]
+        said: dict[str, Prediction] = {}
+        if whole:
+            frames = np.stack(
+                [clip_frames(c, frames=numbers.frames, size=numbers.image_size) for c in whole]
+            )
+            generated = decoder(encoder(torch.from_numpy(frames)), prompt, settings)
+            for clip, best in zip(whole, generated, strict=True):
+                said[clip.video_id] = Prediction(
+                    clip.video_id, decoder.text(best), best.token_ids, best.log_prob
+                )
+        yield [said.get(c.video_id, Prediction(c.video_id, "", (), 0.0)) for c in batch]
+
+
+def kept_captions(
+    clips: Sequence[Clip],
+    *,
+    model: MPlug2Plus,
+    checkpoint: Checkpoint,
+    precision: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    batch_size: int,
+    folder: Path,
+    progress: Callable[[int], object],
+) -> list[Prediction]:
+    """Captions of clips, from a journal as far as one exists, made and kept from there on.
+
+    The journal is named by everything that the captions depend on: weights, precision, settings,
+    inputs and code. A killed evaluation goes on in it, and a second metric reads it.
+
+    Args:
+        settings: of `GenerationSettings`.
+        inputs: hashes of what is read, such as the data set's.
+        progress: told how many clips were done since it was last told.
+    """
+    depends = {
+        **inputs,
+        "weights": checkpoint.weights(),
+        "precision": precision,
+        "prompt": model.prompt,
+        "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
+        "batch_size": str(batch_size),
+    }
+    key = stage_key("captions", Path(__file__), {"generation": dict(settings)}, depends)
+    with Journal(folder / f"{key[:24]}.jsonl") as journal:
+        said = {
+            line["video_id"]: Prediction(
+                line["video_id"], line["caption"], tuple(line["token_ids"]), line["log_prob"]
+            )
+            for line in journal.done
+        }
+        progress(len(said))
+        # Whole batches only: int8 activations make a caption depend on its batch in the last
+        # digits, so a resumed run must meet the batches of an uninterrupted one.
+        left = clips[len(said) // batch_size * batch_size :]
+        if len(said) < len(clips):
+            encoder = load_encoder(checkpoint.encoder(precision), model.encoder)
+            decoder = load_decoder(checkpoint.decoder(precision), model.decoder)
+            for batch in caption_clips(
+                encoder,
+                decoder,
+                left,
+                prompt=model.prompt,
+                settings=GenerationSettings(**settings),
+                batch_size=batch_size,
+            ):
+                for prediction in batch:
+                    if prediction.video_id not in said:
+                        journal.add(asdict(prediction))
+                        said[prediction.video_id] = prediction
+                progress(len(batch))
+    return [said[clip.video_id] for clip in clips]

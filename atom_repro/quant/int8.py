@@ -1,0 +1,151 @@
+"""The paper's recipe: int8 on Linear and Embedding with TorchAO (section 4, appendix C).
+
+Linear: weights int8 a row, activations quantised a token at run time. Embedding: weights int8 a
+row. Convolutions, norms and bare parameters stay fp32, and the report says so. Nothing below
+warns and goes on: a module in which nothing changed is an error.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atom_repro.datatypes import AtomError
+from atom_repro.quant.recipe import QuantReport, weight_tensors
+
+
+def _import_torchao() -> tuple[Any, Any, Any]:
+    # On import TorchAO logs a line for each CUDA library that a CPU build lacks, and torch logs
+    # the deprecation of a call that TorchAO makes; neither concerns what is run here.
+    loggers = [logging.getLogger("torchao"), logging.getLogger("torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import torchao.prototype.safetensors.safetensors_support as files
+            import torchao.quantization as recipes
+            from torchao.quantization.granularity import PerAxis
+    finally:
+        logging.disable(logging.NOTSET)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    return recipes, PerAxis, files
+
+
+@dataclass(frozen=True)
+class Int8Quantiser:
+    """`linear` is dynamic | weight_only | none; `embedding` is weight_only | none."""
+
+    linear: str
+    embedding: str
+    name: str = "int8"
+
+    def quantise(self, module: nn.Module) -> QuantReport:
+        recipes, per_axis, _ = _import_torchao()
+        before = _bytes(module)
+        recipe_of: dict[type, tuple[str, Any]] = {}
+        if self.linear == "dynamic":
+            recipe_of[nn.Linear] = (
+                "int8 dynamic activation, int8 weight a row",
+                recipes.Int8DynamicActivationInt8WeightConfig(),
+            )
+        elif self.linear == "weight_only":
+            recipe_of[nn.Linear] = ("int8 weight a row", recipes.Int8WeightOnlyConfig())
+        if self.embedding == "weight_only":
+            recipe_of[nn.Embedding] = (
+                "int8 weight a row",
+                recipes.IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=per_axis(0)),
+            )
+        # By exact type: nn.MultiheadAttention's out_proj is a subclass of Linear that its fused
+        # kernel reads as a plain tensor (the paper's NonDynamicallyQuantizableLinear).
+        changed = {
+            name: recipe_of[type(child)][0]
+            for name, child in module.named_modules()
+            if type(child) in recipe_of
+        }
+        if not changed:
+            raise AtomError(
+                f"quant=int8 (linear={self.linear}, embedding={self.embedding}) found nothing to "
+                f"change in {type(module).__name__}; choose other recipes or quant=none"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for kind, (_, config) in recipe_of.items():
+                recipes.quantize_(module, config, lambda m, _, kind=kind: type(m) is kind)
+        return QuantReport(changed, _skipped(module, changed), before, _bytes(module))
+
+    def pack(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        # TorchAO's file support wants every name to have a dot; weights that it did not change
+        # need no help and go in as they are.
+        _, _, files = _import_torchao()
+        quantised = {name: t for name, t in state.items() if _is_quantised(t)}
+        tensors, metadata = files.flatten_tensor_state_dict(quantised)
+        tensors |= {name: t.detach() for name, t in state.items() if name not in quantised}
+        return {name: t.contiguous() for name, t in tensors.items()}, metadata
+
+    def unpack(
+        self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    ) -> dict[str, Tensor]:
+        _, _, files = _import_torchao()
+        if "tensor_names" not in metadata:
+            raise AtomError("the file says int8 and holds no int8 weight; write it again")
+        state, untouched = files.unflatten_tensor_state_dict(dict(tensors), dict(metadata))
+        return {**state, **untouched}
+
+
+def _is_quantised(tensor: Tensor) -> bool:
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def _bytes(module: nn.Module) -> int:
+    total = 0
+    for _, tensor in weight_tensors(module):
+        parts: Any = tensor
+        names = parts.__tensor_flatten__()[0] if _is_quantised(tensor) else []
+        total += sum(getattr(tensor, n).nbytes for n in names) if names else tensor.nbytes
+    return total
+
+
+_REASONS = {
+    "Conv3d": "TorchAO has no int8 Conv3d; the paper leaves it out for the same reason",
+    "Conv2d": "not in the paper's recipe (Linear and Embedding only)",
+    "MultiheadAttention": "its packed in_proj is a bare parameter; use model.form=folded",
+    "NonDynamicallyQuantizableLinear": "read as a plain tensor by its attention kernel",
+}
+
+
+def _skipped(module: nn.Module, changed: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    skipped: dict[str, dict[str, Any]] = {}
+    for name, child in module.named_modules():
+        own = sum(p.numel() for p in child.parameters(recurse=False))
+        if own and name not in changed:
+            kind = type(child).__name__
+            entry = skipped.setdefault(
+                kind,
+                {
+                    "parameters": 0,
+                    "reason": _REASONS.get(kind, "neither Linear nor Embedding"),
+                },
+            )
+            entry["parameters"] += own
+    return skipped
+
+
+def build(*, linear: str, embedding: str) -> Int8Quantiser:
+    """The recipe of a `conf/quant` file.
+
+    Raises:
+        AtomError: a recipe that does not exist.
+    """
+    if linear not in ("dynamic", "weight_only", "none"):
+        raise AtomError(f"quant.linear={linear!r} is none of dynamic, weight_only, none")
+    if embedding not in ("weight_only", "none"):
+        raise AtomError(f"quant.embedding={embedding!r} is neither weight_only nor none")
+    return Int8Quantiser(linear, embedding)

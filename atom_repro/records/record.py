@@ -1,0 +1,223 @@
+"""Records: one folder a run, written once, never changed (schema 1).
+
+`results/records/<machine>/<stage>/<run id>/record.json`, with `samples.jsonl` beside it where a
+run has samples. A failed or interrupted run leaves a record too, with its status. A run builds
+its folder under a name that readers skip and renames it when complete, so a kill leaves either a
+whole record or none.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from atom_repro.datatypes import AtomError, Machine
+from atom_repro.records import provenance
+
+SCHEMA = 1
+_BUILDING = ".building-"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run, as read back. `data` is the whole of `record.json`."""
+
+    folder: Path
+    data: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def stage(self) -> str:
+        return str(self.data["stage"])
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.data["status"] == "ok")
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        values: Mapping[str, Any] = self.data["values"]
+        return values
+
+    def config(self, dotted: str) -> Any:
+        """A value of the effective configuration, None if the run had no such key."""
+        node: Any = self.data["config"]
+        for key in dotted.split("."):
+            if not isinstance(node, Mapping) or key not in node:
+                return None
+            node = node[key]
+        return node
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The raw samples, checked against the hash in the record."""
+        path = self.folder / "samples.jsonl"
+        if self.data["samples"] is None:
+            return []
+        if provenance.file_hash(path) != self.data["samples"]["sha256"]:
+            raise AtomError(
+                f"{path} is not what its record describes; restore it or delete the run"
+            )
+        with path.open(encoding="utf-8") as stream:
+            return [json.loads(line) for line in stream]
+
+
+@dataclass
+class Run:
+    """A run that is being recorded: add to `values` and `samples` while it lasts."""
+
+    key: str
+    weights: str
+    values: dict[str, Any] = field(default_factory=dict)
+    samples: list[Mapping[str, Any]] = field(default_factory=list)
+    status: str = "ok"
+    detail: str = ""
+
+
+def stage_key(stage: str, entry: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """What must be the same for a run to be the same run: stage, configuration, inputs, code."""
+    parts = {
+        "stage": stage,
+        "config": provenance.config_hash(config),
+        "inputs": dict(inputs),
+        "source": provenance.source_hash(entry, config),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def recording(
+    results: Path,
+    machine: Machine,
+    *,
+    stage: str,
+    key: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    weights: str,
+    protocol: str = "",
+) -> Iterator[Run]:
+    """Record what happens inside, whether it ends well or not.
+
+    Args:
+        weights: `random`, `trained:<sha>`, `released:<sha>` or `none`; a run that makes weights
+            sets `run.weights` before it ends.
+    """
+    run = Run(key, weights)
+    started = datetime.now(UTC)
+    try:
+        yield run
+    except BaseException as error:
+        run.status, run.detail = _status(error), f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        document = {
+            "schema": SCHEMA,
+            "stage": stage,
+            "scale": config["scale"]["name"],
+            "protocol": protocol,
+            "status": run.status,
+            "detail": run.detail,
+            "started_utc": started.isoformat(timespec="seconds"),
+            "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "git": provenance.git_state(),
+            "config": {k: v for k, v in config.items() if k != "paths"},
+            "config_sha256": provenance.config_hash(config),
+            "key": key,
+            "inputs": dict(inputs),
+            "versions": provenance.versions(),
+            "machine": machine.to_dict(),
+            "device": "cpu",
+            "weights": run.weights,
+            "seed": config.get("seed"),
+            "values": run.values,
+        }
+        _write(results / "records" / machine.fingerprint / stage, document, run, started)
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return "oom"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "disk_full"
+    return "failed"
+
+
+def _write(parent: Path, document: dict[str, Any], run: Run, started: datetime) -> None:
+    name = f"{started:%Y%m%dT%H%M%SZ}-{run.key[:8]}"
+    building = parent / f"{_BUILDING}{name}-{os.getpid()}"
+    building.mkdir(parents=True)
+    document["samples"] = None
+    if run.samples:
+        path = building / "samples.jsonl"
+        with path.open("x", encoding="utf-8") as stream:
+            for sample in run.samples:
+                stream.write(json.dumps(sample, ensure_ascii=False) + "\n")
+        document["samples"] = {"sha256": provenance.file_hash(path), "lines": len(run.samples)}
+    with (building / "record.json").open("x", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+    target, copy = parent / name, 1
+    while target.exists():  # two runs of one key within a second
+        copy += 1
+        target = parent / f"{name}-{copy}"
+    building.rename(target)
+    for left in parent.glob(f"{_BUILDING}*"):
+        if not Path(f"/proc/{left.name.rsplit('-', 1)[1]}").exists():
+            shutil.rmtree(left)  # of a run that was killed while writing
+
+
+def load_records(folder: Path) -> list[Record]:
+    """All records below a machine's folder, oldest first.
+
+    Raises:
+        AtomError: a record that is not schema 1, naming its file.
+    """
+    found = []
+    for path in sorted(folder.glob("*/*/record.json")):
+        if path.parent.name.startswith(_BUILDING):
+            continue
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise AtomError(
+                f"{path} is not JSON ({error}); restore it or delete the run"
+            ) from error
+        if data.get("schema") != SCHEMA:
+            raise AtomError(f"{path} has schema {data.get('schema')}, this version reads {SCHEMA}")
+        found.append(Record(path.parent, data))
+    return sorted(found, key=lambda r: (r.data["started_utc"], r.run_id))
+
+
+def find(results: Path, machine: Machine, stage: str, key: str) -> Record | None:
+    """The newest good record of exactly this run, if there is one."""
+    records = load_records(results / "records" / machine.fingerprint)
+    same = [r for r in records if r.stage == stage and r.ok and r.data["key"] == key]
+    return same[-1] if same else None
+
+
+def latest(records: Iterable[Record], stage: str, **wanted: Any) -> Record | None:
+    """The newest good record of a stage whose configuration has the wanted values.
+
+    Keyword names are dotted paths with `__` for the dot: `quant__name="int8"`.
+    """
+    chosen = None
+    for record in records:
+        if record.stage == stage and record.ok:
+            pairs = ((k.replace("__", "."), v) for k, v in wanted.items())
+            if all(record.config(k) == v for k, v in pairs):
+                chosen = record
+    return chosen

@@ -1,0 +1,117 @@
+"""Figures as pure functions of records: SVG text, the same bytes for the same records."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend is chosen first
+from matplotlib.figure import Figure  # noqa: E402
+
+from atom_repro.records.record import Record  # noqa: E402
+from atom_repro.report.tables import newest  # noqa: E402
+
+COLOURS = {
+    "load": "#9e9e9e",
+    "decode_video": "#c5b0d5",
+    "encode": "#1f77b4",
+    "caption": "#ff7f0e",
+    "embed": "#2ca02c",
+    "rank": "#17becf",
+    "release": "#d62728",
+}
+
+
+def timeline(records: Sequence[Record], precision: str) -> str | None:
+    """The measured first prompt of a resident session under both schedules, on one time axis.
+
+    The repeat shown is the one with the median end-to-end time. None without a record.
+    """
+    record = newest(records, "latency").get(precision)
+    if record is None:
+        return None
+    samples = record.samples()
+    figure, axes = plt.subplots(2, 1, figsize=(9, 4), sharex=True)
+    for axis, schedule in zip(axes, ("sequential", "parallel"), strict=True):
+        arm = f"resident/{schedule}"
+        prompts = sorted(
+            (
+                s
+                for s in samples
+                if s["kind"] == "prompt"
+                and s["arm"] == arm
+                and s["prompt"] == 0
+                and not s["warmup"]
+            ),
+            key=lambda s: float(s["end_to_end_s"]),
+        )
+        if not prompts:
+            plt.close(figure)
+            return None
+        shown = prompts[len(prompts) // 2]
+        spans = [
+            s
+            for s in samples
+            if s["kind"] == "span"
+            and s["arm"] == arm
+            and s["repeat"] == shown["repeat"]
+            and s["end_s"] <= shown["end_to_end_s"] + 1e-3
+        ]
+        _lanes(axis, spans)
+        axis.set_title(f"{schedule}: {shown['end_to_end_s']:.3f} s", loc="left", fontsize=10)
+    axes[1].set_xlabel("seconds since the session began")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=c) for c in COLOURS.values()]
+    figure.legend(handles, COLOURS, loc="lower center", ncols=len(COLOURS), fontsize=8)
+    figure.suptitle(
+        f"Encoder and decoder of {record.config('model.name')}, {precision}, "
+        f"{record.values['clips']} clips ({record.data['scale']}: functional only)",
+        fontsize=10,
+    )
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    return _svg(figure)
+
+
+def learning_curve(records: Sequence[Record]) -> str | None:
+    """Loss by step and validation CIDEr of the newest training run. None without a record."""
+    runs = [r for r in records if r.stage == "finetune" and r.ok and r.data["scale"] != "smoke"]
+    if not runs:
+        return None
+    samples = runs[-1].samples()
+    loss = [(s["step"], s["loss"]) for s in samples if "loss" in s]
+    cider = [(s["step"], s["validation_cider"]) for s in samples if "validation_cider" in s]
+    figure, left = plt.subplots(figsize=(7, 3.5))
+    left.plot(*zip(*loss, strict=True), color="#9e9e9e", linewidth=0.8)
+    left.set_xlabel("step")
+    left.set_ylabel("caption loss (nats a token)")
+    right = left.twinx()
+    right.plot(*zip(*cider, strict=True), color="#1f77b4", marker="o")
+    right.set_ylabel("validation CIDEr", color="#1f77b4")
+    left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].config('dataset._target_')}")
+    figure.tight_layout()
+    return _svg(figure)
+
+
+def _lanes(axis: Any, spans: Sequence[dict[str, Any]]) -> None:
+    lanes = sorted({s["lane"] for s in spans})
+    for span in spans:
+        axis.barh(
+            lanes.index(span["lane"]),
+            span["end_s"] - span["start_s"],
+            left=span["start_s"],
+            color=COLOURS[span["stage"]],
+            edgecolor="white",
+            linewidth=0.4,
+        )
+    axis.set_yticks(
+        range(len(lanes)), ["decoder, host" if name == "MainThread" else name for name in lanes]
+    )
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "atom-repro", "svg.fonttype": "none"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

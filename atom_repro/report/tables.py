@@ -1,0 +1,339 @@
+"""Tables as pure functions of records and the paper's cells: no clock, no disk, no torch.
+
+A table is a list of `Row`s keyed like the paper's cells. What was measured at `tiny` scale stands
+in columns of its own (`toy/…`, `tiny/…`), where the paper's side is empty; the paper's cells stand
+with ours empty and the command that would fill them. Smoke records never appear.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from atom_repro.records.record import Record
+from atom_repro.report.paper import Cell
+
+CAPTION_METRICS = {
+    "BLEU@4": "bleu_4",
+    "ROUGE-L": "rouge_l",
+    "METEOR": "meteor",
+    "CIDEr": "cider",
+}
+RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "median rank": "median_rank"}
+BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of a table. `ours` or `paper` is None where there is no such figure, and `note`
+    then says why. `spread` is in words: what it is, and its two ends."""
+
+    table: str
+    row: str
+    column: str
+    ours: float | None
+    paper: float | None
+    unit: str
+    n: int | None = None
+    spread: str = ""
+    scale: str = ""
+    records: str = ""
+    note: str = ""
+
+
+def newest(records: Iterable[Record], stage: str) -> dict[str, Record]:
+    """The newest good record of a stage for each precision; smoke runs left out.
+
+    Newest by start: among records of one machine a later one replaces an earlier one whole, so a
+    table never mixes two runs within a row.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.stage == stage and record.ok and record.data["scale"] != "smoke":
+            found[str(record.values["precision"])] = record
+    return found
+
+
+def unfilled(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
+    """The paper's cells of a table, with the reason why ours are empty."""
+    return [
+        Row(table, c.row, c.column, None, c.value, c.unit, note=note)
+        for c in paper
+        if c.table == table
+    ]
+
+
+def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """Caption quality. Ours: the toy protocol, with floors and people beside the model."""
+    rows = []
+    for precision, record in newest(records, "caption").items():
+        values = record.values
+        versions: list[tuple[str, Mapping[str, Any]]] = [(f"mPLUG2+/{precision}", values)]
+        for part in ("seen", "held_out"):
+            if part in values:
+                versions.append((f"mPLUG2+/{precision}/{part}", values[part]))
+        if precision == "fp32":
+            versions += [
+                ("floor/constant sentence", values["floor_constant_sentence"]),
+                ("floor/next video's caption", values["floor_next_video"]),
+                ("people/leave one out", values["people_leave_one_out"]),
+            ]
+        for name, scores in versions:
+            for column, key in CAPTION_METRICS.items():
+                rows.append(_ours("table01", name, f"toy/{column}", scores[key], "points", record))
+    return rows + unfilled(
+        paper,
+        "table01",
+        "needs the weights and videos of MSR-VTT and MSVD, which are not public here",
+    )
+
+
+def table2(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """Retrieval. Ours: the toy protocol, with the true captions and the next video's beside it."""
+    rows = []
+    for precision, record in newest(records, "retrieval").items():
+        versions = [(f"mPLUG2+/{precision}", record.values["model"])]
+        if precision == "fp32":
+            versions += [
+                ("ceiling/true caption", record.values["ceiling_true_caption"]),
+                ("floor/next video's caption", record.values["floor_next_video"]),
+            ]
+        for name, scores in versions:
+            for column, key in RECALLS.items():
+                unit = "rank" if key == "median_rank" else "%"
+                rows.append(
+                    _ours(
+                        "table02",
+                        name,
+                        f"toy/{column}",
+                        scores[key],
+                        unit,
+                        record,
+                        n=record.values["model"]["queries"],
+                        note=f"gallery of {scores['index_size']}",
+                    )  # fmt: skip
+                )
+        for part in ("seen", "held_out"):
+            for column, key in RECALLS.items():
+                if key in record.values.get(part, {}):
+                    value = record.values[part][key]
+                    name = f"mPLUG2+/{precision}/{part}"
+                    rows.append(_ours("table02", name, f"toy/{column}", value, "%", record))
+    return rows + unfilled(
+        paper,
+        "table02",
+        "needs the weights and videos of MSR-VTT and MSVD, which are not public here",
+    )
+
+
+def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """Latency, Table 3's shape: `baseline` is w/o reuse, one prompt over a job of clips.
+
+    Loading is the whole job's; encoding and captioning are a clip's; indexing is embedding the
+    captions and the prompt and ranking. At tiny scale it shows that the measurement works, and
+    nothing about a full-size model.
+    """
+    rows = []
+    for precision, record in newest(records, "latency").items():
+        for variant, arm in (("baseline", BASELINE), ("atom", ATOM)):
+            prompts = _prompts(record, arm, first_only=True)
+            if not prompts:
+                continue
+            clips = record.values["clips"]
+            parts = {
+                "load": [p["stages_s"].get("load", 0.0) for p in prompts],
+                "encode": [p["stages_s"]["encode"] / clips for p in prompts],
+                "caption": [p["stages_s"]["caption"] / clips for p in prompts],
+                "index": [p["stages_s"]["embed"] + p["stages_s"]["rank"] for p in prompts],
+                "retrieval": [p["end_to_end_s"] for p in prompts],
+            }
+            row = f"host/{precision}/{variant}"
+            for column, seconds in parts.items():
+                rows.append(
+                    _ours(
+                        "table03",
+                        row,
+                        f"tiny/{column}",
+                        median(seconds),
+                        "s",
+                        record,
+                        n=len(seconds),
+                        spread=_extremes(seconds),
+                        note=f"functional only; {arm}, {clips} clips",
+                    )  # fmt: skip
+                )
+            for column in ("script", "assembly"):
+                rows.append(
+                    Row(
+                        "table03",
+                        row,
+                        f"tiny/{column}",
+                        None,
+                        None,
+                        "s",
+                        note="no assembly pipeline in this version",
+                    )  # fmt: skip
+                )
+    return rows + unfilled(
+        paper, "table03", "needs full-size modules, and phones for the phones' rows"
+    )
+
+
+def arms(records: Sequence[Record]) -> list[Row]:
+    """Every arm: a session's first prompt, all its prompts, and where the seconds went."""
+    rows = []
+    for precision, record in newest(records, "latency").items():
+        for arm in record.values["arms"]:
+            first = _prompts(record, arm, first_only=True)
+            sessions: dict[int, float] = {}
+            for p in _prompts(record, arm, first_only=False):
+                sessions[p["repeat"]] = sessions.get(p["repeat"], 0.0) + p["end_to_end_s"]
+            total = list(sessions.values())
+            count = record.values["prompts"]
+            columns: dict[str, list[float]] = {
+                "prompt 1": [p["end_to_end_s"] for p in first],
+                f"prompts 1-{count}": total,
+                **{
+                    f"stage/{stage}": [p["stages_s"].get(stage, 0.0) for p in first]
+                    for stage in ("load", "decode_video", "encode", "caption", "embed", "rank")
+                },
+                "stage/release": [p["stages_s"].get("release", 0.0) for p in first],
+                "less overlap": [p["overlap_s"] for p in first],
+                "residual": [p["residual_s"] for p in first],
+            }
+            for column, seconds in columns.items():
+                rows.append(
+                    _ours(
+                        "arms",
+                        f"{precision}/{arm}",
+                        f"tiny/{column}",
+                        median(seconds),
+                        "s",
+                        record,
+                        n=len(seconds),
+                        spread=_extremes(seconds),
+                        note="functional only",
+                    )  # fmt: skip
+                )
+    return rows
+
+
+def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """int8 minus fp32 of the same weights on the same clips, with its interval.
+
+    Beside it the drops that the paper's own tables imply, on other data.
+    """
+    rows = []
+    for stage, table, columns in (
+        ("caption", "table01", CAPTION_METRICS),
+        ("retrieval", "table02", {k: v for k, v in RECALLS.items() if v != "median_rank"}),
+    ):
+        record = newest(records, stage).get("int8")
+        difference = record.values.get("minus_fp32") if record else None
+        for column, key in columns.items():
+            if record and difference:
+                d = difference[key]
+                rows.append(
+                    _ours(
+                        "int8_cost",
+                        "mPLUG2+",
+                        f"toy/{column}",
+                        d["mean"],
+                        "points",
+                        record,
+                        spread=f"95 % paired bootstrap {d['low']:+.2f} to {d['high']:+.2f}",
+                        note="int8 minus fp32",
+                    )  # fmt: skip
+                )
+            drops = _paper_drops(paper, table, column)
+            rows += [
+                Row(
+                    "int8_cost",
+                    "mPLUG2+",
+                    f"{data}/{column}",
+                    None,
+                    drop,
+                    "points",
+                    note="int8 minus fp32, from the paper's cells",
+                )  # fmt: skip
+                for data, drop in drops.items()
+            ]
+    return rows
+
+
+def attributes(records: Sequence[Record]) -> list[Row]:
+    """What the captions get right, attribute by attribute, seen and held-out combinations apart."""
+    rows = []
+    for precision, record in newest(records, "caption").items():
+        for group, by_name in record.values.get("attribute_accuracy", {}).items():
+            for name, (correct, total) in by_name.items():
+                rows.append(
+                    _ours(
+                        "attributes",
+                        f"mPLUG2+/{precision}/{group}",
+                        f"toy/{name}",
+                        100 * correct / total,
+                        "%",
+                        record,
+                        n=total,
+                    )  # fmt: skip
+                )
+    return rows
+
+
+def build_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
+    """All tables by file stem."""
+    return {
+        "table01": table1(records, paper),
+        "table02": table2(records, paper),
+        "table03": table3(records, paper),
+        "arms": arms(records),
+        "int8_cost": int8_cost(records, paper),
+        "attributes": attributes(records),
+    }
+
+
+def _ours(
+    table: str,
+    row: str,
+    column: str,
+    value: float,
+    unit: str,
+    record: Record,
+    *,
+    n: int | None = None,
+    spread: str = "",
+    note: str = "",
+) -> Row:
+    if not record.data["git"]["clean"]:
+        note = f"{note}; uncommitted tree" if note else "uncommitted tree"
+    return Row(
+        table, row, column, value, None, unit,
+        n if n is not None else record.values.get("videos"),
+        spread, str(record.data["scale"]), record.run_id, note,
+    )  # fmt: skip
+
+
+def _prompts(record: Record, arm: str, *, first_only: bool) -> list[dict[str, Any]]:
+    return [
+        s
+        for s in record.samples()
+        if s["kind"] == "prompt"
+        and s["arm"] == arm
+        and not s["warmup"]
+        and (s["prompt"] == 0 or not first_only)
+    ]
+
+
+def _extremes(values: Sequence[float]) -> str:
+    return f"min {min(values):.4g}, max {max(values):.4g}"
+
+
+def _paper_drops(paper: Sequence[Cell], table: str, column: str) -> dict[str, float]:
+    cells = {(c.row, c.column): c.value for c in paper if c.table == table}
+    drops = {}
+    for (row, name), value in cells.items():
+        data, _, metric = name.partition("/")
+        if row == "mPLUG2+/int8" and metric == column and ("mPLUG2+/fp32", name) in cells:
+            drops[data] = round(value - cells["mPLUG2+/fp32", name], 6)
+    return drops

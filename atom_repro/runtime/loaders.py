@@ -1,0 +1,55 @@
+"""How the modules of a trained model are read for a session.
+
+A load ends when the module's first forward has, so that what an engine puts off until then
+(kernel choice, packing) is not hidden in the first stage.
+"""
+
+import torch
+
+from atom_repro.engines.checkpoints import Checkpoint
+from atom_repro.engines.eager import (
+    DecoderModule,
+    EmbedderModule,
+    EncoderModule,
+    embedder_bytes,
+    load_decoder,
+    load_embedder,
+    load_encoder,
+)
+from atom_repro.models.mplug2plus import MPlug2Plus
+from atom_repro.runtime.residency import Loader
+
+
+def module_loaders(
+    checkpoint: Checkpoint, precision: str, model: MPlug2Plus, *, embedder: str
+) -> dict[str, Loader]:
+    """Loaders of encoder, decoder and embedder.
+
+    Raises:
+        AtomError: a module of that precision is not there.
+    """
+
+    def encoder() -> EncoderModule:
+        module = load_encoder(checkpoint.encoder(precision), model.encoder)
+        size = model.encoder.image_size
+        module(torch.zeros(1, model.encoder.frames, 3, size, size, dtype=torch.uint8))
+        return module
+
+    def decoder() -> DecoderModule:
+        module = load_decoder(checkpoint.decoder(precision), model.decoder)
+        with torch.inference_mode():
+            begin = torch.tensor([[module.tokenizer.begin_id]])
+            module.network.prefill(module.network.embed(begin))
+        return module
+
+    def text_embedder() -> EmbedderModule:
+        module = load_embedder(embedder)
+        module(["first"])
+        return module
+
+    sizes = checkpoint.bytes(precision)
+    return {
+        "encoder": Loader(encoder, sizes["encoder"]),
+        "decoder": Loader(decoder, sizes["decoder"]),
+        "embedder": Loader(text_embedder, embedder_bytes(embedder)),
+    }

@@ -1,0 +1,89 @@
+"""Which modules stay in memory, and for how long: Atom's reuse, and what it is compared with.
+
+A pipeline asks for a role (encoder, caption_decoder, script_decoder, embedder); the residency
+decides which module serves it and when that module is read and destroyed:
+
+- `resident`: each module is read once a session; one decoder serves both decoder roles (Atom).
+- `reload_stage`: modules are read before each stage of each prompt and destroyed after it (the
+  paper's "w/o reuse").
+- `reload_input`: modules are read for each clip and destroyed after it.
+- `co_resident`: kept like `resident`, but the script has a decoder of its own (the de facto pair).
+"""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from atom_repro.datatypes import AtomError
+from atom_repro.runtime.timeline import Timeline
+
+Role = Literal["encoder", "caption_decoder", "script_decoder", "embedder"]
+Result = TypeVar("Result")
+RESIDENCIES = ("resident", "reload_stage", "reload_input", "co_resident")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How a module is read: `read` returns it with its first forward done; `bytes` lie on disk."""
+
+    read: Callable[[], Any]
+    bytes: int
+
+
+class ModuleStore:
+    """Modules of one session under one residency. Safe to use from several threads."""
+
+    def __init__(self, residency: str, loaders: Mapping[str, Loader], timeline: Timeline) -> None:
+        if residency not in RESIDENCIES:
+            raise AtomError(f"runtime.residency={residency!r} is none of {', '.join(RESIDENCIES)}")
+        self.residency, self.loaders, self.timeline = residency, loaders, timeline
+        self._held: dict[str, Any] = {}
+        self._locks = {name: threading.Lock() for name in (*loaders, "script_decoder")}
+
+    def call(self, role: Role, item: str, work: Callable[[Any], Result]) -> Result:
+        """`work(module)` with the module that serves `role`, read now if it is not in memory.
+
+        `work` must not keep the module: under `reload_input` it is destroyed on return.
+        """
+        name = self._name(role)
+        with self._locks[name]:
+            if name not in self._held:
+                self._held[name] = self._read(name, item)
+        try:
+            return work(self._held[name])
+        finally:
+            if self.residency == "reload_input":
+                self._release(name, item)
+
+    def end_stage(self) -> None:
+        """A stage of a prompt is over."""
+        if self.residency == "reload_stage":
+            self.close()
+
+    def close(self) -> None:
+        """The session is over."""
+        for name in list(self._held):
+            self._release(name, "")
+
+    def _name(self, role: Role) -> str:
+        if role == "script_decoder" and self.residency == "co_resident":
+            return "script_decoder"
+        return "decoder" if role in ("caption_decoder", "script_decoder") else role
+
+    def _read(self, name: str, item: str) -> Any:
+        loader = self.loaders["decoder" if name == "script_decoder" else name]
+        with self.timeline.span("load", name, item, loader.bytes):
+            return loader.read()
+
+    def _release(self, name: str, item: str) -> None:
+        with self.timeline.span("release", name, item):
+            gone = weakref.ref(self._held[name].network)
+            with self._locks[name]:
+                del self._held[name]
+            if gone() is not None:
+                gc.collect()  # a cycle inside the module; a reload must meet free memory
+            if gone() is not None:
+                raise RuntimeError(f"{name} is still referenced after its release")

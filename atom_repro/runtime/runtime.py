@@ -1,0 +1,104 @@
+"""The runtime: modules under a residency, stages under a schedule, spans of all of it.
+
+Every arm of a comparison, Atom's and the baselines', is this class with other arguments; pipelines
+are written against it once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atom_repro.data.clip_frames import clip_frames
+from atom_repro.datatypes import Clip, Prediction
+from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModule
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.runtime import schedule as schedules
+from atom_repro.runtime.residency import Loader, ModuleStore
+from atom_repro.runtime.timeline import Timeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to run a pipeline. Threads are torch's for one module: while the other waits
+    (`threads_alone`), and while both work (`threads_beside`)."""
+
+    residency: str
+    schedule: str
+    queue: int = 2
+    threads_alone: int = 2
+    threads_beside: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.residency}/{self.schedule}"
+
+
+class Runtime:
+    """One session. Use as a context manager: leaving it releases what is in memory."""
+
+    def __init__(
+        self, arm: Arm, loaders: dict[str, Loader], *, prompt: str, settings: GenerationSettings
+    ) -> None:
+        self.arm, self.prompt, self.settings = arm, prompt, settings
+        self.timeline = Timeline()
+        self.store = ModuleStore(arm.residency, loaders, self.timeline)
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
+        torch.set_num_threads(self.arm.threads_alone)
+
+    def caption(self, clips: Sequence[Clip]) -> Iterator[Prediction]:
+        """The captioning stage: encoder and decoder over clips, in order, under the schedule."""
+        threads = (
+            self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone
+        )
+
+        def encode(clip: Clip) -> Tensor:
+            torch.set_num_threads(threads)  # torch keeps this count for each thread apart
+            return self.store.call(
+                "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
+            )
+
+        def decode(clip: Clip, visual: Tensor) -> Prediction:
+            torch.set_num_threads(threads)
+            return self.store.call(
+                "caption_decoder",
+                clip.video_id,
+                lambda decoder: self._caption(decoder, clip, visual),
+            )
+
+        try:
+            yield from schedules.run(self.arm.schedule, clips, encode, decode, room=self.arm.queue)
+        finally:
+            torch.set_num_threads(self.arm.threads_alone)
+            self.store.end_stage()
+
+    def embed(self, texts: Sequence[str], item: str) -> Tensor:
+        """Unit vectors (len(texts), 384) of texts."""
+
+        def work(embedder: EmbedderModule) -> Tensor:
+            with self.timeline.span("embed", "embedder", item):
+                return embedder(texts)
+
+        return self.store.call("embedder", item, work)
+
+    def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor:
+        numbers = encoder.network.config
+        with self.timeline.span("decode_video", "reader", clip.video_id):
+            frames = clip_frames(clip, frames=numbers.frames, size=numbers.image_size)
+        with self.timeline.span("encode", "encoder", clip.video_id):
+            return encoder(torch.from_numpy(frames[None]))
+
+    def _caption(self, decoder: DecoderModule, clip: Clip, visual: Tensor) -> Prediction:
+        with self.timeline.span("caption", "decoder", clip.video_id):
+            best = decoder(visual, self.prompt, self.settings)[0]
+        return Prediction(clip.video_id, decoder.text(best), best.token_ids, best.log_prob)
+
+    def end_stage(self) -> None:
+        """Say that a stage is over, where a pipeline's stage is more than one call."""
+        self.store.end_stage()

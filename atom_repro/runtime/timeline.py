@@ -1,0 +1,67 @@
+"""One clock for a session, the spans that work leaves on it, and what they add up to."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from atom_repro.datatypes import Span
+
+
+class Timeline:
+    """Spans of one session, in seconds since it began. Lanes are threads, by name."""
+
+    def __init__(self) -> None:
+        self._zero = time.perf_counter()
+        self._spans: list[Span] = []  # list.append is atomic; order is sorted out on reading
+
+    def now(self) -> float:
+        return time.perf_counter() - self._zero
+
+    @contextmanager
+    def span(self, stage: str, module: str, item: str = "", bytes_read: int = 0) -> Iterator[None]:
+        """Record the time inside, also when it ends in an error."""
+        start = self.now()
+        try:
+            yield
+        finally:
+            lane = threading.current_thread().name
+            self._spans.append(Span(stage, module, item, lane, start, self.now(), bytes_read))
+
+    def spans(self) -> list[Span]:
+        return sorted(self._spans, key=lambda s: (s.start_s, s.end_s))
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    """stages − overlap + residual = end to end, in seconds.
+
+    `overlap` is time that two lanes worked at once, counted once for each lane beyond the first;
+    `residual` is time in which no lane had a span open.
+    """
+
+    stages: dict[str, float]
+    overlap_s: float
+    residual_s: float
+    end_to_end_s: float
+
+
+def waterfall(spans: Sequence[Span], start_s: float, end_s: float) -> Waterfall:
+    """Where the seconds between two points of a session went. Spans may not nest in a lane."""
+    inside = [s for s in spans if s.start_s >= start_s and s.end_s <= end_s]
+    stages: dict[str, float] = {}
+    for span in inside:
+        stages[span.stage] = stages.get(span.stage, 0.0) + span.duration_s
+    busy = _covered((s.start_s, s.end_s) for s in inside)
+    total = sum(stages.values())
+    return Waterfall(stages, total - busy, (end_s - start_s) - busy, end_s - start_s)
+
+
+def _covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered

@@ -1,0 +1,59 @@
+"""Small models shared by the tests: random weights, the real architecture."""
+
+import pytest
+import torch
+
+from atom_repro.engines.eager import save_decoder, save_encoder
+from atom_repro.models.mplug2plus import MPlug2Plus, build
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.quant import none
+
+TEXTS = ["a red ball bounces on the beach", "two boats drift left at night"]
+
+
+def small_model(**changes: dict[str, object]) -> MPlug2Plus:
+    encoder = {
+        "frames": 3, "image_size": 32, "patch_size": 8, "stem": "patch", "width": 32, "layers": 2,
+        "heads": 4, "mlp_width": 64, "temporal_width": 16, "grid": 2,
+    }  # fmt: skip
+    decoder = {
+        "vocabulary": 300, "width": 48, "layers": 2, "heads": 4, "kv_heads": 2, "head_width": 12,
+        "mlp_width": 96, "rope_theta": 10000.0, "max_positions": 128,
+    }  # fmt: skip
+    return build(
+        name="small",
+        form="folded",
+        prompt="",
+        encoder=encoder | changes.get("encoder", {}),
+        decoder=decoder | changes.get("decoder", {}),
+    )
+
+
+@pytest.fixture
+def model() -> MPlug2Plus:
+    return small_model()
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXTS * 3, 300)
+
+
+@pytest.fixture
+def saved(tmp_path, model, tokenizer):
+    """A checkpoint folder with random fp32 modules, temporal modules and logits made to matter."""
+    torch.manual_seed(0)
+    encoder, decoder = model.make_encoder(), model.make_decoder()
+    for parameter in (*encoder.parameters(), *decoder.parameters()):
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    label = "random"
+    save_encoder(tmp_path / "ck/fp32/encoder", encoder, none.build(), label)
+    save_decoder(tmp_path / "ck/fp32/decoder", decoder, tokenizer, none.build(), label)
+    return tmp_path / "ck"
+
+
+@pytest.fixture
+def frames() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (4, 3, 3, 32, 32), dtype=torch.uint8, generator=generator)

@@ -1,0 +1,92 @@
+"""Module folders: whole or absent, and refused by name when they do not fit."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_model
+
+from atom_repro.datatypes import AtomError
+from atom_repro.engines import eager
+from atom_repro.engines.atomic import atomically
+from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.models.generation import GenerationSettings
+
+
+def test_text_only_and_visual_use_share_the_decoder(saved, frames):
+    encoder, decoder = load_encoder(saved / "fp32/encoder"), load_decoder(saved / "fp32/decoder")
+    settings = GenerationSettings(max_new_tokens=5, forbid_end=True)
+    seen = decoder(encoder(frames), "", settings)
+    said = decoder(None, "two boats", settings)
+    assert [len(g.token_ids) for g in seen] == [5] * 4
+    assert len(said) == 1
+    assert decoder(encoder(frames), "", settings) == seen  # nothing of a call stays
+    assert decoder.network.lm_head.weight is decoder.network.model.embed_tokens.weight
+
+
+def test_other_numbers_are_refused_with_the_key(saved):
+    other = small_model(encoder={"mlp_width": 96}).encoder
+    with pytest.raises(AtomError, match=r"model\.encoder\.mlp_width=64, the configuration says 96"):
+        load_encoder(saved / "fp32/encoder", other)
+
+
+def test_missing_checkpoint_says_how_to_make_one(tmp_path):
+    with pytest.raises(AtomError, match=r"no checkpoint in .*python -m train\.finetune"):
+        load_encoder(tmp_path / "nothing")
+
+
+def test_a_decoder_is_not_an_encoder(saved):
+    with pytest.raises(AtomError, match="holds a text_decoder, a video_encoder is expected"):
+        load_encoder(saved / "fp32/decoder")
+
+
+def test_truncated_weights_are_named(saved):
+    path = saved / "fp32/decoder/model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AtomError, match=r"model\.safetensors cannot be read"):
+        load_decoder(saved / "fp32/decoder")
+
+
+def test_weights_of_another_module_do_not_fit(saved):
+    config = saved / "fp32/encoder/config.json"
+    numbers = json.loads(config.read_text())
+    numbers["numbers"]["layers"] = 3
+    config.write_text(json.dumps(numbers))
+    with pytest.raises(AtomError, match=r"does not fit its config\.json.*blocks\.2"):
+        load_encoder(saved / "fp32/encoder")
+
+
+def test_full_disk_keeps_the_last_checkpoint(saved, model, monkeypatch):
+    from atom_repro.quant import none
+
+    folder = saved / "fp32/encoder"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(eager, "save_file", full)
+    with pytest.raises(AtomError, match=r"no space left on the disk of .*encoder"):
+        eager.save_encoder(folder, model.make_encoder(), none.build(), "random")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_torch_save_on_a_full_disk_is_one_line(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(AtomError, match="no space left"), atomically(tmp_path / "state.pt"):
+        torch.save({"x": torch.zeros(1000)}, "/dev/full")
+
+
+def test_atomically_replaces_folders_and_files(tmp_path):
+    for text in ("old", "new"):
+        with atomically(tmp_path / "folder") as building:
+            building.mkdir()
+            (building / "file").write_text(text)
+        with atomically(tmp_path / "file") as building:
+            building.write_text(text)
+    assert (tmp_path / "folder/file").read_text() == (tmp_path / "file").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]

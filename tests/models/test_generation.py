@@ -1,0 +1,98 @@
+"""Beam search against an independent one: a clip at a time, no cache, plain lists."""
+
+import math
+
+import pytest
+import torch
+from conftest import small_model
+
+from atom_repro.datatypes import AtomError
+from atom_repro.models.generation import GenerationSettings, generate
+from atom_repro.models.text_decoder import TextDecoder
+
+END = 2
+
+
+def plain_beam_search(decoder, prefix, settings):
+    """Every hypothesis is re-run from the start at every step."""
+    running, finished = [((), 0.0)], []
+    for length in range(1, settings.max_new_tokens + 1):
+        candidates = []
+        for tokens, total in running:
+            embeds = prefix
+            if tokens:
+                embeds = torch.cat((prefix, decoder.embed(torch.tensor([tokens]))), dim=1)
+            log_probs = decoder.lm_head(decoder(embeds)[0, -1]).log_softmax(-1).tolist()
+            if settings.forbid_end:
+                log_probs[END] = -math.inf
+            candidates += [(total + p, (*tokens, t)) for t, p in enumerate(log_probs)]
+        candidates.sort(key=lambda c: -c[0])
+        running = []
+        for rank, (total, tokens) in enumerate(candidates[: 2 * settings.beams]):
+            if tokens[-1] == END:
+                if rank < settings.beams:
+                    finished.append((total / length**settings.length_penalty, tokens[:-1]))
+            elif len(running) < settings.beams:
+                running.append((tokens, total))
+        if length == settings.max_new_tokens:
+            finished += [(s / length**settings.length_penalty, t) for t, s in running]
+        finished = sorted(finished, key=lambda f: -f[0])[: settings.beams]
+        best_running = running[0][1] / length**settings.length_penalty
+        if len(finished) == settings.beams and finished[-1][0] >= best_running:
+            break
+    return finished[0]
+
+
+def random_decoder(seed, end_bias):
+    torch.manual_seed(seed)
+    decoder = TextDecoder(small_model(decoder={"vocabulary": 40}).decoder).eval()
+    for parameter in decoder.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.4)
+    # Half of the searches should end early, half run to the limit.
+    with torch.no_grad():
+        decoder.model.embed_tokens.weight[END] *= end_bias
+    return decoder
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(6))
+@torch.no_grad()
+def test_equals_the_plain_search_batched_and_apart(seed, beams, penalty):
+    decoder = random_decoder(seed, end_bias=1.0 + seed)
+    prefix = torch.randn(3, 5, 48)
+    settings = GenerationSettings(beams=beams, max_new_tokens=8, length_penalty=penalty)
+    batched = generate(decoder, prefix, end_id=END, settings=settings)
+    for clip in range(3):
+        score, tokens = plain_beam_search(decoder, prefix[clip : clip + 1], settings)
+        apart = generate(decoder, prefix[clip : clip + 1], end_id=END, settings=settings)[0]
+        assert batched[clip].token_ids == apart.token_ids == tokens
+        assert batched[clip].score == pytest.approx(score, abs=1e-4)
+
+
+@torch.no_grad()
+def test_some_searches_end_early_and_some_do_not():
+    settings = GenerationSettings(beams=4, max_new_tokens=8)
+    lengths = {
+        len(g.token_ids)
+        for seed in range(6)
+        for g in generate(
+            random_decoder(seed, 1.0 + seed), torch.randn(3, 5, 48), end_id=END, settings=settings
+        )
+    }
+    assert 8 in lengths
+    assert min(lengths) < 8
+
+
+@torch.no_grad()
+def test_forbidden_end_fixes_the_length():
+    settings = GenerationSettings(beams=2, max_new_tokens=7, forbid_end=True)
+    made = generate(random_decoder(5, 6.0), torch.randn(2, 5, 48), end_id=END, settings=settings)
+    assert [len(g.token_ids) for g in made] == [7, 7]
+    assert all(END not in g.token_ids for g in made)
+
+
+def test_impossible_settings_are_named():
+    with pytest.raises(AtomError, match=r"generation\.beams=0"):
+        GenerationSettings(beams=0)

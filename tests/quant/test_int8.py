@@ -1,0 +1,63 @@
+"""int8: what it changes is listed, it survives its file, and changing nothing is an error."""
+
+import pytest
+import torch
+from torch import nn
+
+from atom_repro.datatypes import AtomError
+from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.video_encoder import VideoEncoder
+from atom_repro.quant import int8
+
+RECIPE = int8.build(linear="dynamic", embedding="weight_only")
+
+
+def test_names_what_it_changed_and_why_it_left_the_rest(model):
+    encoder = model.make_encoder()
+    report = RECIPE.quantise(encoder)
+    block = ["t1.down", "t1.up", "attn.in_proj", "attn.out_proj", "t2.down", "t2.up", "fc1", "fc2"]
+    assert set(report.changed) == {"connector"} | {f"blocks.{i}.{n}" for i in (0, 1) for n in block}
+    assert "recipe" in report.skipped["Conv2d"]["reason"]
+    assert report.bytes_after < 0.6 * report.bytes_before
+
+    decoder = model.make_decoder()
+    report = RECIPE.quantise(decoder)
+    assert {"lm_head", "model.embed_tokens"} <= set(report.changed)
+    assert set(report.skipped) == {"RMSNorm"}
+
+
+def test_reference_form_leaves_attention_and_conv3d_in_fp32(model):
+    reference = VideoEncoder(model.encoder, "reference")
+    report = RECIPE.quantise(reference)
+    assert set(report.changed) == {"connector", *(f"blocks.{i}.fc{j}" for i in (0, 1) for j in (1, 2))}
+    assert {"Conv3d", "MultiheadAttention", "NonDynamicallyQuantizableLinear"} <= set(report.skipped)
+
+
+@torch.inference_mode()
+def test_file_gives_back_the_same_module_without_fp32_weights(saved, tokenizer, frames, tmp_path):
+    encoder, decoder = load_encoder(saved / "fp32/encoder"), load_decoder(saved / "fp32/decoder")
+    exact = encoder(frames)
+    RECIPE.quantise(encoder.network)
+    RECIPE.quantise(decoder.network)
+    save_encoder(tmp_path / "e", encoder.network, RECIPE, "random")
+    save_decoder(tmp_path / "d", decoder.network, tokenizer, RECIPE, "random")
+    again, decoder_again = load_encoder(tmp_path / "e"), load_decoder(tmp_path / "d")
+    visual = encoder(frames)
+    assert torch.equal(again(frames), visual)
+    assert 0 < (visual - exact).abs().max() < 0.2 * exact.abs().max()
+    settings = GenerationSettings(max_new_tokens=6)
+    assert decoder_again(visual, "", settings) == decoder(visual, "", settings)
+    size = (tmp_path / "d/model.safetensors").stat().st_size
+    assert size < 0.6 * (saved / "fp32/decoder/model.safetensors").stat().st_size
+
+
+def test_nothing_to_change_is_an_error():
+    with pytest.raises(AtomError, match="found nothing to change in Sequential"):
+        RECIPE.quantise(nn.Sequential(nn.LayerNorm(4)))
+
+
+@pytest.mark.parametrize("wrong", [{"linear": "int4"}, {"embedding": "dynamic"}])
+def test_unknown_recipe_is_named(wrong):
+    with pytest.raises(AtomError, match=next(iter(wrong))):
+        int8.build(**({"linear": "dynamic", "embedding": "none"} | wrong))

@@ -1,0 +1,81 @@
+"""Both schedules: same results in order, bounded, and over when something breaks."""
+
+import threading
+import time
+
+import pytest
+
+from atom_repro.datatypes import AtomError
+from atom_repro.runtime.schedule import SCHEDULES, run
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("room", [1, 3])
+def test_results_come_in_order(schedule, room):
+    results = run(schedule, range(20), lambda i: i * i, lambda i, m: (i, m), room=room)
+    assert list(results) == [(i, i * i) for i in range(20)]
+
+
+def test_parallel_overlaps_and_sequential_does_not():
+    def overlaps(schedule):
+        inside, most = [0], [0]
+        lock = threading.Lock()
+
+        def work(*_):
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            time.sleep(0.01)
+            with lock:
+                inside[0] -= 1
+
+        list(run(schedule, range(6), work, work, room=2))
+        return most[0]
+
+    assert overlaps("sequential") == 1
+    assert overlaps("parallel") == 2
+
+
+def test_the_queue_bounds_what_waits():
+    made, used = [], []
+
+    def second(i, _):
+        time.sleep(0.01)
+        # in the queue, in the producer's hand, and the one here
+        assert len(made) - len(used) <= 2 + 1 + 1
+        used.append(i)
+
+    list(run("parallel", range(15), made.append, second, room=2))
+    assert len(used) == 15
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("where", ["first", "second"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_errors_reach_the_caller_after_the_results_before_them(schedule, where, error):
+    def stage(name):
+        def work(i, *_):
+            if name == where and i == 3:
+                raise error("clip 3")
+            return i
+
+        return work
+
+    done = []
+    with pytest.raises(error, match="clip 3"):
+        for result in run(schedule, range(10), stage("first"), stage("second"), room=1):
+            done.append(result)
+    assert done == [0, 1, 2]
+    assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
+
+
+def test_an_abandoned_iteration_ends_its_thread():
+    results = run("parallel", range(1000), lambda i: i, lambda i, m: m, room=1)
+    assert next(results) == 0
+    results.close()
+    assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
+
+
+def test_unknown_schedule_is_named():
+    with pytest.raises(AtomError, match=r"runtime\.schedule='eager'"):
+        run("eager", [], lambda i: i, lambda i, m: m, room=1)

@@ -1,0 +1,120 @@
+"""Every YAML composes and binds to its builder; every mistake is one line that names the key."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+import yaml
+
+from atom_repro import config
+from atom_repro.datatypes import AtomError
+from atom_repro.routing import plan
+
+PRIMARIES = sorted(p.stem for p in config.CONF.glob("*.yaml") if p.stem != "base")
+CODE = sorted(
+    p for p in config.CONF.glob("*/*.yaml") if "_target_" in (yaml.safe_load(p.read_text()) or {})
+)
+
+
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_every_primary_composes(primary):
+    assert config.plain(config.compose(primary, []))
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_code_group_binds_to_its_builder(path):
+    node = yaml.safe_load(path.read_text())
+    module, name = node.pop("_target_").rsplit(".", 1)
+    builder = getattr(importlib.import_module(module), name)
+    signature = inspect.signature(builder)
+    assert all(p.kind is p.KEYWORD_ONLY for p in signature.parameters.values())
+    signature.bind(**node)
+    assert set(node) == set(signature.parameters), "a YAML lists every argument"
+    hints = get_type_hints(builder)
+    for key, value in node.items():
+        if not (isinstance(value, str) and value.startswith("${")):
+            assert _is(value, hints[key]), f"{key}: {value!r} is not {hints[key]}"
+
+
+def _is(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    if get_origin(hint) is UnionType:
+        return any(_is(value, part) for part in get_args(hint))
+    kind = get_origin(hint) or hint
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+@pytest.mark.parametrize(
+    ("primary", "override", "said"),
+    [
+        ("finetune", "train.max_stepz=3", "unknown key train.max_stepz; did you mean train.max_steps?"),
+        ("finetune", "train.max_steps=abc", "train.max_steps: value 'abc' of type 'str'"),
+        ("finetune", "model.encoder.widht=3", "did you mean model.encoder.width?"),
+        ("finetune", "model.encoder.width=wide", "model.encoder.width=wide is text; "
+         "model.encoder.width takes a whole number (such as 192)"),
+        ("finetune", "model.encoder.width=1.5", "takes a whole number"),
+        ("finetune", "model.encoder=3", "takes a group of keys"),
+        ("finetune", "model=llava", "unknown choice model=llava; model is one of"),
+        ("finetune", "quant=int8", "quant is not a choice of this command"),
+        ("caption", "quant.linear=3", "quant.linear=3 is a whole number"),
+        ("caption", "bogus", "'bogus'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_the_key(primary, override, said):
+    overrides = [override] if "linear" not in override else ["quant=int8", override]
+    with pytest.raises(AtomError) as caught:
+        config.compose(primary, overrides)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_right_overrides_pass():
+    cfg = config.compose("finetune", ["model.encoder.dropout=0", "seed=4", "scale=smoke"])
+    assert (cfg.model.encoder.dropout, cfg.seed, cfg.train.max_steps) == (0, 4, 20)
+
+
+def test_a_study_gives_each_stage_what_it_knows():
+    stages = plan("reproduce", ["quant=int8", "train.max_steps=200", "seed=1"])
+    by_module = {s.module: s.overrides for s in stages}
+    assert by_module["train.finetune"] == ("train.max_steps=200", "seed=1")
+    assert by_module["eval.caption"] == ("quant=int8", "seed=1")
+    assert by_module["eval.report"] == ()
+    assert [s.module for s in stages].count("eval.caption") == 1
+    assert [s.module for s in plan("reproduce", [])].count("eval.caption") == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.max_stepz=2", "no stage knows train.max_stepz; did you mean train.max_steps?"),
+        ("train.max_steps=abc", "train.max_steps: value 'abc'"),
+        ("quant=int3", "unknown choice quant=int3"),
+        ("nonsense", "an override is key=value"),
+        ("--multirun", "belongs to a single command"),
+    ],
+)
+def test_a_study_refuses_before_any_work(override, said):
+    with pytest.raises(AtomError) as caught:
+        plan("reproduce", [override])
+    assert said in str(caught.value)
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys, runpy; sys.argv = ['finetune', '--help']\n"
+        "try: runpy.run_module('train.finetune', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "max_steps" in done.stdout

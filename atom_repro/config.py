@@ -10,6 +10,7 @@ Nothing here imports torch: `--help` and a refused override answer at once.
 
 import difflib
 import functools
+import logging
 import os
 import re
 import sys
@@ -71,14 +72,17 @@ class GenerationConfig:
 @dataclass
 class TrainConfig:
     """One optimiser for both modules; the learning rate warms up linearly and decays to zero by
-    a cosine over `max_steps`. A step is `batch_size * accumulate` clips."""
+    a cosine over `max_steps`. A step is `batch_size * accumulate` clips. `shift` is the largest
+    move of a clip in pixels; `word_weight` weighs the word loss (see `CaptioningModel`)."""
 
     max_steps: int = MISSING
     batch_size: int = 32
     accumulate: int = 1
-    captions_per_clip: int = 4
-    learning_rate: float = 1.0e-3
-    warmup_steps: int = 100
+    captions_per_clip: int = 2
+    shift: int = 2
+    word_weight: float = 2.0
+    learning_rate: float = 2.0e-3
+    warmup_steps: int = 50
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     precision: str = "bf16"
@@ -91,14 +95,12 @@ class TrainConfig:
 
 @dataclass
 class RuntimeConfig:
-    """One arm: which modules stay in memory, and whether encoder and decoder overlap.
+    """What all arms of a comparison share.
 
-    `queue` bounds the clips that are encoded and not yet captioned. Threads are torch's, for each
-    module while the other rests, and while both run.
+    `queue` bounds the clips that are encoded and not yet captioned. Threads are torch's, for a
+    module while the other waits, and for each while both work.
     """
 
-    residency: str = "resident"
-    schedule: str = "parallel"
     queue: int = 2
     threads_alone: int = 2
     threads_beside: int = 1
@@ -196,6 +198,63 @@ class ReproduceConfig:
 
 
 @dataclass
+class DoctorConfig:
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    tiny_disk_gb: float = MISSING
+    tiny_memory_gb: float = MISSING
+
+
+@dataclass
+class NotebooksConfig:
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    folder: str = MISSING
+
+
+@dataclass
+class OracleConfig:
+    """`eval.oracle`: people's captions under every named protocol, or under those of `only`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    captioner: Any = MISSING
+    datasets: dict[str, Any] = field(default_factory=dict)
+    caption: dict[str, Any] = field(default_factory=dict)
+    retrieval: dict[str, Any] = field(default_factory=dict)
+    only: list[str] = field(default_factory=list)
+    embedder: str = "embedded"
+    bootstrap_draws: int = 2000
+    java: str = ""
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class TextEmbedderConfig:
+    """`eval.text_embedder` (Table 7). `batch_size` is sentence-transformers' own, and matters:
+    dynamic int8 takes its scales from the batch."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    captioner: Any = MISSING
+    datasets: dict[str, Any] = field(default_factory=dict)
+    retrieval: Any = MISSING
+    recipes: dict[str, Any] = field(default_factory=dict)
+    embedder: str = "embedded"
+    batch_size: int = 32
+    bootstrap_draws: int = 2000
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class DataCheckConfig:
+    """`eval.data_check`. `decode` reads frames of every video that is there."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    datasets: dict[str, Any] = field(default_factory=dict)
+    protocols: dict[str, Any] = field(default_factory=dict)
+    decode: bool = False
+
+
+@dataclass
 class AuditConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
@@ -207,6 +266,11 @@ _SCHEMAS = {
     "report": ReportConfig,
     "reproduce": ReproduceConfig,
     "audit": AuditConfig,
+    "oracle": OracleConfig,
+    "text_embedder": TextEmbedderConfig,
+    "data_check": DataCheckConfig,
+    "doctor": DoctorConfig,
+    "notebooks": NotebooksConfig,
 }
 
 
@@ -217,6 +281,7 @@ def register() -> None:
     for name, node in _SCHEMAS.items():
         store.store(name=f"{name}_schema", node=node)
     store.store(group="scale", name="schema", node=ScaleConfig)
+    store.store(group="runtime", name="schema", node=RuntimeConfig)
 
 
 def entry(primary: str) -> Callable[[Main], Callable[[], None]]:
@@ -238,6 +303,8 @@ def entry(primary: str) -> Callable[[Main], Callable[[], None]]:
             # Threads that wait for work sleep rather than spin: on a machine with other load,
             # spinning costs a factor of 4 to 20. Read by OpenMP when torch is imported.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            for name in ("torchao", "torch.utils._pytree"):
+                logging.getLogger(name).addFilter(_says_something)
             register()
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
                 _guard(main)
@@ -246,6 +313,13 @@ def entry(primary: str) -> Callable[[Main], Callable[[], None]]:
         return command
 
     return decorate
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    # On import TorchAO names each CUDA library that a CPU build lacks, and torch the deprecation
+    # of a call that TorchAO makes. Neither concerns what is run here.
+    text = record.getMessage()
+    return not ("Failed to load" in text or "register_constant()" in text)
 
 
 def _guard(main: Main) -> Main:

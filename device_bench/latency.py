@@ -29,6 +29,17 @@ def main(cfg: Any) -> None:
     from atom_repro.runtime.runtime import Arm, Runtime
     from atom_repro.runtime.timeline import waterfall
 
+    arms = [
+        Arm(
+            residency=residency,
+            schedule=schedule,
+            queue=cfg.runtime.queue,
+            threads_alone=cfg.runtime.threads_alone,
+            threads_beside=cfg.runtime.threads_beside,
+        )
+        for residency, schedule in product(cfg.residencies, cfg.schedules)
+    ]
+
     # The job: the first clips of the test split; the modules, in the wanted precision.
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     quantiser, pipeline = config.build(cfg.quant), config.build(cfg.pipeline)
@@ -52,16 +63,6 @@ def main(cfg: Any) -> None:
         return
 
     loaders = module_loaders(checkpoint, quantiser.name, model, embedder=cfg.embedder)
-    arms = [
-        Arm(
-            residency=residency,
-            schedule=schedule,
-            queue=cfg.runtime.queue,
-            threads_alone=cfg.runtime.threads_alone,
-            threads_beside=cfg.runtime.threads_beside,
-        )
-        for residency, schedule in product(cfg.residencies, cfg.schedules)
-    ]
     with recording(
         results,
         machine,

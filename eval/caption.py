@@ -10,13 +10,11 @@ weights, with its interval.
     python -m eval.caption from_predictions=results/records/…/samples.jsonl   # no model needed
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from atom_repro import config
 from atom_repro.config import entry
-from atom_repro.datatypes import AtomError, Prediction
 
 
 @entry("caption")
@@ -35,9 +33,9 @@ def main(cfg: Any) -> None:
         shuffled_predictions,
     )
     from atom_repro.metrics.java import find_java
-    from atom_repro.pipelines.captioning import kept_captions
+    from atom_repro.pipelines.captioning import existing_file, kept_captions, read_predictions
     from atom_repro.records.provenance import file_hash
-    from atom_repro.records.record import find, latest, load_records, recording, stage_key
+    from atom_repro.records.record import counterpart, find, recording, stage_key
 
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)
@@ -49,7 +47,7 @@ def main(cfg: Any) -> None:
     inputs = {"dataset": dataset.fingerprint}
     if cfg.from_predictions:
         weights, quantised = "unknown (from_predictions)", {}
-        inputs["predictions"] = file_hash(_existing(cfg.from_predictions))
+        inputs["predictions"] = file_hash(existing_file(cfg.from_predictions))
     else:
         checkpoint = Checkpoint.of(
             work=cfg.paths.work,
@@ -80,7 +78,7 @@ def main(cfg: Any) -> None:
     ) as run:
         # Captions: from a file, or by the model.
         if cfg.from_predictions:
-            predictions = _read_predictions(Path(cfg.from_predictions), checked.clips)
+            predictions = read_predictions(Path(cfg.from_predictions), checked.clips)
         else:
             with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
                 predictions = kept_captions(
@@ -140,15 +138,13 @@ def main(cfg: Any) -> None:
             }
 
         # Quantised against fp32, clip by clip.
-        fp32 = latest(
-            [
-                r
-                for r in load_records(results / "records" / machine.fingerprint)
-                if r.data["inputs"] == inputs and r.data["scale"] == cfg.scale.name
-            ],
+        fp32 = counterpart(
+            results,
+            machine,
             "caption",
-            quant___target_="atom_repro.quant.none.build",
-            generation=settings["generation"],
+            config=settings,
+            inputs=inputs,
+            quant={"_target_": "atom_repro.quant.none.build"},
         )
         if quantiser.name != "fp32" and fp32:
             before = {line["video_id"]: line for line in fp32.samples()}
@@ -188,36 +184,6 @@ def main(cfg: Any) -> None:
         f"caption {quantiser.name}: CIDEr {scores.corpus['cider']:.1f} "
         f"(constant sentence {floor:.1f}, people {people:.1f}), {len(said)} clips"
     )
-
-
-def _existing(name: str) -> Path:
-    path = Path(name)
-    if not path.is_file():
-        raise AtomError(f"from_predictions={name}: no such file; give a samples.jsonl")
-    return path
-
-
-def _read_predictions(path: Path, clips: Any) -> list[Prediction]:
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line:
-            try:
-                row = json.loads(line)
-                found[row["video_id"]] = Prediction(
-                    row["video_id"],
-                    row["caption"],
-                    tuple(row.get("token_ids", ())),
-                    row.get("log_prob", 0.0),
-                )
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise AtomError(
-                    f"{path}:{number}: not a prediction ({error!r}); a line is "
-                    '{"video_id": …, "caption": …}'
-                ) from error
-    lacking = [c.video_id for c in clips if c.video_id not in found]
-    if lacking:
-        raise AtomError(f"{path} lacks {len(lacking)} clips of the protocol, first {lacking[0]}")
-    return [found[c.video_id] for c in clips]
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def main(cfg: Any) -> None:
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
     from atom_repro.pipelines.captioning import kept_captions
-    from atom_repro.pipelines.retrieval import expected_hits, search
-    from atom_repro.records.record import find, latest, load_records, recording, stage_key
+    from atom_repro.pipelines.retrieval import search
+    from atom_repro.records.record import counterpart, find, recording, stage_key
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
@@ -97,21 +97,19 @@ def main(cfg: Any) -> None:
 
         # Parts of the set: the same gallery, queries of one part.
         groups = [str(c.meta.get("combination", "all")) for c in checked.clips for _ in c.queries]
-        hits = {k: expected_hits(found.ranks, k) for k in (1, 5, 10)}
+        hits = {k: found.ranks.hits(k) for k in (1, 5, 10)}
         for group in sorted(set(groups) - {"all"}):
             member = [g == group for g in groups]
             run.values[group] = {f"r{k}": 100 * float(h[member].mean()) for k, h in hits.items()}
 
         # Quantised against fp32, query by query.
-        fp32 = latest(
-            [
-                r
-                for r in load_records(results / "records" / machine.fingerprint)
-                if r.data["inputs"] == inputs and r.data["scale"] == cfg.scale.name
-            ],
+        fp32 = counterpart(
+            results,
+            machine,
             "retrieval",
-            quant___target_="atom_repro.quant.none.build",
-            generation=settings["generation"],
+            config=settings,
+            inputs=inputs,
+            quant={"_target_": "atom_repro.quant.none.build"},
         )
         run.samples += [
             {

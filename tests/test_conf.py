@@ -56,7 +56,7 @@ def _is(value: Any, hint: Any) -> bool:
 @pytest.mark.parametrize(
     ("primary", "override", "said"),
     [
-        ("finetune", "train.max_stepz=3", "unknown key train.max_stepz; did you mean train.max_steps?"),
+        ("finetune", "train.max_stepz=3", "train.max_stepz; did you mean train.max_steps?"),
         ("finetune", "train.max_steps=abc", "train.max_steps: value 'abc' of type 'str'"),
         ("finetune", "model.encoder.widht=3", "did you mean model.encoder.width?"),
         ("finetune", "model.encoder.width=wide", "model.encoder.width=wide is text; "
@@ -80,6 +80,19 @@ def test_a_mistake_is_one_line_with_the_key(primary, override, said):
 def test_right_overrides_pass():
     cfg = config.compose("finetune", ["model.encoder.dropout=0", "seed=4", "scale=smoke"])
     assert (cfg.model.encoder.dropout, cfg.seed, cfg.train.max_steps) == (0, 4, 20)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((config.CONF / "experiment").glob("*/*.yaml")),
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
+)
+def test_every_experiment_is_a_delta_of_its_command(path):
+    primary, name = path.parent.name, f"{path.parent.name}/{path.stem}"
+    changed = config.plain(config.compose(primary, [f"experiment={name}"]))
+    assert changed != config.plain(config.compose(primary, []))
+    with pytest.raises(AtomError):
+        config.compose("finetune", [f"experiment={name}"])
 
 
 def test_a_study_gives_each_stage_what_it_knows():

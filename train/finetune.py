@@ -23,7 +23,7 @@ def main(cfg: Any) -> None:
     from accelerate.utils import set_seed
     from tqdm import tqdm
 
-    from atom_repro.data.batches import CaptionBatches, FrameBank
+    from atom_repro.data.batches import CaptionBatches, FrameBank, token_rarity
     from atom_repro.device.machine import this_machine
     from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.engines.training_state import TrainingState
@@ -62,11 +62,13 @@ def main(cfg: Any) -> None:
             name=dataset.fingerprint,
             progress=bar.update,
         )
+    captions = [[[*tokenizer.encode(r), tokenizer.end_id] for r in c.references] for c in clips]
     batches = CaptionBatches(
         bank,
-        [[[*tokenizer.encode(r), tokenizer.end_id] for r in c.references] for c in clips],
+        captions,
         batch_size=tuning.batch_size,
         captions_per_clip=tuning.captions_per_clip,
+        shift=tuning.shift,
         pad_id=tokenizer.pad_id,
         seed=cfg.seed,
     )
@@ -78,7 +80,13 @@ def main(cfg: Any) -> None:
         mixed_precision="bf16" if tuning.precision == "bf16" else "no",
         gradient_accumulation_steps=tuning.accumulate,
     )
-    network = CaptioningModel(model, tokenizer)
+    special = (tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id)
+    network = CaptioningModel(
+        model,
+        tokenizer,
+        word_weight=tuning.word_weight,
+        rarity=token_rarity(captions, model.decoder.vocabulary, special),
+    )
     optimiser = adamw(network, learning_rate=tuning.learning_rate, weight_decay=tuning.weight_decay)
     schedule = warmup_cosine(
         optimiser, warmup_steps=tuning.warmup_steps, max_steps=tuning.max_steps
@@ -102,14 +110,14 @@ def main(cfg: Any) -> None:
         run.samples = state.curve
         while step < tuning.max_steps:
             began = time.perf_counter()
-            loss_sum = 0.0
+            caption_loss = 0.0
             network.train()
             for micro in range(tuning.accumulate):
-                frames, captions = batches(step * tuning.accumulate + micro)
+                frames, ids = batches(step * tuning.accumulate + micro)
                 with accelerator.accumulate(network):
-                    loss = network(
+                    loss, captions_part = network(
                         torch.from_numpy(frames).to(accelerator.device),
-                        torch.from_numpy(captions).to(accelerator.device),
+                        torch.from_numpy(ids).to(accelerator.device),
                     )
                     accelerator.backward(loss)
                     if accelerator.sync_gradients:
@@ -117,11 +125,9 @@ def main(cfg: Any) -> None:
                     optimiser.step()
                     schedule.step()
                     optimiser.zero_grad()
-                loss_sum += loss.item()
+                caption_loss += captions_part.item() / tuning.accumulate
             step += 1
-            state.log(
-                step=step, loss=loss_sum / tuning.accumulate, step_s=time.perf_counter() - began
-            )
+            state.log(step=step, caption_loss=caption_loss, step_s=time.perf_counter() - began)
             if step % tuning.validation_every == 0 or step == tuning.max_steps:
                 began = time.perf_counter()
                 cider = _validation_cider(cfg, model, tokenizer, state.network, validation)
@@ -132,7 +138,7 @@ def main(cfg: Any) -> None:
             if step % tuning.checkpoint_every == 0 or step == tuning.max_steps:
                 state.save(step)
             best = max(state.best["cider"], 0)
-            bar.set_postfix_str(f"loss {loss.item():.2f}, best CIDEr {best:.0f}", refresh=False)
+            bar.set_postfix_str(f"loss {caption_loss:.2f}, best CIDEr {best:.0f}", refresh=False)
             bar.update()
         run.weights = state.best["weights"]
         run.values |= {

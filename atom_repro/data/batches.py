@@ -56,11 +56,24 @@ class FrameBank:
         partial.replace(path)
         self.pixels = np.load(path, mmap_mode="r")
 
-    def draw(self, clips: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """One random frame of each segment: (B, T, 3, S, S)."""
+    def draw(
+        self, clips: NDArray[np.int64], rng: np.random.Generator, shift: int
+    ) -> NDArray[np.uint8]:
+        """One random frame of each segment: (B, T, 3, S, S).
+
+        Each clip is moved by up to `shift` pixels either way, all its frames alike; the border
+        is repeated. A shift leaves every word of a caption true, which a flip would not.
+        """
         start = np.arange(self.frames) * self.per_segment
         picks = start + rng.integers(0, self.per_segment, (len(clips), self.frames))
-        return np.ascontiguousarray(self.pixels[clips[:, None], picks].transpose(0, 1, 4, 2, 3))
+        pixels = self.pixels[clips[:, None], picks]
+        if shift:
+            size = pixels.shape[2]
+            for clip, (down, right) in enumerate(rng.integers(-shift, shift + 1, (len(clips), 2))):
+                rows = np.clip(np.arange(size) - down, 0, size - 1)
+                columns = np.clip(np.arange(size) - right, 0, size - 1)
+                pixels[clip] = pixels[clip][:, rows][:, :, columns]
+        return np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
 
 
 class CaptionBatches:
@@ -76,6 +89,7 @@ class CaptionBatches:
         *,
         batch_size: int,
         captions_per_clip: int,
+        shift: int,
         pad_id: int,
         seed: int,
     ) -> None:
@@ -86,7 +100,7 @@ class CaptionBatches:
             )
         self.bank, self.captions = bank, captions
         self.batch_size, self.captions_per_clip = batch_size, captions_per_clip
-        self.pad_id, self.seed = pad_id, seed
+        self.shift, self.pad_id, self.seed = shift, pad_id, seed
 
     def _clips(self, step: int) -> NDArray[np.int64]:
         count = len(self.captions)
@@ -105,7 +119,7 @@ class CaptionBatches:
         """Frames (B, T, 3, S, S) uint8 and caption ids (B, R, L), padded on the right."""
         clips = self._clips(step)
         rng = np.random.default_rng((self.seed, 2, step))
-        frames = self.bank.draw(clips, rng)
+        frames = self.bank.draw(clips, rng, self.shift)
         drawn = []
         for clip in clips:
             ways = self.captions[clip]
@@ -117,3 +131,15 @@ class CaptionBatches:
             for r, caption in enumerate(ways):
                 ids[b, r, : len(caption)] = caption
         return frames, ids
+
+
+def token_rarity(
+    captions: Sequence[Sequence[Sequence[int]]], vocabulary: int, special: Sequence[int]
+) -> list[float]:
+    """log((clips + 1) / (clips with the token + 1)) a token, 0 for special ones: its idf."""
+    held = np.zeros(vocabulary)
+    for ways in captions:
+        held[sorted({token for caption in ways for token in caption})] += 1
+    rarity = np.log((len(captions) + 1) / (held + 1))
+    rarity[list(special)] = 0.0
+    return [float(r) for r in rarity]

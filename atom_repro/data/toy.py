@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from atom_repro.data.toy_grammar import attributes_of, describe_differently
+from atom_repro.data.toy_grammar import attributes_in, attributes_of, describe_differently
 from atom_repro.data.toy_world import (
     COLOURS,
     INVISIBLE,
@@ -196,6 +196,14 @@ class ToyDataset:
     def videos(self) -> list[Clip]:
         """The long videos; each entry of `meta["scenes"]` carries references of its own."""
         return [self._clip(row) for row in self._rows if row["split"] == _VIDEOS]
+
+    def stated(self, caption: str) -> dict[str, set[str]]:
+        """The attributes that a caption states; see `toy_grammar.attributes_in`."""
+        return attributes_in(caption)
+
+    def truth(self, clip: Clip) -> dict[str, set[str]]:
+        """The attributes of a clip, in the same form."""
+        return true_attributes(clip)
 
     def _clip(self, row: dict[str, Any]) -> Clip:
         queries = tuple(

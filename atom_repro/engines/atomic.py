@@ -40,13 +40,10 @@ def atomically(target: Path) -> Iterator[Path]:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether the system said ENOSPC; torch and safetensors pass it on as text only."""
+    """Whether the system said that the disk is full; safetensors passes it on as text only."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    text = str(error)
-    return any(
-        sign in text for sign in ("No space left", "os error 28", "PytorchStreamWriter failed")
-    )
+    return "No space left" in str(error) or "os error 28" in str(error)
 
 
 def _remove(path: Path) -> None:

@@ -5,6 +5,7 @@ journal beside it is cut back to that step on resume. The best modules are writt
 state that knows of them, so a kill between the two repeats a validation and loses nothing.
 """
 
+import io
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -87,8 +88,11 @@ class TrainingState:
             "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
         }
+        # By way of memory: torch's own writer turns a full disk into errors of other names.
+        buffer = io.BytesIO()
+        torch.save(saved, buffer)
         with atomically(self._file) as building:
-            torch.save(saved, building)
+            building.write_bytes(buffer.getbuffer())
 
     def close(self) -> None:
         """Training is over and recorded: nothing is left to resume."""

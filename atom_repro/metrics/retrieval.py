@@ -48,6 +48,12 @@ class RankResult:
         """The median of the rank expected under a random order of ties; 1 is the best."""
         return float(np.median(self.rank + 1 + self.ties / 2))
 
+    def hits(self, k: int) -> NDArray[np.float64]:
+        """(Q,) the probability of each query's video among the first k, ties in random order."""
+        hits = np.clip((k - self.rank) / (self.ties + 1), 0.0, 1.0)
+        hits[self.missed] = 0.0
+        return hits
+
     @property
     def mean_rank(self) -> float:
         """The mean of the rank expected under a random order of ties; 1 is the best."""
@@ -155,7 +161,7 @@ def recall_at(result: RankResult, k: int, *, average: str = "micro") -> Recall:
     if k < 1:
         raise ValueError(f"k is {k}, not a positive number")
     room = k - result.rank
-    expected = np.clip(room / (result.ties + 1), 0.0, 1.0)
+    expected = result.hits(k)
     lost = (room > result.ties).astype(np.float64)
     won = (room > 0).astype(np.float64)
     means = []

@@ -88,6 +88,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + turned * sin
 
 
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention written out: at a few hundred positions, the CPU's fused kernel spends most of a
+    training step in its backward pass. Shapes (B, H, S, C) and (B, J, S, C)."""
+    B, H, S, C = q.shape
+    J = k.shape[1]
+    scores = (q * C**-0.5).reshape(B, J, -1, C) @ k.transpose(2, 3)  # (B, J, G*S, S)
+    allowed = mask if mask is not None else torch.ones(S, S, dtype=torch.bool).tril().to(q.device)
+    scores = scores.view(B, J, H // J, S, S).masked_fill(~allowed, -torch.inf)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
+    return (weights.view(B, J, -1, S) @ v).view(B, H, S, C)
+
+
 class DecoderCache:
     """Keys and values of one generation: the prefix once a clip, the rest once a beam.
 
@@ -160,9 +172,17 @@ class Attention(nn.Module):
         k = self.k_proj(x_BSE).view(B, S, self.kv_heads, -1).transpose(1, 2)
         v = self.v_proj(x_BSE).view(B, S, self.kv_heads, -1).transpose(1, 2)
         q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
-        )
+        if self.training:
+            mixed = _attend(q, k, v, mask)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=mask is None,
+                enable_gqa=self.heads != self.kv_heads,
+            )
         return self.o_proj(mixed.transpose(1, 2).reshape(B, S, -1)), (k, v)
 
     def step(self, x_BKE: Tensor, rope: Tensor, cache: DecoderCache, layer: int) -> Tensor:
@@ -240,11 +260,18 @@ class TextDecoder(nn.Module):
         self.model = LlamaStack(config)
         self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.lm_head.weight = self.model.embed_tokens.weight  # tied, as in Llama 3.2 1B
-        for name, parameter in self.named_parameters():
-            if parameter.dim() > 1:
-                scale = (2 * config.layers) ** -0.5 if name.endswith(_INTO_RESIDUAL) else 1.0
-                nn.init.normal_(parameter, std=0.02 * scale)
+        self._initialise()
         self.restore_constants()
+
+    def _initialise(self) -> None:
+        # 1/sqrt(fan-in) is Llama's 0.02 at its width, and at tiny width it keeps attention from
+        # starting out uniform. The tied embedding keeps 0.02, so that logits start small.
+        nn.init.normal_(self.model.embed_tokens.weight, std=0.02)
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Linear):
+                into_residual = name.endswith(("o_proj", "down_proj"))
+                scale = (2 * self.config.layers) ** -0.5 if into_residual else 1.0
+                nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
 
     def restore_constants(self) -> None:
         """Make what no file holds; needed again after a module was built without memory."""
@@ -296,6 +323,3 @@ class TextDecoder(nn.Module):
                 f"{self.config.max_positions}; shorten the prompt or raise it"
             )
         return self.rope[:, start:end]
-
-
-_INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight")

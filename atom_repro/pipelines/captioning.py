@@ -4,6 +4,7 @@ For evaluation, where quality counts and every clip is at hand. The pipelines th
 overlap encoder and decoder, go through `runtime`.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from atom_repro.data.clip_frames import clip_frames
-from atom_repro.datatypes import Clip, Prediction
+from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
@@ -91,11 +92,13 @@ def kept_captions(
             )
             for line in journal.done
         }
-        progress(len(said))
         # Whole batches only: int8 activations make a caption depend on its batch in the last
         # digits, so a resumed run must meet the batches of an uninterrupted one.
-        left = clips[len(said) // batch_size * batch_size :]
-        if len(said) < len(clips):
+        complete = len(said) == len(clips)
+        done = len(clips) if complete else len(said) // batch_size * batch_size
+        progress(done)
+        left = clips[done:]
+        if not complete:
             encoder = load_encoder(checkpoint.encoder(precision), model.encoder)
             decoder = load_decoder(checkpoint.decoder(precision), model.decoder)
             for batch in caption_clips(
@@ -112,3 +115,39 @@ def kept_captions(
                         said[prediction.video_id] = prediction
                 progress(len(batch))
     return [said[clip.video_id] for clip in clips]
+
+
+def existing_file(name: str) -> Path:
+    """The predictions file that `from_predictions` names.
+
+    Raises:
+        AtomError: there is none.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise AtomError(f"from_predictions={name}: no such file; give a samples.jsonl")
+    return path
+
+
+def read_predictions(path: Path, clips: Sequence[Clip]) -> list[Prediction]:
+    """Captions of clips from a file, a JSON object with video_id and caption a line.
+
+    Raises:
+        AtomError: a line that is none, with its number, or a clip that the file lacks.
+    """
+    found: dict[str, Prediction] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            ids, log_prob = tuple(row.get("token_ids", ())), float(row.get("log_prob", 0.0))
+            found[row["video_id"]] = Prediction(row["video_id"], row["caption"], ids, log_prob)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise AtomError(
+                f'{path}:{number}: not a prediction; a line is {{"video_id": …, "caption": …}}'
+            ) from error
+    lacking = [c.video_id for c in clips if c.video_id not in found]
+    if lacking:
+        raise AtomError(f"{path} lacks {len(lacking)} clips of the protocol, first {lacking[0]}")
+    return [found[c.video_id] for c in clips]

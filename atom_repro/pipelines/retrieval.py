@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atom_repro.datatypes import Clip
 from atom_repro.metrics.retrieval import RankResult, RetrievalScores, ranks, retrieval_scores
@@ -54,10 +53,3 @@ def search(embedder: TextEmbedder, captions: Mapping[str, str], clips: Sequence[
     found = ranks(wanted @ index.T, np.array([i for _, i in queries]), missing=missing)
     scores = retrieval_scores(found, distinct_texts=len(set(present)))
     return Search(tuple(q.query_id for q, _ in queries), found, scores)
-
-
-def expected_hits(result: RankResult, k: int) -> NDArray[np.float64]:
-    """(Q,) the probability of each query's video among the first k, ties in random order."""
-    hits = np.clip((k - result.rank) / (result.ties + 1), 0.0, 1.0)
-    hits[result.missed] = 0.0
-    return hits

@@ -5,7 +5,6 @@ row. Convolutions, norms and bare parameters stay fp32, and the report says so. 
 warns and goes on: a module in which nothing changed is an error.
 """
 
-import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,23 +18,12 @@ from atom_repro.quant.recipe import QuantReport, weight_tensors
 
 
 def _import_torchao() -> tuple[Any, Any, Any]:
-    # On import TorchAO logs a line for each CUDA library that a CPU build lacks, and torch logs
-    # the deprecation of a call that TorchAO makes; neither concerns what is run here.
-    loggers = [logging.getLogger("torchao"), logging.getLogger("torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import torchao.prototype.safetensors.safetensors_support as files
-            import torchao.quantization as recipes
-            from torchao.quantization.granularity import PerAxis
-    finally:
-        logging.disable(logging.NOTSET)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    # Seconds to import, and needed by int8 alone.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torchao.prototype.safetensors.safetensors_support as files
+        import torchao.quantization as recipes
+        from torchao.quantization.granularity import PerAxis
     return recipes, PerAxis, files
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -209,15 +209,28 @@ def find(results: Path, machine: Machine, stage: str, key: str) -> Record | None
     return same[-1] if same else None
 
 
-def latest(records: Iterable[Record], stage: str, **wanted: Any) -> Record | None:
-    """The newest good record of a stage whose configuration has the wanted values.
+def counterpart(
+    results: Path,
+    machine: Machine,
+    stage: str,
+    *,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    **replaced: Any,
+) -> Record | None:
+    """The newest good record of the same run but for some nodes of its configuration.
 
-    Keyword names are dotted paths with `__` for the dot: `quant__name="int8"`.
+    For comparisons: `counterpart(…, quant={"_target_": "atom_repro.quant.none.build"})` is the
+    fp32 run of the same weights, clips and settings.
     """
-    chosen = None
-    for record in records:
-        if record.stage == stage and record.ok:
-            pairs = ((k.replace("__", "."), v) for k, v in wanted.items())
-            if all(record.config(k) == v for k, v in pairs):
-                chosen = record
-    return chosen
+    wanted = provenance.config_hash({**config, **replaced})
+    records = load_records(results / "records" / machine.fingerprint)
+    same = [
+        r
+        for r in records
+        if r.stage == stage
+        and r.ok
+        and r.data["inputs"] == dict(inputs)
+        and r.data["config_sha256"] == wanted
+    ]
+    return same[-1] if same else None

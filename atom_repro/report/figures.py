@@ -7,11 +7,12 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend is chosen first
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from atom_repro.records.record import Record  # noqa: E402
-from atom_repro.report.tables import newest  # noqa: E402
+from atom_repro.records.record import Record
+from atom_repro.report.tables import newest
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -62,7 +63,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
         _lanes(axis, spans)
         axis.set_title(f"{schedule}: {shown['end_to_end_s']:.3f} s", loc="left", fontsize=10)
     axes[1].set_xlabel("seconds since the session began")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=c) for c in COLOURS.values()]
+    handles = [Patch(color=c) for c in COLOURS.values()]
     figure.legend(handles, COLOURS, loc="lower center", ncols=len(COLOURS), fontsize=8)
     figure.suptitle(
         f"Encoder and decoder of {record.config('model.name')}, {precision}, "
@@ -79,7 +80,7 @@ def learning_curve(records: Sequence[Record]) -> str | None:
     if not runs:
         return None
     samples = runs[-1].samples()
-    loss = [(s["step"], s["loss"]) for s in samples if "loss" in s]
+    loss = [(s["step"], s["caption_loss"]) for s in samples if "caption_loss" in s]
     cider = [(s["step"], s["validation_cider"]) for s in samples if "validation_cider" in s]
     figure, left = plt.subplots(figsize=(7, 3.5))
     left.plot(*zip(*loss, strict=True), color="#9e9e9e", linewidth=0.8)

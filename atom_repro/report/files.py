@@ -69,7 +69,7 @@ def _grid(rows: Sequence[Row], side: str) -> list[str]:
 def _number(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.3g} s" if value < 1 else f"{value:.2f} s"
-    return f"{value:.2f}".rstrip("0").rstrip(".") if unit != "%" else f"{value:.1f}"
+    return f"{value:.2f}".rstrip("0").rstrip(".") if unit != "percent" else f"{value:.1f}"
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -80,7 +80,7 @@ def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             ]
         for name, scores in versions:
             for column, key in CAPTION_METRICS.items():
-                rows.append(_ours("table01", name, f"toy/{column}", scores[key], "points", record))
+                rows.append(_ours("table01", name, f"toy/{column}", scores[key], "point", record))
     return rows + unfilled(
         paper,
         "table01",
@@ -100,7 +100,7 @@ def table2(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             ]
         for name, scores in versions:
             for column, key in RECALLS.items():
-                unit = "rank" if key == "median_rank" else "%"
+                unit = "rank" if key == "median_rank" else "percent"
                 rows.append(
                     _ours(
                         "table02",
@@ -111,14 +111,14 @@ def table2(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                         record,
                         n=record.values["model"]["queries"],
                         note=f"gallery of {scores['index_size']}",
-                    )  # fmt: skip
+                    )
                 )
         for part in ("seen", "held_out"):
             for column, key in RECALLS.items():
                 if key in record.values.get(part, {}):
                     value = record.values[part][key]
                     name = f"mPLUG2+/{precision}/{part}"
-                    rows.append(_ours("table02", name, f"toy/{column}", value, "%", record))
+                    rows.append(_ours("table02", name, f"toy/{column}", value, "percent", record))
     return rows + unfilled(
         paper,
         "table02",
@@ -160,7 +160,7 @@ def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                         n=len(seconds),
                         spread=_extremes(seconds),
                         note=f"functional only; {arm}, {clips} clips",
-                    )  # fmt: skip
+                    )
                 )
             for column in ("script", "assembly"):
                 rows.append(
@@ -172,7 +172,7 @@ def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                         None,
                         "s",
                         note="no assembly pipeline in this version",
-                    )  # fmt: skip
+                    )
                 )
     return rows + unfilled(
         paper, "table03", "needs full-size modules, and phones for the phones' rows"
@@ -213,7 +213,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                         n=len(seconds),
                         spread=_extremes(seconds),
                         note="functional only",
-                    )  # fmt: skip
+                    )
                 )
     return rows
 
@@ -239,11 +239,11 @@ def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                         "mPLUG2+",
                         f"toy/{column}",
                         d["mean"],
-                        "points",
+                        "point",
                         record,
                         spread=f"95 % paired bootstrap {d['low']:+.2f} to {d['high']:+.2f}",
                         note="int8 minus fp32",
-                    )  # fmt: skip
+                    )
                 )
             drops = _paper_drops(paper, table, column)
             rows += [
@@ -253,9 +253,9 @@ def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                     f"{data}/{column}",
                     None,
                     drop,
-                    "points",
+                    "point",
                     note="int8 minus fp32, from the paper's cells",
-                )  # fmt: skip
+                )
                 for data, drop in drops.items()
             ]
     return rows
@@ -273,10 +273,10 @@ def attributes(records: Sequence[Record]) -> list[Row]:
                         f"mPLUG2+/{precision}/{group}",
                         f"toy/{name}",
                         100 * correct / total,
-                        "%",
+                        "percent",
                         record,
                         n=total,
-                    )  # fmt: skip
+                    )
                 )
     return rows
 
@@ -330,7 +330,7 @@ def _extremes(values: Sequence[float]) -> str:
 
 
 def _paper_drops(paper: Sequence[Cell], table: str, column: str) -> dict[str, float]:
-    cells = {(c.row, c.column): c.value for c in paper if c.table == table}
+    cells = {(c.row, c.column): c.value for c in paper if c.table == table and c.value is not None}
     drops = {}
     for (row, name), value in cells.items():
         data, _, metric = name.partition("/")

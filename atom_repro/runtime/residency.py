@@ -11,13 +11,13 @@ decides which module serves it and when that module is read and destroyed:
 """
 
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from atom_repro.datatypes import AtomError
 from atom_repro.runtime.timeline import Timeline
 
 Role = Literal["encoder", "caption_decoder", "script_decoder", "embedder"]
@@ -37,8 +37,6 @@ class ModuleStore:
     """Modules of one session under one residency. Safe to use from several threads."""
 
     def __init__(self, residency: str, loaders: Mapping[str, Loader], timeline: Timeline) -> None:
-        if residency not in RESIDENCIES:
-            raise AtomError(f"runtime.residency={residency!r} is none of {', '.join(RESIDENCIES)}")
         self.residency, self.loaders, self.timeline = residency, loaders, timeline
         self._held: dict[str, Any] = {}
         self._locks = {name: threading.Lock() for name in (*loaders, "script_decoder")}
@@ -83,6 +81,8 @@ class ModuleStore:
             gone = weakref.ref(self._held[name].network)
             with self._locks[name]:
                 del self._held[name]
+            if sys.exception() is not None:
+                return  # an error is on its way, and its traceback may hold the module
             if gone() is not None:
                 gc.collect()  # a cycle inside the module; a reload must meet free memory
             if gone() is not None:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from atom_repro.data.clip_frames import clip_frames
-from atom_repro.datatypes import Clip, Prediction
+from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModule
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.runtime import schedule as schedules
-from atom_repro.runtime.residency import Loader, ModuleStore
+from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
 from atom_repro.runtime.timeline import Timeline
 
 
@@ -29,6 +29,14 @@ class Arm:
     queue: int = 2
     threads_alone: int = 2
     threads_beside: int = 1
+
+    def __post_init__(self) -> None:
+        for key, value, known in (
+            ("residency", self.residency, RESIDENCIES),
+            ("schedule", self.schedule, schedules.SCHEDULES),
+        ):
+            if value not in known:
+                raise AtomError(f"{key} {value!r} is none of {', '.join(known)}")
 
     @property
     def name(self) -> str:

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from atom_repro.datatypes import AtomError
-
 Item = TypeVar("Item")
 Middle = TypeVar("Middle")
 Result = TypeVar("Result")
@@ -37,7 +35,7 @@ def run(
         return (second(item, first(item)) for item in items)
     if schedule == "parallel":
         return _parallel(items, first, second, room)
-    raise AtomError(f"runtime.schedule={schedule!r} is none of {', '.join(SCHEDULES)}")
+    raise ValueError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}")
 
 
 def _parallel(

@@ -45,9 +45,7 @@ def test_prefill_and_cached_steps_equal_transformers(rope):
     ours, theirs = pair(**rope)
     ids = torch.randint(0, 300, (2, 20))
     expected = theirs(ids).logits
-    torch.testing.assert_close(
-        ours.lm_head(ours(ours.embed(ids))), expected, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(ours.lm_head(ours(ours.embed(ids))), expected, atol=1e-5, rtol=1e-5)
     logits, cache = ours.prefill(ours.embed(ids[:, :9]))
     torch.testing.assert_close(logits, expected[:, 8], atol=1e-5, rtol=1e-5)
     cache.open(beams=1, room=11)

@@ -30,8 +30,13 @@ def test_names_what_it_changed_and_why_it_left_the_rest(model):
 def test_reference_form_leaves_attention_and_conv3d_in_fp32(model):
     reference = VideoEncoder(model.encoder, "reference")
     report = RECIPE.quantise(reference)
-    assert set(report.changed) == {"connector", *(f"blocks.{i}.fc{j}" for i in (0, 1) for j in (1, 2))}
-    assert {"Conv3d", "MultiheadAttention", "NonDynamicallyQuantizableLinear"} <= set(report.skipped)
+    assert set(report.changed) == {
+        "connector",
+        *(f"blocks.{i}.fc{j}" for i in (0, 1) for j in (1, 2)),
+    }
+    assert {"Conv3d", "MultiheadAttention", "NonDynamicallyQuantizableLinear"} <= set(
+        report.skipped
+    )
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import pytest
 from atom_repro.datatypes import AtomError, Machine
 from atom_repro.records import provenance
 from atom_repro.records.journal import Journal
-from atom_repro.records.record import find, load_records, recording, stage_key
+from atom_repro.records.record import counterpart, find, load_records, recording, stage_key
 
 MACHINE = Machine("cafe00000000", "Test CPU", 2, 24, "Test OS 1")
 CONFIG = {"scale": {"name": "tiny"}, "seed": 3, "paths": {"work": "w"}, "model": {"width": 8}}
@@ -101,11 +101,10 @@ def test_a_foreign_record_is_named(tmp_path, text, said):
 
 
 def test_a_value_that_is_not_a_number_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="JSON compliant"):
-        with recording(
-            tmp_path, MACHINE, stage="s", key="k" * 64, config=CONFIG, inputs={}, weights="none"
-        ) as run:  # fmt: skip
-            run.values["loss"] = float("nan")
+    with pytest.raises(ValueError, match="JSON compliant"), recording(
+        tmp_path, MACHINE, stage="s", key="k" * 64, config=CONFIG, inputs={}, weights="none"
+    ) as run:  # fmt: skip
+        run.values["loss"] = float("nan")
 
 
 def test_the_key_follows_configuration_inputs_and_code_that_runs(tmp_path):
@@ -149,3 +148,17 @@ def test_a_journal_drops_a_half_written_line_and_goes_on(tmp_path):
         journal.rewrite(journal.done[:1])
     with Journal(path) as journal:
         assert journal.done == [{"n": 1}]
+
+
+def test_a_counterpart_differs_in_the_named_node_alone(tmp_path):
+    record(tmp_path, key="a" * 64)
+    inputs = {"dataset": "d"}
+
+    def found(config, **replaced):
+        return counterpart(tmp_path, MACHINE, "caption", config=config, inputs=inputs, **replaced)
+
+    assert found(CONFIG | {"model": {"width": 16}}, model={"width": 8}) is not None
+    assert found(CONFIG | {"model": {"width": 16}}) is None
+    assert found(CONFIG | {"seed": 4}, model={"width": 8}) is None
+    inputs["dataset"] = "another"
+    assert found(CONFIG) is None

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from atom_repro.data.frames import write_video
+from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.models.generation import GenerationSettings
@@ -48,13 +48,13 @@ def loads(spans):
 
 def test_all_arms_and_sessions_give_the_same_tokens(saved, model, clips):
     outputs = []
-    for residency, schedule, kind in itertools.product(RESIDENCIES, SCHEDULES, ("fresh", "indexed")):
+    for residency, schedule, kind in itertools.product(
+        RESIDENCIES, SCHEDULES, ("fresh", "indexed")
+    ):
         answers, _ = session(saved, model, clips, Arm(residency=residency, schedule=schedule), kind)
-        outputs.append(
-            [([p.token_ids for p in a.predictions], a.ranking) for a in answers]
-        )
+        outputs.append([([p.token_ids for p in a.predictions], a.ranking) for a in answers])
     assert all(output == outputs[0] for output in outputs)
-    assert len({ids for ids in outputs[0][0][0]}) > 1  # the clips differ, so do their captions
+    assert len(set(outputs[0][0][0])) > 1  # the clips differ, so do their captions
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,10 @@ def test_an_indexed_session_captions_once(saved, model, clips):
 
 
 def test_parallel_uses_two_lanes_and_sequential_one(saved, model, clips):
-    for schedule, lanes in (("sequential", {"MainThread"}), ("parallel", {"MainThread", "encoder"})):
+    for schedule, lanes in (
+        ("sequential", {"MainThread"}),
+        ("parallel", {"MainThread", "encoder"}),
+    ):
         _, spans = session(saved, model, clips, Arm(residency="resident", schedule=schedule))
         assert {s.lane for s in spans} == lanes
 
@@ -127,6 +130,8 @@ def test_a_module_that_outlives_its_release_is_a_defect():
         store.call("encoder", "x", lambda module: kept.append(module.network))
 
 
-def test_unknown_residency_is_named():
-    with pytest.raises(AtomError, match=r"runtime\.residency='forever'"):
-        ModuleStore("forever", {}, Timeline())
+@pytest.mark.parametrize("wrong", [{"residency": "forever"}, {"schedule": "eager"}])
+def test_an_arm_that_does_not_exist_is_named(wrong):
+    (key, value), *_ = wrong.items()
+    with pytest.raises(AtomError, match=f"{key} '{value}' is none of"):
+        Arm(**({"residency": "resident", "schedule": "parallel"} | wrong))

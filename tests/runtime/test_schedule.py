@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from atom_repro.datatypes import AtomError
 from atom_repro.runtime.schedule import SCHEDULES, run
 
 
@@ -77,5 +76,5 @@ def test_an_abandoned_iteration_ends_its_thread():
 
 
 def test_unknown_schedule_is_named():
-    with pytest.raises(AtomError, match=r"runtime\.schedule='eager'"):
+    with pytest.raises(ValueError, match="schedule 'eager'"):
         run("eager", [], lambda i: i, lambda i, m: m, room=1)

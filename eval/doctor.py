@@ -1,0 +1,107 @@
+"""What this machine can run, what is missing, and how to get it (make doctor).
+
+Looks, measures nothing longer than a second, changes nothing. Time estimates come from this
+machine's own records.
+
+    python -m eval.doctor
+"""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
+
+LOCK = Path("requirements.lock")
+
+
+@entry("doctor")
+def main(cfg: Any) -> None:
+    from atom_repro.device.machine import this_machine
+    from atom_repro.metrics.java import find_java, java_version
+    from atom_repro.records.record import load_records
+
+    machine = this_machine()
+    print(
+        f"machine     {machine.fingerprint}: {machine.cpu}, {machine.cores} cores, "
+        f"{machine.memory_gib} GiB, {machine.os_release}"
+    )
+    print(f"python      {platform.python_version()} in {sys.prefix}")
+    problems = []
+
+    # Packages: what is installed against what the lock file pins.
+    pinned = dict(
+        line.split("==", 1)
+        for line in LOCK.read_text(encoding="utf-8").splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    other = [
+        f"{name} {installed.get(name.lower().replace('_', '-'), 'missing')} (pinned {version})"
+        for name, version in pinned.items()
+        if installed.get(name.lower().replace("_", "-"), "").split("+")[0] != version
+    ]
+    print(f"packages    {len(pinned) - len(other)} of {len(pinned)} as pinned")
+    if other:
+        problems.append(f"packages differ from requirements.lock: {', '.join(other)}; make setup")
+
+    # Disk and memory against what the scales need.
+    work = Path(cfg.paths.work)
+    there = next(p for p in (work, *work.absolute().parents) if p.exists())
+    free_gb = shutil.disk_usage(there).free / 1e9
+    print(f"disk        {free_gb:.0f} GB free at {there}; tiny takes {cfg.tiny_disk_gb:g} GB")
+    if free_gb < cfg.tiny_disk_gb:
+        problems.append(f"too little disk at {there}; free some or set ATOM_WORK")
+    print(f"memory      {machine.memory_gib} GiB; tiny takes {cfg.tiny_memory_gb:g} GB")
+    if machine.memory_gib * 2**30 / 1e9 < cfg.tiny_memory_gb:
+        problems.append("too little memory for scale=tiny; scale=smoke takes less")
+    load = os.getloadavg()[0]
+    print(f"load        {load:.1f} of {machine.cores} cores busy")
+    if load > machine.cores / 4:
+        problems.append("other work is running: latency records would measure it too")
+
+    try:
+        print(f"java        {java_version(find_java())}")
+    except AtomError as error:
+        problems.append(str(error))
+    adb = shutil.which("adb")
+    print(f"adb         {adb or 'none; phones are not measured by this version'}")
+    print(f"gpu         {_gpu()}")
+
+    # How long it took here, from the records.
+    records = load_records(Path(cfg.paths.results) / "records" / machine.fingerprint)
+    took = {}
+    for record in records:
+        if record.ok and record.data["scale"] == "tiny":
+            started, ended = (
+                datetime.fromisoformat(record.data[k]) for k in ("started_utc", "ended_utc")
+            )
+            took[record.stage, record.values.get("precision", "")] = (ended - started).seconds
+    if took:
+        total = sum(took.values())
+        print(f"reproduce   about {total / 60:.0f} minutes, from this machine's own records")
+    else:
+        print("reproduce   not run here yet; 15 minutes on 2 quiet cores elsewhere")
+    print("data sets   toy (generated); the paper's videos and weights are yours to bring")
+    for problem in problems:
+        print(f"! {problem}")
+    print("ready" if not problems else f"{len(problems)} things to look at")
+
+
+def _gpu() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown, torch is not installed"
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none; CPU is used"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Tables are pure: same records, same bytes; smoke, failed and mixed records stay out."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from atom_repro.records.record import Record
+from atom_repro.report.files import to_csv, to_markdown
+from atom_repro.report.paper import Cell
+from atom_repro.report.tables import build_all, newest
+
+SCORES = {"bleu_4": 50.0, "rouge_l": 70.0, "meteor": 40.0, "cider": 250.0}
+PAPER = [
+    Cell("table01", row, "MSR-VTT/CIDEr", value, "point", "higher", "5.2", "")
+    for row, value in (("mPLUG2+/fp32", "83.1"), ("mPLUG2+/int8", "82.5"))
+]
+
+
+def record(tmp_path, run_id, *, stage="caption", precision="fp32", samples=(), clean=True, **data):
+    folder = tmp_path / stage / run_id
+    folder.mkdir(parents=True)
+    body = {
+        "stage": stage,
+        "status": "ok",
+        "scale": "tiny",
+        "git": {"clean": clean},
+        "config": {"model": {"name": "m"}},
+        "samples": None,
+        "values": {"precision": precision, **SCORES, "videos": 300,
+                   "floor_constant_sentence": SCORES, "floor_next_video": SCORES,
+                   "people_leave_one_out": SCORES},
+    }  # fmt: skip
+    body["values"] |= data.pop("values", {})
+    body |= data
+    if samples:
+        from atom_repro.records.provenance import file_hash
+
+        path = folder / "samples.jsonl"
+        path.write_text("".join(json.dumps(s) + "\n" for s in samples))
+        body["samples"] = {"sha256": file_hash(path), "lines": len(samples)}
+    return Record(folder, body)
+
+
+def rows(built, table):
+    return list(csv.DictReader(io.StringIO(to_csv(built[table]))))
+
+
+def test_ours_and_the_papers_never_share_a_column(tmp_path):
+    found = rows(build_all([record(tmp_path, "r1")], PAPER), "table01")
+    for row in found:
+        assert bool(row["ours"]) != bool(row["paper"])
+        assert row["column"].startswith("toy/") == bool(row["ours"])
+        assert row["records"] == ("r1" if row["ours"] else "")
+    assert {r["row"] for r in found if r["ours"]} >= {"mPLUG2+/fp32", "floor/constant sentence"}
+    assert all("needs the weights" in r["note"] for r in found if r["paper"])
+
+
+def test_smoke_and_failed_records_stay_out_and_the_newest_wins(tmp_path):
+    records = [
+        record(tmp_path, "r1"),
+        record(tmp_path, "r2", values={"cider": 260.0}),
+        record(tmp_path, "r3", scale="smoke", values={"cider": 1.0}),
+        record(tmp_path, "r4", status="failed", values={"cider": 2.0}),
+    ]
+    assert newest(records, "caption")["fp32"].run_id == "r2"
+    assert build_all(records[2:], PAPER)["table01"] == build_all([], PAPER)["table01"]
+
+
+def test_an_uncommitted_tree_is_said(tmp_path):
+    found = rows(build_all([record(tmp_path, "r1", clean=False)], PAPER), "table01")
+    assert all("uncommitted tree" in r["note"] for r in found if r["ours"])
+
+
+def test_the_papers_int8_drop_comes_from_its_cells(tmp_path):
+    found = rows(build_all([], PAPER), "int8_cost")
+    (drop,) = [r for r in found if r["column"] == "MSR-VTT/CIDEr"]
+    assert float(drop["paper"]) == pytest.approx(-0.6)
+
+
+def prompts(arm, seconds):
+    return [
+        {"kind": "prompt", "arm": arm, "repeat": i, "warmup": i == 0, "prompt": 0,
+         "end_to_end_s": s, "overlap_s": 0.0, "residual_s": 0.1,
+         "stages_s": {"load": s / 2, "encode": 0.5, "caption": 1.0, "embed": 0.2, "rank": 0.1}}
+        for i, s in enumerate(seconds)
+    ]  # fmt: skip
+
+
+def test_table3_takes_medians_without_the_warmup(tmp_path):
+    arms = ["reload_stage/sequential", "resident/parallel"]
+    made = record(
+        tmp_path, "r1", stage="latency",
+        samples=prompts(arms[0], [99, 4, 6, 5]) + prompts(arms[1], [99, 3, 2, 4]),
+        values={"clips": 5, "prompts": 1, "arms": arms},
+    )  # fmt: skip
+    found = {(r["row"], r["column"]): r for r in rows(build_all([made], []), "table03")}
+    assert float(found["host/fp32/baseline", "tiny/retrieval"]["ours"]) == 5
+    assert float(found["host/fp32/atom", "tiny/retrieval"]["ours"]) == 3
+    assert float(found["host/fp32/atom", "tiny/encode"]["ours"]) == pytest.approx(0.1)
+    assert found["host/fp32/atom", "tiny/retrieval"]["n"] == "3"
+    assert found["host/fp32/atom", "tiny/assembly"]["ours"] == ""
+    assert "no assembly" in found["host/fp32/atom", "tiny/assembly"]["note"]
+
+
+def test_same_records_same_bytes(tmp_path):
+    records = [record(tmp_path, "r1")]
+    for name, built in build_all(records, PAPER).items():
+        again = build_all(list(records), list(PAPER))[name]
+        assert to_csv(built) == to_csv(again)
+        assert to_markdown(name, built, "m") == to_markdown(name, again, "m")

@@ -1,0 +1,57 @@
+"""Every command of the README runs; long ones are shrunk by scale=smoke.
+
+`make setup`, `make check` and `make test` are what `.ci/run` itself calls on a clean checkout.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").read_text(), re.M)
+RUN_BY_CI = ("make setup", "make check", "make test")
+SCALED = ("train.finetune", "eval.caption", "eval.retrieval", "device_bench.latency")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def shrunk(command: str, folder: Path) -> list[str]:
+    """The command as the README has it, with folders of its own and, where it is long, smoke."""
+    words = shlex.split(command)
+    paths = [f"paths.work={folder}/work", f"paths.results={folder}/results"]
+    if words[0] == "make":
+        given = next((w.removeprefix("ARGS=") for w in words if w.startswith("ARGS=")), "")
+        scale = ["scale=smoke", "train.threads=1"] if "reproduce" in words else []
+        words = [w for w in words if not w.startswith("ARGS=")]
+        if words[1] == "help":
+            return words
+        return [*words, f"PYTHON={sys.executable}", "ARGS=" + " ".join([given, *scale, *paths])]
+    scale = ["scale=smoke"] if words[2] in SCALED else []
+    scale += ["train.threads=1"] if words[2] == "train.finetune" else []
+    return [sys.executable, *words[1:], *scale, *paths]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(RUN_BY_CI)])
+def test_command(command, folder):
+    # The study comes first whatever the README's order, so that each command finds its inputs.
+    if not (folder / "results/records").exists():
+        first = shrunk("make reproduce", folder)
+        done = subprocess.run(first, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    words = shrunk(command, folder)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_names_every_target():
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
+    named = {shlex.split(c)[1] for c in COMMANDS if c.startswith("make")}
+    assert set(targets) - named <= {"lock", "clean"}

@@ -1,0 +1,208 @@
+"""The study as a user runs it: whole, killed and run again, refused, run twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from atom_repro.device.machine import this_machine
+from atom_repro.records.record import load_records
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "latency": 2}
+
+
+def command(folder, *arguments):
+    return [
+        sys.executable, "-m", "eval.reproduce", "scale=smoke", "train.threads=1",
+        f"paths.work={folder}/work", f"paths.results={folder}/results", *arguments,
+    ]  # fmt: skip
+
+
+def finish(folder, *arguments):
+    done = subprocess.run(
+        command(folder, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def records(folder):
+    return load_records(folder / "results/records" / this_machine().fingerprint)
+
+
+def keys(folder):
+    return sorted((r.stage, r.data["key"]) for r in records(folder) if r.ok)
+
+
+def kill_after(folder, line):
+    """Start the study, SIGKILL it once `line` stands in its output, and wait for its stages."""
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command(folder), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + 300
+            while line not in (folder / "log").read_text():
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, f"no {line!r} in 300 s"
+                time.sleep(0.05)
+        finally:
+            process.send_signal(signal.SIGKILL)  # the study only: its stage must not outlive it
+            process.wait()
+    for _ in range(100):
+        if not _alive(process.pid):
+            return
+        time.sleep(0.05)
+    pytest.fail("a stage outlived its study")
+
+
+def _alive(session):
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            return True
+    return False
+
+
+@pytest.mark.slow
+def test_killed_at_five_stages_it_completes_and_does_nothing_twice(tmp_path):
+    for line in (
+        "[1/9]",  # while it makes the data set
+        "loss ",  # in the middle of training
+        "eval.caption quant=none",
+        "eval.retrieval quant=int8",
+        "device_bench.latency quant=none",
+    ):
+        kill_after(tmp_path, line)
+    out = finish(tmp_path)
+    assert "tables in" in out
+    made = records(tmp_path)
+    stages = [r.stage for r in made]
+    assert {s: stages.count(s) for s in STAGES} == STAGES
+    assert all(r.ok for r in made)
+    before = keys(tmp_path)
+
+    # Again: nothing is measured, within a minute even here.
+    began = time.monotonic()
+    out = finish(tmp_path)
+    assert keys(tmp_path) == before
+    assert out.count("unchanged") == sum(STAGES.values())
+    assert time.monotonic() - began < 120
+    # A smoke record fills no table.
+    table = tmp_path / "results/local" / this_machine().fingerprint / "tables/table01.md"
+    assert "No record of ours yet" in table.read_text()
+
+    # Deleted results come back.
+    for record in made:
+        if record.stage in ("caption", "retrieval"):
+            for path in record.folder.iterdir():
+                path.unlink()
+            record.folder.rmdir()
+    finish(tmp_path)
+    assert keys(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_an_override_narrows_the_study(tmp_path):
+    finish(tmp_path, "quant=int8", "train.max_steps=4")
+    made = records(tmp_path)
+    assert [r.values["precision"] for r in made if r.stage != "finetune"] == ["int8"] * 3
+    (trained,) = [r for r in made if r.stage == "finetune"]
+    assert trained.config("train.max_steps") == 4
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+    settings = ["scale=smoke", "train.max_steps=12", "train.validation_every=6",
+                "train.checkpoint_every=3", "train.threads=1"]  # fmt: skip
+    weights = []
+    for name in ("whole", "broken"):
+        folder = tmp_path / name
+        run = [
+            sys.executable, "-m", "train.finetune", *settings,
+            f"paths.work={folder}/work", f"paths.results={folder}/results",
+        ]  # fmt: skip
+        if name == "broken":
+            process = subprocess.Popen(
+                run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            state = folder / "work/checkpoints/tiny_mplug2plus-toy-smoke-seed0/state/state.pt"
+            deadline = time.monotonic() + 200
+            while not state.is_file() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.kill()
+            process.wait()
+            assert state.is_file(), "it was killed before its first state, or ended"
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (record,) = [r for r in records(folder) if r.ok]
+        weights.append(record.data["weights"])
+        steps = [s["step"] for s in record.samples() if "caption_loss" in s]
+        assert steps == list(range(1, 13))
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train.max_stepz=1"], "no stage knows train.max_stepz; did you mean train.max_steps?"),
+        (["train.max_steps=many"], "train.max_steps: value 'many'"),
+    ],
+)
+def test_a_mistake_is_refused_before_any_work(tmp_path, arguments, said):
+    done = subprocess.run(
+        command(tmp_path, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert not (tmp_path / "work").exists()
+
+
+def test_two_studies_do_not_share_a_folder(tmp_path):
+    import fcntl
+
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "work/reproduce.lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            command(tmp_path), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "another run (process 4711)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["eval.caption", "scale=smoke", "checkpoint.folder=/nowhere"], {}, "no checkpoint in"),
+        (["eval.caption", "scale=smoke"], {"ATOM_JAVA": "/no/java"}, "/no/java"),
+        (
+            ["eval.caption", "scale=smoke", "from_predictions=/no/file.jsonl"],
+            {},
+            "from_predictions=/no/file.jsonl: no such file",
+        ),
+        (["eval.caption", "scale=smoke", "protocol.split=dev"], {}, "no split 'dev'"),
+        (["device_bench.latency", "scale=smoke", "residencies=[forever]"], {}, "forever"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path_factory, arguments, environment, said):
+    folder = tmp_path_factory.getbasetemp() / "bad-input"  # its data set serves all cases
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments, f"paths.work={folder}", f"paths.results={folder}/r"],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]
+    assert said in line
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,262 @@
+"""The types of run settings. Defaults stand here once; YAML chooses and overrides.
+
+Hydra refuses a key that is not here and a value of another type. `Any` marks a code group: a node
+with a `_target_`, whose schema is its builder's signature (see `composition`).
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class PathsConfig:
+    """`work` holds what can be made again (videos, checkpoints, journals); `results` the records,
+    the paper's data and the tables."""
+
+    work: str = MISSING
+    results: str = MISSING
+
+
+@dataclass
+class ScaleConfig:
+    """How much of everything: `tiny`, `systems`, `paper`, and `smoke`, which no table shows."""
+
+    name: str = MISSING
+    train_clips: int = MISSING
+    validation_clips: int = MISSING
+    test_clips: int = MISSING
+    long_videos: int = MISSING
+    max_steps: int = MISSING
+    validation_every: int = MISSING
+    bootstrap_draws: int = MISSING
+    job_clips: int = MISSING
+    repeats: int = MISSING
+
+
+@dataclass
+class GenerationConfig:
+    """Paper section 5.1: 4 beams, 23 new tokens."""
+
+    beams: int = 4
+    max_new_tokens: int = 23
+    length_penalty: float = 1.0
+    forbid_end: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """One optimiser for both modules; the learning rate warms up linearly and decays to zero by
+    a cosine over `max_steps`. A step is `batch_size * accumulate` clips. `shift` is the largest
+    move of a clip in pixels; `word_weight` weighs the word loss (see `CaptioningModel`)."""
+
+    max_steps: int = MISSING
+    batch_size: int = 32
+    accumulate: int = 1
+    captions_per_clip: int = 2
+    shift: int = 2
+    word_weight: float = 2.0
+    learning_rate: float = 2.0e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    precision: str = "bf16"
+    validation_every: int = MISSING
+    validation_clips: int = 100
+    candidates_per_segment: int = 4
+    checkpoint_every: int = 100
+    threads: int = 2
+
+
+@dataclass
+class RuntimeConfig:
+    """What all arms of a comparison share.
+
+    `queue` bounds the clips that are encoded and not yet captioned. Threads are torch's, for a
+    module while the other waits, and for each while both work.
+    """
+
+    queue: int = 2
+    threads_alone: int = 2
+    threads_beside: int = 1
+
+
+@dataclass
+class CheckpointConfig:
+    """Where the modules lie: empty means what `train.finetune` of this configuration wrote."""
+
+    folder: str = ""
+
+
+@dataclass
+class FinetuneConfig:
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    train: TrainConfig = field(default_factory=TrainConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class EvalConfig:
+    """`eval.caption` and `eval.retrieval`. `from_predictions` scores a file of predictions
+    without loading a model."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    protocol: Any = MISSING
+    quant: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    on_bad: str = "fail"
+    batch_size: int = 25
+    from_predictions: str = ""
+    bootstrap_draws: int = MISSING
+    java: str = ""
+    embedder: str = "embedded"
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class PipelineConfig:
+    """`device_bench.latency`: the pipeline under every arm, interleaved."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    quant: Any = MISSING
+    pipeline: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    residencies: list[str] = field(default_factory=list)
+    schedules: list[str] = field(default_factory=list)
+    job_clips: int = MISSING
+    repeats: int = MISSING
+    embedder: str = "embedded"
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class ReportConfig:
+    """`paper` is the folder of the paper's cells."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    paper: str = MISSING
+
+
+@dataclass
+class StudyStage:
+    """A command of a study; `per_precision` runs it once for each precision."""
+
+    module: str = MISSING
+    primary: str = MISSING
+    per_precision: bool = False
+
+
+@dataclass
+class ReproduceConfig:
+    """The whole study. Overrides that stages know are routed to them; `quant` narrows the run to
+    one precision."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    precisions: list[str] = field(default_factory=list)
+    stages: list[StudyStage] = field(default_factory=list)
+
+
+@dataclass
+class DoctorConfig:
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    tiny_disk_gb: float = MISSING
+    tiny_memory_gb: float = MISSING
+
+
+@dataclass
+class NotebooksConfig:
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    folder: str = MISSING
+
+
+@dataclass
+class OracleConfig:
+    """`eval.oracle`: people's captions under every named protocol, or under those of `only`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    captioner: Any = MISSING
+    datasets: dict[str, Any] = field(default_factory=dict)
+    caption: dict[str, Any] = field(default_factory=dict)
+    retrieval: dict[str, Any] = field(default_factory=dict)
+    only: list[str] = field(default_factory=list)
+    embedder: str = "embedded"
+    bootstrap_draws: int = 2000
+    java: str = ""
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class TextEmbedderConfig:
+    """`eval.text_embedder` (Table 7). `batch_size` is sentence-transformers' own, and matters:
+    dynamic int8 takes its scales from the batch."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    captioner: Any = MISSING
+    datasets: dict[str, Any] = field(default_factory=dict)
+    retrieval: Any = MISSING
+    recipes: dict[str, Any] = field(default_factory=dict)
+    embedder: str = "embedded"
+    batch_size: int = 32
+    bootstrap_draws: int = 2000
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class DataCheckConfig:
+    """`eval.data_check`. `decode` reads frames of every video that is there."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    datasets: dict[str, Any] = field(default_factory=dict)
+    protocols: dict[str, Any] = field(default_factory=dict)
+    decode: bool = False
+
+
+@dataclass
+class AuditConfig:
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+_SCHEMAS = {
+    "finetune": FinetuneConfig,
+    "evaluate": EvalConfig,
+    "latency": PipelineConfig,
+    "report": ReportConfig,
+    "reproduce": ReproduceConfig,
+    "audit": AuditConfig,
+    "oracle": OracleConfig,
+    "text_embedder": TextEmbedderConfig,
+    "data_check": DataCheckConfig,
+    "doctor": DoctorConfig,
+    "notebooks": NotebooksConfig,
+}
+
+
+@functools.cache
+def register() -> None:
+    """Make the schemas known to Hydra; `<name>_schema` for entry points, `schema` in a group."""
+    store = ConfigStore.instance()
+    for name, node in _SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=node)
+    store.store(group="scale", name="schema", node=ScaleConfig)
+    store.store(group="runtime", name="schema", node=RuntimeConfig)

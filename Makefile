@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor reproduce smoke test check tables notebooks audit lock clean
+.PHONY: help setup doctor reproduce smoke test check tables notebooks audit oracle table7 data-check lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,15 @@ notebooks: $(READY)  ## run the notebooks; executed copies go to .atom/notebooks
 
 audit: $(READY)  ## recompute every number of the paper from its own cells
 	@$(RUN) -m eval.audit $(ARGS)
+
+data-check: $(READY)  ## which data sets are there, what is missing, where to get it
+	@$(RUN) -m eval.data_check $(ARGS)
+
+table7: $(READY)  ## the text embedder on STS-B in every precision (Tables 6 and 7)
+	@$(RUN) -m eval.text_embedder $(ARGS)
+
+oracle: $(READY)  ## what human captions give, as captions and as the index
+	@$(RUN) -m eval.oracle $(ARGS)
 
 check: $(READY)  ## lint, format, types, layers
 	.venv/bin/ruff check .

@@ -16,6 +16,7 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.records.record import load_records
+    from atom_repro.report import oracle_tables
     from atom_repro.report.figures import learning_curve, timeline
     from atom_repro.report.files import to_csv, to_markdown
     from atom_repro.report.paper import load_cells
@@ -37,10 +38,14 @@ def main(cfg: Any) -> None:
         for name, rows in build_all(shown, paper).items():
             texts[f"tables/{name}.csv"] = to_csv(rows)
             texts[f"tables/{name}.md"] = to_markdown(name, rows, said)
+        for name, rows in oracle_tables.build(shown, paper).items():
+            texts[f"tables/{name}.csv"] = to_csv(rows)
+            texts[f"tables/{name}.md"] = oracle_tables.to_markdown(name, rows, said)
         for name, figure in (
             ("timeline_fp32", timeline(shown, "fp32")),
             ("timeline_int8", timeline(shown, "int8")),
             ("learning_curve", learning_curve(shown)),
+            ("oracle_gallery", oracle_tables.gallery_figure(shown, paper)),
         ):
             if figure is not None:
                 texts[f"figures/{name}.svg"] = figure

@@ -3,6 +3,7 @@
 `make setup`, `make check` and `make test` are what `.ci/run` itself calls on a clean checkout.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").read_text(), re.M)
 RUN_BY_CI = ("make setup", "make check", "make test")
+NEED_DATA = ("make table7", "make oracle")
+DATA = ROOT.parent / "shared/data"
 SCALED = ("train.finetune", "eval.caption", "eval.retrieval", "device_bench.latency")
 
 
@@ -39,7 +42,9 @@ def shrunk(command: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(RUN_BY_CI)])
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if not c.startswith(RUN_BY_CI + NEED_DATA)]
+)
 def test_command(command, folder):
     # The study comes first whatever the README's order, so that each command finds its inputs.
     if not (folder / "results/records").exists():
@@ -48,6 +53,28 @@ def test_command(command, folder):
         assert done.returncode == 0, done.stdout + done.stderr
     words = shrunk(command, folder)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", NEED_DATA)
+def test_a_command_without_its_data_says_what_to_bring(command, folder):
+    done = subprocess.run(
+        shrunk(command, folder), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2  # make's own
+    (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]
+    assert "stsb-en-test.csv" in line or "eval.data_check" in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the annotation files are not beside this checkout")
+def test_the_oracle_runs_on_one_protocol(folder):
+    words = shrunk("make oracle ARGS=only=[didemo/ret-paragraph]", folder)
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"ATOM_DATA": str(DATA)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 

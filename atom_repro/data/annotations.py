@@ -1,0 +1,203 @@
+"""Annotation files of public data sets: read with one clear error, cleaned the same way.
+
+What every loader shares, and no loader's own format: where a file may be called how and fetched
+from, JSON that may be zipped, captions without line separators, ids that stand once, and a data
+set's identity as the hash of what it was read from.
+"""
+
+import hashlib
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from atom_repro.data.video_folder import VideoFolder
+from atom_repro.datatypes import AtomError, Clip
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One annotation file: the names it goes by, what it is for, where it comes from, and the
+    sha256 of the copies that the published counts were checked on."""
+
+    names: tuple[str, ...]
+    needed_for: str
+    get: str
+    sha256: tuple[str, ...] = ()
+
+    def find(self, folder: Path) -> Path | None:
+        return next((folder / n for n in self.names if (folder / n).is_file()), None)
+
+    def require(self, folder: Path) -> Path:
+        """The file in `folder`.
+
+        Raises:
+            AtomError: it is under none of its names; says what it is for and where to get it.
+        """
+        path = self.find(folder)
+        if path is None:
+            raise AtomError(
+                f"{folder / self.names[0]}: not there, needed for {self.needed_for}; {self.get}"
+            )
+        return path
+
+
+class AnnotatedDataset(ABC):
+    """A data set of annotation files in one folder and videos in another.
+
+    Subclasses set `name`, `splits` and `files`, and read one split in `_load`.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+
+    def __init__(self, annotations: str, videos: str) -> None:
+        self.annotations = Path(annotations)
+        self.videos = VideoFolder(Path(videos))
+        self._clips: dict[str, list[Clip]] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the annotation files that are there, and names and sizes of the videos.
+
+        Raises:
+            AtomError: no annotation file is there.
+        """
+        self.prepare()
+        present = [p for f in self.files if (p := f.find(self.annotations))]
+        lines = [f"{p.name} {_sha256(p)}" for p in present]
+        lines += [f"{name} {size}" for name, size in self.videos.listing()]
+        return hashlib.sha256("\n".join([self.name, *lines]).encode()).hexdigest()
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Look that there is something to read; nothing is downloaded.
+
+        Raises:
+            AtomError: none of the annotation files is there.
+        """
+        if not any(f.find(self.annotations) for f in self.files):
+            self.files[0].require(self.annotations)
+
+    def clips(self, split: str) -> list[Clip]:
+        """The clips of a split, in the annotation file's order. Missing videos are not looked
+        for here: `frames.scan` meets them, under the policy of the run.
+
+        Raises:
+            AtomError: an unknown split, or a file that is missing or broken.
+        """
+        if split not in self.splits:
+            raise AtomError(f"{self.name} has no split {split!r}; choose of {self.splits}")
+        if split not in self._clips:
+            self._clips[split] = self._load(split)
+        return list(self._clips[split])
+
+    @abstractmethod
+    def _load(self, split: str) -> list[Clip]: ...
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file, or the one JSON or text file of that kind inside a zip.
+
+    Line ends stay as they are, so that a caption's own separators cannot split a line.
+
+    Raises:
+        AtomError: not UTF-8, not a zip, or a zip without exactly one JSON file.
+    """
+    try:
+        if path.suffix.lower() != ".zip":
+            return path.read_bytes().decode("utf-8-sig")
+        with zipfile.ZipFile(path) as archive:
+            members = [n for n in archive.namelist() if n.endswith(".json")]
+            if len(members) != 1:
+                raise AtomError(f"{path}: holds {len(members)} JSON files, not one")
+            return archive.read(members[0]).decode("utf-8-sig")
+    except (UnicodeDecodeError, zipfile.BadZipFile) as error:
+        raise AtomError(f"{path}: cannot be read ({error}); fetch it again") from error
+
+
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """(`file:number`, line) of every line that is not blank; only \\n and \\r\\n end a line."""
+    lines = read_text(path).split("\n")
+    return [
+        (f"{path}:{number}", line.removesuffix("\r"))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, plain or zipped.
+
+    Raises:
+        AtomError: broken JSON, naming the place.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise AtomError(f"{path}: broken JSON ({error}); fetch it again") from error
+
+
+def clean(text: object, where: str) -> str:
+    """A caption on one line with single spaces.
+
+    Any Unicode line separator is white space here: one of them would move every later caption
+    to another clip in the Java tokenizer.
+
+    Raises:
+        AtomError: not text, or nothing but white space.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise AtomError(f"{where}: an empty caption ({text!r}); remove it from the file")
+    return " ".join(text.split())
+
+
+def unique(names: Iterable[str], where: str) -> list[str]:
+    """The names, if each stands once.
+
+    Raises:
+        AtomError: one stands twice.
+    """
+    listed = list(names)
+    twice = [name for name, n in Counter(listed).items() if n > 1]
+    if twice:
+        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+        raise AtomError(f"{where}: {twice[0]}{more} stands twice; remove the duplicate")
+    return listed
+
+
+def field(row: Any, key: str, where: str) -> Any:
+    """A key of a JSON object.
+
+    Raises:
+        AtomError: it is not an object, or it has no such key.
+    """
+    if not isinstance(row, dict) or key not in row:
+        raise AtomError(
+            f"{where}: no {key!r}; the file is not in the format that this loader reads"
+        )
+    return row[key]
+
+
+def leaks(training: Sequence[Clip], evaluation: Sequence[Clip]) -> tuple[int, int]:
+    """How many evaluation clips are training clips, and how many others share their source.
+
+    A clip cut from the same recording is not the same clip, but not an unseen one either.
+    """
+    seen = {c.video_id for c in training}
+    sources = {c.source_id for c in training if c.source_id}
+    same = sum(c.video_id in seen for c in evaluation)
+    shared = sum(c.video_id not in seen and c.source_id in sources for c in evaluation)
+    return same, shared
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,96 @@
+"""DiDeMo: Flickr videos with one to seven sentences about their moments.
+
+Splits `train`, `validation`, `test` have a query a sentence; `validation-paragraph` and
+`test-paragraph` have one query a video, all of its sentences joined in the file's order, which is
+what papers call DiDeMo retrieval. Videos are joined on the name without its extension: the test
+file has 1,037 names for 1,004 videos, and joining on full names loses 89 sentences or finds a
+gallery that no other paper has.
+"""
+
+from atom_repro.data.annotations import AnnotatedDataset, SourceFile, clean, field, read_json
+from atom_repro.data.video_folder import checked_id, stem
+from atom_repro.datatypes import AtomError, Clip, Query
+
+_AT = "in the GitHub repository LisaAnne/LocalizingMoments under data/"
+_SHORT = {"train": "train", "validation": "val", "test": "test"}
+_SUMS = {
+    "train": (),
+    "val": ("b0364cc256553332feb19d46bcc4cd2b09774949fe6c0b25e7ed0ff3c6aefebb",),
+    "test": ("1891c04ec48b3d364c739594b2b6413806b74bd9027c092d896e7ebb930ff1cd",),
+}
+SOURCES = {
+    split: SourceFile(
+        (f"{short}_data.json", f"didemo_{short}_data.json"),
+        f"the {split} split",
+        _AT,
+        _SUMS[short],
+    )
+    for split, short in _SHORT.items()
+}
+_PARAGRAPH = "-paragraph"
+
+
+class Didemo(AnnotatedDataset):
+    """See the module; made by `build`."""
+
+    name = "didemo"
+    splits = (
+        *_SHORT,
+        *(f"{split}{_PARAGRAPH}" for split in _SHORT),
+    )
+    files = (SOURCES["test"], SOURCES["validation"], SOURCES["train"])
+    videos_at = "the download scripts of the GitHub repository LisaAnne/LocalizingMoments"
+
+    def _load(self, split: str) -> list[Clip]:
+        plain = split.removesuffix(_PARAGRAPH)
+        path = SOURCES[plain].require(self.annotations)
+        rows = read_json(path)
+        if not isinstance(rows, list):
+            raise AtomError(f"{path}: not a list of sentences")
+        said: dict[str, list[Query]] = {}
+        segments: dict[str, int] = {}
+        seen: set[str] = set()
+        for number, row in enumerate(rows):
+            where = f"{path}: entry {number}"
+            name = checked_id(field(row, "video", where), where)
+            query_id = str(field(row, "annotation_id", where))
+            if query_id in seen:
+                raise AtomError(f"{where}: annotation_id {query_id} stands twice")
+            seen.add(query_id)
+            video_id = stem(name) if "." in name else name
+            text = clean(field(row, "description", where), where)
+            said.setdefault(video_id, []).append(Query(query_id, text))
+            segments[video_id] = int(row.get("num_segments", 0))
+        return [
+            Clip(
+                dataset=self.name,
+                split=split,
+                video_id=video_id,
+                path=self.videos.path(video_id),
+                source_id=_photo(video_id),
+                references=tuple(q.text for q in sentences),
+                queries=(
+                    (Query(video_id, " ".join(q.text for q in sentences), "paragraph"),)
+                    if split.endswith(_PARAGRAPH)
+                    else tuple(sentences)
+                ),
+                meta={"segments": segments[video_id]},
+            )
+            for video_id, sentences in said.items()
+        ]
+
+
+def _photo(video_id: str) -> str:
+    """Flickr's number of the video: `<user>_<number>_<secret>`."""
+    parts = video_id.split("_")
+    return parts[-2] if len(parts) >= 3 else video_id
+
+
+def build(*, annotations: str, videos: str) -> Didemo:
+    """The data set's handle; no file is touched.
+
+    Args:
+        annotations: folder with `test_data.json` and the others.
+        videos: folder of the videos, under any of their extensions.
+    """
+    return Didemo(annotations, videos)

@@ -26,12 +26,13 @@ class Stage:
 def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
     """The stages of a study with the overrides that each of them knows.
 
-    `stages` of `conf/<primary>.yaml` lists module, primary config and fixed overrides; an entry
-    with `per_precision` runs once for each of `precisions`, which `quant=…` narrows to one.
+    `stages` of `conf/<primary>.yaml` lists module and primary config; an entry with
+    `per_precision` runs once for each of `precisions`, which `quant=…` narrows to one.
 
     Raises:
         AtomError: an override that no stage knows or that one refuses.
     """
+    report = Stage("eval.report", tuple(t for t in overrides if _knows("report", _key(t))))
     given = {key: text for text in overrides if (key := _key(text))}
     quant = given.pop("quant", None)
     precisions = None if quant is None else [quant.split("=", 1)[1]]
@@ -49,6 +50,8 @@ def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
             wanted = [*variant, *mine]
             config.compose(stage.primary, wanted)
             stages.append(Stage(stage.module, tuple(wanted)))
+            if stage.then_report:
+                stages.append(report)
     for key in given:
         if key not in known:
             everything = {k for s in study.stages for k in config.keys(s.primary)}

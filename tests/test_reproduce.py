@@ -75,7 +75,7 @@ def _alive(session):
 @pytest.mark.slow
 def test_killed_at_five_stages_it_completes_and_does_nothing_twice(tmp_path):
     for line in (
-        "[1/9]",  # while it makes the data set
+        "[1/",  # while it makes the data set
         "loss ",  # in the middle of training
         "eval.caption quant=none",
         "eval.retrieval quant=int8",

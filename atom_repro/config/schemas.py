@@ -158,11 +158,13 @@ class ReportConfig:
 
 @dataclass
 class StudyStage:
-    """A command of a study; `per_precision` runs it once for each precision."""
+    """A command of a study. `per_precision` runs it once for each precision; `then_report` writes
+    the tables after each run, so that its row can be read while the study goes on."""
 
     module: str = MISSING
     primary: str = MISSING
     per_precision: bool = False
+    then_report: bool = False
 
 
 @dataclass

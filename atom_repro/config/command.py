@@ -1,5 +1,6 @@
 """What makes a function a command: its configuration, its errors, its exit status."""
 
+import errno
 import functools
 import logging
 import os
@@ -63,6 +64,10 @@ def _guard(main: Main) -> Main:
             main(cfg)
         except AtomError as error:
             _refuse(error)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _refuse(AtomError(f"no space left on the disk ({error.filename}); free some, rerun"))
         except KeyboardInterrupt:
             sys.stderr.write(
                 "\ninterrupted; finished work is kept, run the same command to go on\n"

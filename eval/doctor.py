@@ -88,7 +88,7 @@ def main(cfg: Any) -> None:
         total = sum(took.values())
         print(f"reproduce   about {total / 60:.0f} minutes, from this machine's own records")
     else:
-        print("reproduce   not run here yet; 15 minutes on 2 quiet cores elsewhere")
+        print("reproduce   not run here yet, so no estimate; it shows its progress")
     print("data sets   toy (generated); the paper's videos and weights are yours to bring")
     for problem in problems:
         print(f"! {problem}")

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
 from atom_repro.report.paper import Cell
-from atom_repro.report.tables import Row
+from atom_repro.report.tables import Row, measured
 
 TITLES = {
     "table06": "Table 6: storage of the text embedder",
@@ -66,7 +66,7 @@ def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
         return [Row("table06", _EMBEDDER, "storage", None, cell, "MB", note=_RUN_TABLE7)]
     sizes = {name: row["saved_bytes"] for name, row in record.values["recipes"].items()}
     rows = [
-        _ours(
+        measured(
             "table06", f"{_EMBEDDER}/{name}", "storage", size / 1e6, "MB", record,
             note=f"{size / _MIB:.1f} MiB; weights as a file, tokenizer of "
             f"{record.values['tokenizer_bytes'] / 1e6:.1f} MB not counted",
@@ -122,15 +122,17 @@ def _recipe(label: str, row: Mapping[str, Any], record: Record) -> list[Row]:
     pairs, queries = record.values["pairs"], record.values["queries"]
     ends = _ends("over pairs", row["pearson_low"], row["pearson_high"], 4)
     rows = [
-        _ours("table07", label, "STS-B/Pearson", row["pearson"], "1", record, n=pairs, spread=ends),
-        _ours("table07", label, "STS-B/Spearman", row["spearman"], "1", record, n=pairs),
+        measured(
+            "table07", label, "STS-B/Pearson", row["pearson"], "1", record, n=pairs, spread=ends
+        ),
+        measured("table07", label, "STS-B/Spearman", row["spearman"], "1", record, n=pairs),
     ]
     lost = row.get("pearson_minus_fp32")
     if lost:
         ends = _ends("over pairs, paired", lost["low"], lost["high"], 4)
         column = "STS-B/Pearson minus fp32"
         rows.append(
-            _ours("table07", label, column, lost["mean"], "1", record, n=pairs, spread=ends)
+            measured("table07", label, column, lost["mean"], "1", record, n=pairs, spread=ends)
         )
     for metric, key in _RECALL.items():
         both = ((metric, row.get(key)), (f"{metric} minus fp32", row.get(f"{key}_minus_fp32")))
@@ -139,7 +141,7 @@ def _recipe(label: str, row: Mapping[str, Any], record: Record) -> list[Row]:
                 ends = _ends("over videos", values["low"], values["high"], 1)
                 column = f"msrvtt/ret-1ka/{kind}"
                 rows.append(
-                    _ours("table07", label, column, values["mean"], "%", record, n=queries,
+                    measured("table07", label, column, values["mean"], "%", record, n=queries,
                           spread=ends)
                 )  # fmt: skip
     return rows
@@ -183,7 +185,7 @@ def _people(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[R
         for column, key in metrics.items():
             v = values[key]
             rows.append(
-                _ours(
+                measured(
                     "oracle", f"people/{name}", f"{protocol}/{column}", v["mean"],
                     "%" if key in _RECALL.values() else "point", record,
                     n=values.get("queries", n),
@@ -192,7 +194,7 @@ def _people(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[R
             )  # fmt: skip
         if "index_size" in values:
             rows.append(
-                _ours(
+                measured(
                     "oracle", f"people/{name}", f"{protocol}/median rank", values["median_rank"],
                     "rank", record, n=values["queries"],
                     note=f"gallery of {values['index_size']}",
@@ -255,7 +257,7 @@ def gallery(records: Sequence[Record]) -> list[Row]:
             for column, key in _RECALL.items():
                 v = values[key]
                 rows.append(
-                    _ours(
+                    measured(
                         "oracle_gallery", size, f"{protocol}/{column}", v["mean"], "%", record,
                         n=record.values["rows"]["one at random"]["queries"],
                         spread=_ends("over videos", v["low"], v["high"], 1),
@@ -274,14 +276,14 @@ def index_bytes(records: Sequence[Record]) -> list[Row]:
         latent = sizes["paper_latent_bytes"]
         for name, text in sizes["text"].items():
             rows.append(
-                _ours(
+                measured(
                     "oracle_bytes", name, f"{protocol}/mean bytes", text["mean_bytes"], "byte",
                     record, n=record.values["videos"],
                     note=f"95th percentile {text['p95_bytes']:.0f}; UTF-8",
                 )
             )  # fmt: skip
         rows.append(
-            _ours(
+            measured(
                 "oracle_bytes", "its vector, fp32", f"{protocol}/mean bytes",
                 sizes["embedding_fp32_bytes"], "byte", record, n=record.values["videos"],
             )
@@ -398,23 +400,3 @@ def _cell(paper: Iterable[Cell], table: str, row: str, column: str) -> float | N
     return next(
         (c.value for c in paper if (c.table, c.row, c.column) == (table, row, column)), None
     )
-
-
-def _ours(
-    table: str,
-    row: str,
-    column: str,
-    value: float,
-    unit: str,
-    record: Record,
-    *,
-    n: int | None = None,
-    spread: str = "",
-    note: str = "",
-) -> Row:
-    if not record.data["git"]["clean"]:
-        note = f"{note}; uncommitted tree" if note else "uncommitted tree"
-    return Row(
-        table, row, column, value, None, unit, n, spread, str(record.data["scale"]),
-        record.run_id, note,
-    )  # fmt: skip

@@ -42,14 +42,16 @@ class Row:
 
 
 def newest(records: Iterable[Record], stage: str) -> dict[str, Record]:
-    """The newest good record of a stage for each precision; smoke runs left out.
+    """The newest good record of a stage for each precision; smoke runs left out, and captions
+    that came from a file, whose model is not known.
 
     Newest by start: among records of one machine a later one replaces an earlier one whole, so a
     table never mixes two runs within a row.
     """
     found: dict[str, Record] = {}
     for record in records:
-        if record.stage == stage and record.ok and record.data["scale"] != "smoke":
+        known = record.data["scale"] != "smoke" and not record.config("from_predictions")
+        if record.stage == stage and record.ok and known:
             found[str(record.values["precision"])] = record
     return found
 
@@ -80,7 +82,9 @@ def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             ]
         for name, scores in versions:
             for column, key in CAPTION_METRICS.items():
-                rows.append(_ours("table01", name, f"toy/{column}", scores[key], "point", record))
+                rows.append(
+                    measured("table01", name, f"toy/{column}", scores[key], "point", record)
+                )
     return rows + unfilled(
         paper,
         "table01",
@@ -102,7 +106,7 @@ def table2(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             for column, key in RECALLS.items():
                 unit = "rank" if key == "median_rank" else "percent"
                 rows.append(
-                    _ours(
+                    measured(
                         "table02",
                         name,
                         f"toy/{column}",
@@ -118,7 +122,9 @@ def table2(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                 if key in record.values.get(part, {}):
                     value = record.values[part][key]
                     name = f"mPLUG2+/{precision}/{part}"
-                    rows.append(_ours("table02", name, f"toy/{column}", value, "percent", record))
+                    rows.append(
+                        measured("table02", name, f"toy/{column}", value, "percent", record)
+                    )
     return rows + unfilled(
         paper,
         "table02",
@@ -150,7 +156,7 @@ def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             row = f"host/{precision}/{variant}"
             for column, seconds in parts.items():
                 rows.append(
-                    _ours(
+                    measured(
                         "table03",
                         row,
                         f"tiny/{column}",
@@ -203,7 +209,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
             }
             for column, seconds in columns.items():
                 rows.append(
-                    _ours(
+                    measured(
                         "arms",
                         f"{precision}/{arm}",
                         f"tiny/{column}",
@@ -234,7 +240,7 @@ def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             if record and difference:
                 d = difference[key]
                 rows.append(
-                    _ours(
+                    measured(
                         "int8_cost",
                         "mPLUG2+",
                         f"toy/{column}",
@@ -268,7 +274,7 @@ def attributes(records: Sequence[Record]) -> list[Row]:
         for group, by_name in record.values.get("attribute_accuracy", {}).items():
             for name, (correct, total) in by_name.items():
                 rows.append(
-                    _ours(
+                    measured(
                         "attributes",
                         f"mPLUG2+/{precision}/{group}",
                         f"toy/{name}",
@@ -293,7 +299,7 @@ def build_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, lis
     }
 
 
-def _ours(
+def measured(
     table: str,
     row: str,
     column: str,
@@ -305,6 +311,7 @@ def _ours(
     spread: str = "",
     note: str = "",
 ) -> Row:
+    """A cell of ours, with its record; says so if the record is of uncommitted code."""
     if not record.data["git"]["clean"]:
         note = f"{note}; uncommitted tree" if note else "uncommitted tree"
     return Row(

@@ -63,6 +63,7 @@ def test_smoke_and_failed_records_stay_out_and_the_newest_wins(tmp_path):
         record(tmp_path, "r2", values={"cider": 260.0}),
         record(tmp_path, "r3", scale="smoke", values={"cider": 1.0}),
         record(tmp_path, "r4", status="failed", values={"cider": 2.0}),
+        record(tmp_path, "r5", config={"from_predictions": "p.jsonl"}, values={"cider": 3.0}),
     ]
     assert newest(records, "caption")["fp32"].run_id == "r2"
     assert build_all(records[2:], PAPER)["table01"] == build_all([], PAPER)["table01"]

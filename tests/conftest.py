@@ -6,6 +6,7 @@ import torch
 from atom_repro.engines.eager import save_decoder, save_encoder
 from atom_repro.models.mplug2plus import MPlug2Plus, build
 from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import Specials
 from atom_repro.quant import none
 
 TEXTS = ["a red ball bounces on the beach", "two boats drift left at night"]
@@ -24,6 +25,7 @@ def small_model(**changes: dict[str, object]) -> MPlug2Plus:
         name="small",
         form="folded",
         prompt="",
+        chat=False,
         encoder=encoder | changes.get("encoder", {}),
         decoder=decoder | changes.get("decoder", {}),
     )
@@ -36,7 +38,7 @@ def model() -> MPlug2Plus:
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(TEXTS * 3, 300)
+    return Tokenizer.train(TEXTS * 3, 300, Specials())
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ def saved(tmp_path, model, tokenizer):
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     label = "random"
-    save_encoder(tmp_path / "ck/fp32/encoder", encoder, none.build(), label)
-    save_decoder(tmp_path / "ck/fp32/decoder", decoder, tokenizer, none.build(), label)
+    save_encoder(tmp_path / "ck/fp32/encoder", model, encoder, none.build(), label)
+    save_decoder(tmp_path / "ck/fp32/decoder", model, decoder, tokenizer, none.build(), label)
     return tmp_path / "ck"
 
 

@@ -27,7 +27,7 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.engines.training_state import TrainingState
-    from atom_repro.models.mplug2plus import CaptioningModel
+    from atom_repro.models.captioning_model import CaptioningModel
     from atom_repro.models.optimisation import adamw, warmup_cosine
     from atom_repro.models.tokenizer import Tokenizer
     from atom_repro.records.record import find, recording, stage_key
@@ -51,7 +51,8 @@ def main(cfg: Any) -> None:
     # Data: candidate frames of every clip in memory, captions as ids.
     clips = dataset.clips("train")
     validation = dataset.clips("validation")[: tuning.validation_clips]
-    tokenizer = Tokenizer.train((r for c in clips for r in c.references), model.decoder.vocabulary)
+    texts = (r for c in clips for r in c.references)
+    tokenizer = Tokenizer.train(texts, model.decoder.vocabulary, model.specials)
     with tqdm(total=len(clips), desc="decode", unit="clip", mininterval=1) as bar:
         bank = FrameBank(
             clips,
@@ -160,8 +161,8 @@ def _validation_cider(cfg: Any, model: Any, tokenizer: Any, network: Any, clips:
 
     network.eval()
     batches = caption_clips(
-        EncoderModule(network.encoder, "training"),
-        DecoderModule(network.decoder, tokenizer, "training"),
+        EncoderModule(network.encoder, model, "training"),
+        DecoderModule(network.decoder, model, tokenizer, "training"),
         clips,
         prompt=model.prompt,
         settings=GenerationSettings(**cfg.generation),

@@ -13,14 +13,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
 from atom_repro.engines.atomic import atomically
-from atom_repro.models.mplug2plus import MPlug2Plus
+from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 
 REPORT = "quant_report.json"
@@ -44,7 +44,14 @@ class Checkpoint:
 
     @classmethod
     def of(
-        cls, *, work: str, model: MPlug2Plus, dataset: str, scale: str, seed: int, folder: str = ""
+        cls,
+        *,
+        work: str,
+        model: VideoLanguageModel,
+        dataset: str,
+        scale: str,
+        seed: int,
+        folder: str = "",
     ) -> "Checkpoint":
         """The folder that training with these names writes, or `folder` if one is given."""
         if folder:
@@ -75,15 +82,15 @@ class Checkpoint:
         label: str = eager.read_config(self.encoder("fp32"), "video_encoder")["weights"]
         return label
 
-    def prepare(self, quantiser: Quantiser, model: MPlug2Plus) -> Mapping[str, Any]:
+    def prepare(self, quantiser: Quantiser, model: VideoLanguageModel) -> Mapping[str, Any]:
         """Make the modules of a precision if they are missing or of other weights.
 
         Returns:
             The quantiser's report a module; empty for fp32.
         """
         weights = self.weights()
-        eager.read_config(self.encoder("fp32"), "video_encoder", model.encoder.to_dict())
-        eager.read_config(self.decoder("fp32"), "text_decoder", model.decoder.to_dict())
+        eager.read_config(self.encoder("fp32"), "video_encoder", model)
+        eager.read_config(self.decoder("fp32"), "text_decoder", model)
         if quantiser.name == "fp32":
             return {}
         report = self.folder / quantiser.name / REPORT
@@ -93,15 +100,17 @@ class Checkpoint:
                 modules: dict[str, Any] = made["modules"]
                 return modules
             report.unlink()
-        encoder = eager.load_encoder(self.encoder("fp32"))
-        decoder = eager.load_decoder(self.decoder("fp32"))
+        encoder = eager.load_encoder(self.encoder("fp32"), model)
+        decoder = eager.load_decoder(self.decoder("fp32"), model)
+        seeing, writing = cast(nn.Module, encoder.network), cast(nn.Module, decoder.network)
         modules = {
-            "encoder": quantiser.quantise(encoder.network).to_dict(),
-            "decoder": quantiser.quantise(decoder.network).to_dict(),
+            "encoder": quantiser.quantise(seeing).to_dict(),
+            "decoder": quantiser.quantise(writing).to_dict(),
         }
-        eager.save_encoder(self.encoder(quantiser.name), encoder.network, quantiser, weights)
+        name = quantiser.name
+        eager.save_encoder(self.encoder(name), model, seeing, quantiser, weights)
         eager.save_decoder(
-            self.decoder(quantiser.name), decoder.network, decoder.tokenizer, quantiser, weights
+            self.decoder(name), model, writing, decoder.tokenizer, quantiser, weights
         )
         text = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
         with atomically(report) as building:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.engines.atomic import atomically
 from atom_repro.models.generation import Generated, GenerationSettings, generate
-from atom_repro.models.mplug2plus import caption_prefix
-from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.models.video_encoder import Form, VideoEncoder, VideoEncoderConfig
+from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
 from atom_repro.quant import int8, none
 from atom_repro.quant.recipe import Quantiser, read_safetensors
 
@@ -37,7 +35,8 @@ CONFIG = "config.json"
 class EncoderModule:
     """Frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E). Stateless; safe from any thread."""
 
-    network: VideoEncoder
+    network: EncoderNetwork
+    model: VideoLanguageModel
     weights: str
     bytes_read: int = 0
 
@@ -50,7 +49,8 @@ class EncoderModule:
 class DecoderModule:
     """Visual tokens or none, and a prompt, to text. Stateless; safe from any thread."""
 
-    network: TextDecoder
+    network: DecoderNetwork
+    model: VideoLanguageModel
     tokenizer: Tokenizer
     weights: str
     bytes_read: int = 0
@@ -60,12 +60,17 @@ class DecoderModule:
         self, visual_BME: Tensor | None, prompt: str, settings: GenerationSettings
     ) -> list[Generated]:
         """One continuation a row of `visual_BME`, or one of the prompt alone."""
-        ids = self.tokenizer.encode(prompt) if prompt else []
-        prefix = caption_prefix(self.network, visual_BME, ids, self.tokenizer.begin_id)
-        return generate(self.network, prefix, end_id=self.tokenizer.end_id, settings=settings)
+        if visual_BME is None and not self.model.writes_text:
+            raise AtomError(
+                f"the decoder of model={self.model.name} cannot write without a video; choose a "
+                "model whose decoder serves text tasks, such as mplug2plus"
+            )
+        ids = self.model.prompt_ids(self.tokenizer, prompt, visual=visual_BME is not None)
+        start = self.network.start(visual_BME, ids)
+        return generate(self.network, start, end_id=self.tokenizer.end_id, settings=settings)
 
     def text(self, generated: Generated) -> str:
-        return self.tokenizer.decode(generated.token_ids)
+        return self.model.said(self.tokenizer.decode(generated.token_ids))
 
 
 @dataclass(frozen=True)
@@ -79,58 +84,55 @@ class EmbedderModule:
         return self.network(texts)
 
 
-def save_encoder(folder: Path, module: VideoEncoder, quantiser: Quantiser, weights: str) -> None:
-    """Write an encoder; fp32 files hold the reference form's names and shapes."""
-    quantised = quantiser.name != "fp32"
-    state = dict(module.state_dict()) if quantised else module.reference_state()
-    config = {
-        "kind": "video_encoder",
-        "numbers": module.config.to_dict(),
-        "form": module.form if quantised else "reference",
-    }
-    _save(folder, state, quantiser, config, weights, None)
+def save_encoder(
+    folder: Path, model: VideoLanguageModel, network: Any, quantiser: Quantiser, weights: str
+) -> None:
+    """Write an encoder; fp32 files hold the names and shapes that the family shares."""
+    config = _described("video_encoder", model.encoder.to_dict(), network)
+    _save(folder, network, quantiser, config, weights, None)
 
 
 def save_decoder(
-    folder: Path, module: TextDecoder, tokenizer: Tokenizer, quantiser: Quantiser, weights: str
+    folder: Path,
+    model: VideoLanguageModel,
+    network: Any,
+    tokenizer: Tokenizer,
+    quantiser: Quantiser,
+    weights: str,
 ) -> None:
-    """Write a decoder and its tokenizer. A tied head is written once."""
-    state = dict(module.state_dict(keep_vars=True))
-    tied = state["lm_head.weight"] is state["model.embed_tokens.weight"]
-    if tied:
-        del state["lm_head.weight"]
-    config = {"kind": "text_decoder", "numbers": module.config.to_dict(), "tied": tied}
-    _save(folder, state, quantiser, config, weights, tokenizer)
+    """Write a decoder and its tokenizer. A tied weight is written once."""
+    config = _described("text_decoder", model.decoder.to_dict(), network)
+    _save(folder, network, quantiser, config, weights, tokenizer)
 
 
-def load_encoder(folder: Path, expect: VideoEncoderConfig | None = None) -> EncoderModule:
-    """Read an encoder, in the folded form unless the file was quantised in another.
+def load_encoder(folder: Path, model: VideoLanguageModel) -> EncoderModule:
+    """Read the encoder of `model`.
 
     Raises:
-        AtomError: missing or foreign files, or numbers other than `expect`.
+        AtomError: missing or foreign files, or numbers other than the model's.
     """
-    config = read_config(folder, "video_encoder", expect.to_dict() if expect else None)
-    form: Form = config["form"] if config["precision"] != "fp32" else "folded"
+    config = read_config(folder, "video_encoder", model)
     with torch.device("meta"):
-        network = VideoEncoder(VideoEncoderConfig(**config["numbers"]), form)
+        network = model.make_encoder()
     _fill(network, folder, config)
-    network.restore_constants()
-    return EncoderModule(network.eval(), config["weights"], _size(folder))
+    return EncoderModule(
+        cast(EncoderNetwork, network.eval()), model, config["weights"], _size(folder)
+    )
 
 
-def load_decoder(folder: Path, expect: TextDecoderConfig | None = None) -> DecoderModule:
-    """Read a decoder and its tokenizer.
+def load_decoder(folder: Path, model: VideoLanguageModel) -> DecoderModule:
+    """Read the decoder of `model` and its tokenizer.
 
     Raises:
-        AtomError: missing or foreign files, or numbers other than `expect`.
+        AtomError: missing or foreign files, or numbers other than the model's.
     """
-    config = read_config(folder, "text_decoder", expect.to_dict() if expect else None)
-    numbers = TextDecoderConfig(**config["numbers"])
+    config = read_config(folder, "text_decoder", model)
     with torch.device("meta"):
-        network = TextDecoder(numbers)
+        network = model.make_decoder()
     _fill(network, folder, config)
-    network.restore_constants()
-    return DecoderModule(network.eval(), Tokenizer.load(folder), config["weights"], _size(folder))
+    tokenizer = Tokenizer.load(folder, model.specials)
+    read = cast(DecoderNetwork, network.eval())
+    return DecoderModule(read, model, tokenizer, config["weights"], _size(folder))
 
 
 def _quantiser(name: str) -> Quantiser:
@@ -138,18 +140,30 @@ def _quantiser(name: str) -> Quantiser:
     return none.build() if name == "fp32" else int8.build(linear="dynamic", embedding="weight_only")
 
 
+def _described(kind: str, numbers: Mapping[str, Any], network: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "network": type(network).__name__,
+        "numbers": dict(numbers),
+        "form": getattr(network, "form", ""),
+    }
+
+
 def _save(
     folder: Path,
-    state: Mapping[str, Tensor],
+    network: Any,
     quantiser: Quantiser,
     config: Mapping[str, Any],
     weights: str,
     tokenizer: Tokenizer | None,
 ) -> None:
-    tensors, metadata = quantiser.pack(state)
-    text = json.dumps(
-        {"format": 1, **config, "precision": quantiser.name, "weights": weights}, indent=1
-    )
+    quantised = quantiser.name != "fp32"
+    state = dict(network.state_dict(keep_vars=True)) if quantised else network.file_state()
+    # A weight that quantisation has untied is two weights from here on.
+    tied = {k: v for k, v in network.tied.items() if state[k] is state[v]}
+    tensors, metadata = quantiser.pack({k: t for k, t in state.items() if k not in tied})
+    described = {"format": 2, **config, "precision": quantiser.name, "weights": weights}
+    text = json.dumps({**described, "tied": tied}, indent=1)
     with atomically(folder) as building:
         building.mkdir()
         save_file(tensors, building / WEIGHTS, metadata=metadata)
@@ -158,7 +172,12 @@ def _save(
             tokenizer.save(building)
 
 
-def read_config(folder: Path, kind: str, expect: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
+    """What a module's folder says of itself, checked against `model` if one is given.
+
+    Raises:
+        AtomError: no module there, another kind of module, or other numbers than the model's.
+    """
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise AtomError(
@@ -171,8 +190,11 @@ def read_config(folder: Path, kind: str, expect: Mapping[str, Any] | None = None
         raise AtomError(f"{path} is not JSON ({error}); write the checkpoint again") from error
     if config.get("kind") != kind:
         raise AtomError(f"{folder} holds a {config.get('kind')}, a {kind} is expected")
+    if model is None:
+        return config
     side = "encoder" if kind == "video_encoder" else "decoder"
-    for key, value in (expect or {}).items():
+    expect = model.encoder.to_dict() if side == "encoder" else model.decoder.to_dict()
+    for key, value in expect.items():
         if config["numbers"].get(key) != value:
             raise AtomError(
                 f"{folder} was made with model.{side}.{key}={config['numbers'].get(key)}, the "
@@ -183,20 +205,33 @@ def read_config(folder: Path, kind: str, expect: Mapping[str, Any] | None = None
 
 def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / WEIGHTS
+    if config["network"] != type(network).__name__:
+        raise AtomError(
+            f"{folder} holds a {config['network']}, the model has a {type(network).__name__}; "
+            "choose the matching model or another checkpoint"
+        )
+    form = getattr(network, "form", "")
+    if config["precision"] != "fp32" and config["form"] != form:
+        raise AtomError(
+            f"{folder} was quantised in the {config['form']} form and model.form={form}; delete "
+            "the folder to have it made again"
+        )
     try:
         tensors, metadata = read_safetensors(path)
     except Exception as error:  # the library raises its own type, not a subclass of ours to name
         raise AtomError(f"{path} cannot be read ({error}); write the checkpoint again") from error
     state = _quantiser(config["precision"]).unpack(tensors, metadata)
-    if config.get("tied"):
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    tied: Mapping[str, str] = config["tied"]
+    state |= {name: state[source] for name, source in tied.items()}
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise AtomError(f"{path} does not fit its {CONFIG}: {first}") from error
-    if config.get("tied") and isinstance(network, TextDecoder):
-        network.lm_head.weight = network.model.embed_tokens.weight
+    for name, source in tied.items():
+        owner, _, key = name.rpartition(".")
+        setattr(network.get_submodule(owner), key, network.get_parameter(source))
+    network.restore_constants()  # type: ignore[operator]
     for parameter in network.parameters():
         parameter.requires_grad_(False)
 

@@ -15,7 +15,7 @@ import torch
 from atom_repro.engines import eager
 from atom_repro.engines.atomic import atomically
 from atom_repro.engines.checkpoints import Checkpoint, trained_label
-from atom_repro.models.mplug2plus import CaptioningModel
+from atom_repro.models.captioning_model import CaptioningModel
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
 from atom_repro.records.journal import Journal
@@ -69,11 +69,11 @@ class TrainingState:
         """Write encoder and decoder apart, if they are better than any before."""
         if cider <= self.best["cider"]:
             return
-        encoder, decoder = self.network.encoder, self.network.decoder
-        weights = trained_label(encoder, decoder)
-        eager.save_encoder(self.checkpoint.encoder("fp32"), encoder, none.build(), weights)
+        model, encoder, decoder = self.network.model, self.network.encoder, self.network.decoder
+        weights, plain = trained_label(encoder, decoder), none.build()
+        eager.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
         eager.save_decoder(
-            self.checkpoint.decoder("fp32"), decoder, tokenizer, none.build(), weights
+            self.checkpoint.decoder("fp32"), model, decoder, tokenizer, plain, weights
         )
         self.best = {"step": step, "cider": cider, "weights": weights}
 

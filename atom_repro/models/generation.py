@@ -1,4 +1,4 @@
-"""Greedy and beam search over any decoder with `prefill` and `step`.
+"""Greedy and beam search over any decoder with `start` and `step`.
 
 Beam search as in the field's common implementation: the score of a finished sequence is its
 log-probability divided by length ** length_penalty, end-of-sequence included; a clip is done when
@@ -9,22 +9,12 @@ Greedy is beam search with one beam. No state outlives a call.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from atom_repro.datatypes import AtomError
-
-
-class Decoder(Protocol):
-    """What generation needs of a language model. Shapes as in `text_decoder`.
-
-    The cache is the decoder's own kind; generation opens, reorders and thins it.
-    """
-
-    def prefill(self, embeds_BPE: Tensor) -> tuple[Tensor, Any]: ...
-    def step(self, ids_BK: Tensor, cache: Any) -> Tensor: ...
+from atom_repro.models.vlm import Cache, DecoderNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +46,22 @@ class Generated:
 
 @torch.inference_mode()
 def generate(
-    decoder: Decoder, prefix_BPE: Tensor, *, end_id: int, settings: GenerationSettings
+    decoder: DecoderNetwork,
+    start: tuple[Tensor, Cache],
+    *,
+    end_id: int,
+    settings: GenerationSettings,
 ) -> list[Generated]:
-    """The best continuation of each prefix.
+    """The best continuation of each prompt that was read.
 
     Args:
-        prefix_BPE: embedded prefixes of one length.
+        start: what `decoder.start` gave: logits (B, V) and the cache, which this call uses up.
         end_id: the end-of-sequence token.
 
     Returns:
         One result a row, in order.
     """
-    logits, cache = decoder.prefill(prefix_BPE)
+    logits, cache = start
     search = _BeamSearch(logits.shape[0], end_id, settings)
     cache.open(settings.beams, settings.max_new_tokens)
     # All beams start equal: expand the first token from beam 0 alone.

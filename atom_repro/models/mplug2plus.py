@@ -1,22 +1,21 @@
 """mPLUG2+: a CLIP-ViT video encoder whose tokens are a prefix of a Llama decoder (paper section 4).
 
 `build` checks the numbers of a `conf/model` file and returns the two modules' configurations
-without touching memory; the modules are made when they are asked for. The training loss joins
-them; nothing else needs both at once.
+without touching memory; the modules are made when they are asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
-from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.video_encoder import Form, VideoEncoder, VideoEncoderConfig
+from atom_repro.models.vlm import VISUAL, Specials, Tokens
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,12 @@ class MPlug2Plus:
     decoder: TextDecoderConfig
     form: Form
     prompt: str
+    chat: bool
+    writes_text = True
+
+    @property
+    def specials(self) -> Specials:
+        return Specials(end="<|eot_id|>") if self.chat else Specials()
 
     def make_encoder(self) -> VideoEncoder:
         return VideoEncoder(self.encoder, self.form)
@@ -35,12 +40,36 @@ class MPlug2Plus:
     def make_decoder(self) -> TextDecoder:
         return TextDecoder(self.decoder)
 
+    def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
+        """Begin, visual tokens, text; an instruction-tuned Llama gets them as a user's turn."""
+        seen = [VISUAL] * self.encoder.visual_tokens if visual else []
+        asked = tokenizer.encode(text) if text else []
+        if not self.chat:
+            return [tokenizer.begin_id, *seen, *asked]
+        start, end = (tokenizer.special_id(f"<|{t}_header_id|>") for t in ("start", "end"))
+        turn = tokenizer.special_id("<|eot_id|>")
+        user, assistant, gap = (tokenizer.encode(t) for t in ("user", "assistant", "\n\n"))
+        return [
+            tokenizer.begin_id, start, *user, end, *gap, *seen, *asked, turn,
+            start, *assistant, end, *gap,
+        ]  # fmt: skip
+
+    def said(self, text: str) -> str:
+        return text
+
+    def caption_loss(
+        self, decoder: TextDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
+    ) -> Tensor:
+        prefix = decoder.lay_out(visual_BME, self.prompt_ids(tokenizer, self.prompt, visual=True))
+        return packed_loss(decoder, prefix, captions_BRL, pad_id=tokenizer.pad_id)
+
 
 def build(
     *,
     name: str,
     form: str,
     prompt: str,
+    chat: bool,
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
 ) -> MPlug2Plus:
@@ -49,6 +78,7 @@ def build(
     Args:
         form: `folded` (what runs) or `reference` (what Table 9 counts).
         prompt: text between the visual tokens and the caption; empty for none.
+        chat: whether the decoder is instruction-tuned and gets Llama 3's chat template.
         encoder: the numbers of `VideoEncoderConfig`, `output_width` taken from the decoder.
         decoder: the numbers of `TextDecoderConfig`.
     """
@@ -56,27 +86,10 @@ def build(
         raise AtomError(f"model.form={form!r} is neither 'folded' nor 'reference'")
     text = TextDecoderConfig(**decoder)
     video = VideoEncoderConfig(**encoder, output_width=text.width)
-    return MPlug2Plus(name, video, text, form, prompt)  # type: ignore[arg-type]
+    return MPlug2Plus(name, video, text, form, prompt, chat)  # type: ignore[arg-type]
 
 
-def caption_prefix(
-    decoder: TextDecoder, visual_BME: Tensor | None, prompt_ids: Sequence[int], begin_id: int
-) -> Tensor:
-    """Embeddings before the first generated token: begin, visual tokens (if any), prompt."""
-    rows = 1 if visual_BME is None else visual_BME.shape[0]
-    device = decoder.rope.device
-    begin = decoder.embed(torch.tensor([[begin_id]], device=device)).expand(rows, -1, -1)
-    parts = [begin]
-    if visual_BME is not None:
-        parts.append(visual_BME.to(begin.dtype))
-    if prompt_ids:
-        parts.append(
-            decoder.embed(torch.tensor([list(prompt_ids)], device=device)).expand(rows, -1, -1)
-        )
-    return torch.cat(parts, dim=1)
-
-
-def caption_loss(
+def packed_loss(
     decoder: TextDecoder,
     prefix_BPE: Tensor,
     captions_BRL: Tensor,
@@ -116,59 +129,3 @@ def shared_prefix_mask(prefix: int, captions: int, length: int, device: torch.de
     owner[prefix:] = torch.arange(captions, device=device).repeat_interleave(length)
     causal = torch.ones(total, total, dtype=torch.bool, device=device).tril()
     return causal & ((owner[None, :] == -1) | (owner[None, :] == owner[:, None]))
-
-
-def word_loss(logits_BV: Tensor, captions_BRL: Tensor, rarity_V: Tensor) -> Tensor:
-    """Cross-entropy of the words of a clip's captions, whatever their order.
-
-    The target is the set of tokens in the clip's captions, weighted by rarity: "red" and "boat"
-    count, "a" does not.
-    """
-    target = torch.zeros_like(logits_BV, dtype=torch.float32)
-    target.scatter_(1, captions_BRL.flatten(1), 1.0)
-    target = target * rarity_V
-    target = target / target.sum(dim=1, keepdim=True)
-    return -(target * logits_BV.float().log_softmax(dim=-1)).sum(dim=1).mean()
-
-
-class CaptioningModel(nn.Module):
-    """Encoder and decoder joined for training; its forward is the loss, so that one wrapper
-    (accelerate's, DDP's) sees both.
-
-    A released CLIP knows what a boat looks like before fine-tuning; an encoder that starts from
-    nothing must learn it from captions alone, which takes the caption loss very long. With
-    `word_weight` above 0 it is also asked, through a head that is dropped after training, which
-    words its clip's captions hold. Full-size training, which starts from CLIP, sets it to 0.
-
-    Args:
-        rarity: (V,) weight of each token in the word loss, 0 for special tokens.
-    """
-
-    rarity: Tensor
-
-    def __init__(
-        self,
-        model: MPlug2Plus,
-        tokenizer: Tokenizer,
-        *,
-        word_weight: float,
-        rarity: Sequence[float],
-    ) -> None:
-        super().__init__()
-        self.encoder = model.make_encoder()
-        self.decoder = model.make_decoder()
-        self.word_weight = word_weight
-        self.word_head = nn.Linear(model.decoder.width, model.decoder.vocabulary)
-        self.register_buffer("rarity", torch.tensor(rarity, dtype=torch.float32))
-        self.prompt_ids = tokenizer.encode(model.prompt) if model.prompt else []
-        self.begin_id, self.pad_id = tokenizer.begin_id, tokenizer.pad_id
-
-    def forward(self, frames_BTCHW: Tensor, captions_BRL: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss to minimise, and the caption loss in it."""
-        visual = self.encoder(frames_BTCHW)
-        prefix = caption_prefix(self.decoder, visual, self.prompt_ids, self.begin_id)
-        captions = caption_loss(self.decoder, prefix, captions_BRL, pad_id=self.pad_id)
-        if not self.word_weight:
-            return captions, captions.detach()
-        words = word_loss(self.word_head(visual.amax(dim=1)), captions_BRL, self.rarity)
-        return captions + self.word_weight * words, captions.detach()

@@ -11,6 +11,7 @@ Shapes: B clips, K beams, S positions, P prefix positions, E width, H heads, J k
 G = H/J, C channels a head, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,12 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
+from atom_repro.models.vlm import lay_out
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextDecoderConfig:
     """The numbers that make a Llama. `rope_factor` 1 means plain rotary embedding; Llama 3.2
-    uses 32 with low 1, high 4 and an original context of 8192."""
+    uses 32 with low 1, high 4 and an original context of 8192. `tied` makes the head the
+    embedding."""
 
     vocabulary: int
     width: int
@@ -41,6 +44,7 @@ class TextDecoderConfig:
     norm_eps: float = 1e-5
     max_positions: int = 2048
     dropout: float = 0.0
+    tied: bool = True
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -259,7 +263,9 @@ class TextDecoder(nn.Module):
         self.config = config
         self.model = LlamaStack(config)
         self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
-        self.lm_head.weight = self.model.embed_tokens.weight  # tied, as in Llama 3.2 1B
+        self.tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tied else {}
+        if config.tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
         self._initialise()
         self.restore_constants()
 
@@ -272,6 +278,9 @@ class TextDecoder(nn.Module):
                 into_residual = name.endswith(("o_proj", "down_proj"))
                 scale = (2 * self.config.layers) ** -0.5 if into_residual else 1.0
                 nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
+
+    def file_state(self) -> dict[str, Tensor]:
+        return dict(self.state_dict(keep_vars=True))
 
     def restore_constants(self) -> None:
         """Make what no file holds; needed again after a module was built without memory."""
@@ -290,6 +299,15 @@ class TextDecoder(nn.Module):
             positions: (S,) positions for the rotary embedding; None means 0 to S-1.
         """
         return self._run(embeds_BSE, mask, positions)[0]
+
+    def lay_out(self, visual_BME: Tensor | None, ids: Sequence[int]) -> Tensor:
+        """Embeddings of a prompt (B, P, E), visual tokens in their places."""
+        known = torch.tensor([max(token, 0) for token in ids], device=self.rope.device)
+        return lay_out(self.embed(known), ids, visual_BME)
+
+    def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, DecoderCache]:
+        """Read a prompt: logits of its first continuation (B, V), and the cache that holds it."""
+        return self.prefill(self.lay_out(visual_BME, ids))
 
     def prefill(self, embeds_BPE: Tensor) -> tuple[Tensor, DecoderCache]:
         """Read a prefix: logits of the next token (B, V), and the cache that holds the prefix."""

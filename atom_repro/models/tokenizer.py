@@ -1,7 +1,7 @@
-"""Token ids of the decoder: a byte-level BPE with Llama 3's special tokens.
+"""Token ids of the decoder, by a `tokenizer.json` and the special tokens that its family uses.
 
-The same class reads a real Llama `tokenizer.json` and the small one that is trained on the toy
-captions; no text is out of vocabulary for either.
+The same class reads a released tokenizer and the small byte-level BPE that is trained on the toy
+captions; no text is out of vocabulary for a byte-level one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,47 +11,55 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from atom_repro.datatypes import AtomError
+from atom_repro.models.vlm import Specials
 
-BEGIN = "<|begin_of_text|>"
-END = "<|end_of_text|>"
-PAD = "<|finetune_right_pad_id|>"
 FILE = "tokenizer.json"
 
 
 class Tokenizer:
     """Text to ids and back. Ids never include special tokens unless the caller adds them."""
 
-    def __init__(self, fast: FastTokenizer) -> None:
+    def __init__(self, fast: FastTokenizer, specials: Specials) -> None:
         self._fast = fast
-        self.begin_id, self.end_id, self.pad_id = (self._special(t) for t in (BEGIN, END, PAD))
+        self.begin_id = self.special_id(specials.begin)
+        self.end_id = self.special_id(specials.end)
+        self.pad_id = self.special_id(specials.pad)
 
-    def _special(self, token: str) -> int:
+    def special_id(self, token: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            AtomError: the tokenizer has none of that name.
+        """
         found: int | None = self._fast.token_to_id(token)
         if found is None:
-            raise AtomError(f"the tokenizer has no {token}; a Llama 3 tokenizer.json is expected")
+            raise AtomError(
+                f"the tokenizer has no {token}, which the model uses; give the {FILE} that belongs "
+                "to the model"
+            )
         return found
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], vocabulary: int, specials: Specials) -> "Tokenizer":
         """Learn at most `vocabulary` tokens; deterministic for the same texts in the same order."""
         fast = FastTokenizer(models.BPE())
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         fast.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=[BEGIN, END, PAD],
+            special_tokens=[specials.begin, specials.end, specials.pad],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         fast.train_from_iterator(texts, trainer)
-        return cls(fast)
+        return cls(fast, specials)
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
+    def load(cls, folder: Path, specials: Specials) -> "Tokenizer":
         path = folder / FILE
         if not path.is_file():
             raise AtomError(f"{path} is missing; the decoder's folder must hold its {FILE}")
-        return cls(FastTokenizer.from_file(str(path)))
+        return cls(FastTokenizer.from_file(str(path)), specials)
 
     def save(self, folder: Path) -> None:
         (folder / FILE).write_text(self._fast.to_str(), encoding="utf-8")

@@ -210,6 +210,7 @@ class VideoEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.form = form
+        self.tied: dict[str, str] = {}
         if config.stem == "conv":
             self.patch: nn.Module = ConvStem(config.patch_size, config.width)
         elif form == "reference":
@@ -268,7 +269,7 @@ class VideoEncoder(nn.Module):
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         return self.connect(self.embed(frames_BTCHW))
 
-    def reference_state(self) -> dict[str, Tensor]:
+    def file_state(self) -> dict[str, Tensor]:
         """The weights under the names and shapes of the reference form: what files hold."""
         state = dict(self.state_dict())
         if self.form == "folded":

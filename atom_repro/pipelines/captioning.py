@@ -18,7 +18,7 @@ from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.models.mplug2plus import MPlug2Plus
+from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import stage_key
 
@@ -37,7 +37,7 @@ def caption_clips(
     A clip whose status is missing or corrupt gets an empty caption: it counts as a failure of
     the pipeline, which the metrics see.
     """
-    numbers = encoder.network.config
+    numbers = encoder.model.encoder
     for first in range(0, len(clips), batch_size):
         batch = clips[first : first + batch_size]
         whole = [c for c in batch if c.status in ("ok", "partial")]
@@ -57,7 +57,7 @@ def caption_clips(
 def kept_captions(
     clips: Sequence[Clip],
     *,
-    model: MPlug2Plus,
+    model: VideoLanguageModel,
     checkpoint: Checkpoint,
     precision: str,
     settings: Mapping[str, Any],
@@ -99,8 +99,8 @@ def kept_captions(
         progress(done)
         left = clips[done:]
         if not complete:
-            encoder = load_encoder(checkpoint.encoder(precision), model.encoder)
-            decoder = load_decoder(checkpoint.decoder(precision), model.decoder)
+            encoder = load_encoder(checkpoint.encoder(precision), model)
+            decoder = load_decoder(checkpoint.decoder(precision), model)
             for batch in caption_clips(
                 encoder,
                 decoder,

@@ -16,12 +16,13 @@ from atom_repro.engines.eager import (
     load_embedder,
     load_encoder,
 )
-from atom_repro.models.mplug2plus import MPlug2Plus
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.runtime.residency import Loader
 
 
 def module_loaders(
-    checkpoint: Checkpoint, precision: str, model: MPlug2Plus, *, embedder: str
+    checkpoint: Checkpoint, precision: str, model: VideoLanguageModel, *, embedder: str
 ) -> dict[str, Loader]:
     """Loaders of encoder, decoder and embedder.
 
@@ -29,17 +30,18 @@ def module_loaders(
         AtomError: a module of that precision is not there.
     """
 
+    numbers = model.encoder
+
     def encoder() -> EncoderModule:
-        module = load_encoder(checkpoint.encoder(precision), model.encoder)
-        size = model.encoder.image_size
-        module(torch.zeros(1, model.encoder.frames, 3, size, size, dtype=torch.uint8))
+        module = load_encoder(checkpoint.encoder(precision), model)
+        size = numbers.image_size
+        module(torch.zeros(1, numbers.frames, 3, size, size, dtype=torch.uint8))
         return module
 
     def decoder() -> DecoderModule:
-        module = load_decoder(checkpoint.decoder(precision), model.decoder)
-        with torch.inference_mode():
-            begin = torch.tensor([[module.tokenizer.begin_id]])
-            module.network.prefill(module.network.embed(begin))
+        module = load_decoder(checkpoint.decoder(precision), model)
+        visual = torch.zeros(1, numbers.visual_tokens, numbers.output_width)
+        module(visual, model.prompt, GenerationSettings(beams=1, max_new_tokens=1))
         return module
 
     def text_embedder() -> EmbedderModule:

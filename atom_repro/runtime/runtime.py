@@ -96,7 +96,7 @@ class Runtime:
         return self.store.call("embedder", item, work)
 
     def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor:
-        numbers = encoder.network.config
+        numbers = encoder.model.encoder
         with self.timeline.span("decode_video", "reader", clip.video_id):
             frames = clip_frames(clip, frames=numbers.frames, size=numbers.image_size)
         with self.timeline.span("encode", "encoder", clip.video_id):

@@ -14,8 +14,9 @@ from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 
 
-def test_text_only_and_visual_use_share_the_decoder(saved, frames):
-    encoder, decoder = load_encoder(saved / "fp32/encoder"), load_decoder(saved / "fp32/decoder")
+def test_text_only_and_visual_use_share_the_decoder(saved, model, frames):
+    encoder = load_encoder(saved / "fp32/encoder", model)
+    decoder = load_decoder(saved / "fp32/decoder", model)
     settings = GenerationSettings(max_new_tokens=5, forbid_end=True)
     seen = decoder(encoder(frames), "", settings)
     said = decoder(None, "two boats", settings)
@@ -26,35 +27,40 @@ def test_text_only_and_visual_use_share_the_decoder(saved, frames):
 
 
 def test_other_numbers_are_refused_with_the_key(saved):
-    other = small_model(encoder={"mlp_width": 96}).encoder
+    other = small_model(encoder={"mlp_width": 96})
     with pytest.raises(AtomError, match=r"model\.encoder\.mlp_width=64, the configuration says 96"):
         load_encoder(saved / "fp32/encoder", other)
 
 
-def test_missing_checkpoint_says_how_to_make_one(tmp_path):
+def test_missing_checkpoint_says_how_to_make_one(tmp_path, model):
     with pytest.raises(AtomError, match=r"no checkpoint in .*python -m train\.finetune"):
-        load_encoder(tmp_path / "nothing")
+        load_encoder(tmp_path / "nothing", model)
 
 
-def test_a_decoder_is_not_an_encoder(saved):
+def test_a_decoder_is_not_an_encoder(saved, model):
     with pytest.raises(AtomError, match="holds a text_decoder, a video_encoder is expected"):
-        load_encoder(saved / "fp32/decoder")
+        load_encoder(saved / "fp32/decoder", model)
 
 
-def test_truncated_weights_are_named(saved):
+def test_truncated_weights_are_named(saved, model):
     path = saved / "fp32/decoder/model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(AtomError, match=r"model\.safetensors cannot be read"):
-        load_decoder(saved / "fp32/decoder")
+        load_decoder(saved / "fp32/decoder", model)
 
 
-def test_weights_of_another_module_do_not_fit(saved):
+def test_weights_of_another_module_do_not_fit(saved, model):
     config = saved / "fp32/encoder/config.json"
     numbers = json.loads(config.read_text())
     numbers["numbers"]["layers"] = 3
     config.write_text(json.dumps(numbers))
+    deeper = small_model(encoder={"layers": 3})
     with pytest.raises(AtomError, match=r"does not fit its config\.json.*blocks\.2"):
-        load_encoder(saved / "fp32/encoder")
+        load_encoder(saved / "fp32/encoder", deeper)
+    numbers["network"] = "OtherEncoder"
+    config.write_text(json.dumps(numbers))
+    with pytest.raises(AtomError, match="holds a OtherEncoder, the model has a VideoEncoder"):
+        load_encoder(saved / "fp32/encoder", deeper)
 
 
 def test_full_disk_keeps_the_last_checkpoint(saved, model, monkeypatch):
@@ -68,7 +74,7 @@ def test_full_disk_keeps_the_last_checkpoint(saved, model, monkeypatch):
 
     monkeypatch.setattr(eager, "save_file", full)
     with pytest.raises(AtomError, match=r"no space left on the disk of .*encoder"):
-        eager.save_encoder(folder, model.make_encoder(), none.build(), "random")
+        eager.save_encoder(folder, model, model.make_encoder(), none.build(), "random")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
 

@@ -63,10 +63,12 @@ def test_equals_the_plain_search_batched_and_apart(seed, beams, penalty):
     decoder = random_decoder(seed, end_bias=1.0 + seed)
     prefix = torch.randn(3, 5, 48)
     settings = GenerationSettings(beams=beams, max_new_tokens=8, length_penalty=penalty)
-    batched = generate(decoder, prefix, end_id=END, settings=settings)
+    batched = generate(decoder, decoder.prefill(prefix), end_id=END, settings=settings)
     for clip in range(3):
         score, tokens = plain_beam_search(decoder, prefix[clip : clip + 1], settings)
-        apart = generate(decoder, prefix[clip : clip + 1], end_id=END, settings=settings)[0]
+        apart = generate(
+            decoder, decoder.prefill(prefix[clip : clip + 1]), end_id=END, settings=settings
+        )[0]
         assert batched[clip].token_ids == apart.token_ids == tokens
         assert batched[clip].score == pytest.approx(score, abs=1e-4)
 
@@ -74,13 +76,12 @@ def test_equals_the_plain_search_batched_and_apart(seed, beams, penalty):
 @torch.no_grad()
 def test_some_searches_end_early_and_some_do_not():
     settings = GenerationSettings(beams=4, max_new_tokens=8)
-    lengths = {
-        len(g.token_ids)
-        for seed in range(6)
-        for g in generate(
-            random_decoder(seed, 1.0 + seed), torch.randn(3, 5, 48), end_id=END, settings=settings
-        )
-    }
+    lengths = set()
+    for seed in range(6):
+        decoder = random_decoder(seed, 1.0 + seed)
+        start = decoder.prefill(torch.randn(3, 5, 48))
+        made = generate(decoder, start, end_id=END, settings=settings)
+        lengths |= {len(g.token_ids) for g in made}
     assert 8 in lengths
     assert min(lengths) < 8
 
@@ -88,7 +89,9 @@ def test_some_searches_end_early_and_some_do_not():
 @torch.no_grad()
 def test_forbidden_end_fixes_the_length():
     settings = GenerationSettings(beams=2, max_new_tokens=7, forbid_end=True)
-    made = generate(random_decoder(5, 6.0), torch.randn(2, 5, 48), end_id=END, settings=settings)
+    decoder = random_decoder(5, 6.0)
+    start = decoder.prefill(torch.randn(2, 5, 48))
+    made = generate(decoder, start, end_id=END, settings=settings)
     assert [len(g.token_ids) for g in made] == [7, 7]
     assert all(END not in g.token_ids for g in made)
 

@@ -7,7 +7,7 @@ from conftest import small_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.mplug2plus import caption_loss
+from atom_repro.models.mplug2plus import packed_loss
 from atom_repro.models.text_decoder import TextDecoder
 
 
@@ -102,7 +102,7 @@ def test_packed_captions_cost_what_separate_ones_do():
     captions = torch.tensor(
         [[[7, 8, 9, 2], [5, 2, 0, 0], [6, 6, 2, 0]], [[4, 2, 0, 0], [9, 8, 7, 2], [3, 3, 3, 2]]]
     )
-    packed = caption_loss(ours, prefix, captions, pad_id=0)
+    packed = packed_loss(ours, prefix, captions, pad_id=0)
     losses = []
     for clip in range(2):
         for caption in captions[clip]:

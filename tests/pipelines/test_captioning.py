@@ -25,10 +25,10 @@ def clips(tmp_path):
     return made
 
 
-def captions(saved, clips, batch_size):
+def captions(saved, model, clips, batch_size):
     batches = caption_clips(
-        load_encoder(saved / "fp32/encoder"),
-        load_decoder(saved / "fp32/decoder"),
+        load_encoder(saved / "fp32/encoder", model),
+        load_decoder(saved / "fp32/decoder", model),
         clips,
         prompt="",
         settings=GenerationSettings(**SETTINGS),
@@ -37,12 +37,12 @@ def captions(saved, clips, batch_size):
     return [p for batch in batches for p in batch]
 
 
-def test_a_clip_without_a_video_gets_an_empty_caption(saved, clips):
+def test_a_clip_without_a_video_gets_an_empty_caption(saved, model, clips):
     broken = Clip("toy", "test", "gone", clips[0].path, status="missing")
-    made = captions(saved, [*clips[:2], broken, *clips[2:]], batch_size=2)
+    made = captions(saved, model, [*clips[:2], broken, *clips[2:]], batch_size=2)
     assert [p.video_id for p in made] == ["0", "1", "gone", "2", "3", "4"]
     assert (made[2].caption, made[2].token_ids) == ("", ())
-    apart = captions(saved, clips, batch_size=1)
+    apart = captions(saved, model, clips, batch_size=1)
     assert [p.token_ids for p in made if p.video_id != "gone"] == [p.token_ids for p in apart]
 
 

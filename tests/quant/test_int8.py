@@ -40,14 +40,17 @@ def test_reference_form_leaves_attention_and_conv3d_in_fp32(model):
 
 
 @torch.inference_mode()
-def test_file_gives_back_the_same_module_without_fp32_weights(saved, tokenizer, frames, tmp_path):
-    encoder, decoder = load_encoder(saved / "fp32/encoder"), load_decoder(saved / "fp32/decoder")
+def test_file_gives_back_the_same_module_without_fp32_weights(
+    saved, model, tokenizer, frames, tmp_path
+):
+    encoder = load_encoder(saved / "fp32/encoder", model)
+    decoder = load_decoder(saved / "fp32/decoder", model)
     exact = encoder(frames)
     RECIPE.quantise(encoder.network)
     RECIPE.quantise(decoder.network)
-    save_encoder(tmp_path / "e", encoder.network, RECIPE, "random")
-    save_decoder(tmp_path / "d", decoder.network, tokenizer, RECIPE, "random")
-    again, decoder_again = load_encoder(tmp_path / "e"), load_decoder(tmp_path / "d")
+    save_encoder(tmp_path / "e", model, encoder.network, RECIPE, "random")
+    save_decoder(tmp_path / "d", model, decoder.network, tokenizer, RECIPE, "random")
+    again, decoder_again = load_encoder(tmp_path / "e", model), load_decoder(tmp_path / "d", model)
     visual = encoder(frames)
     assert torch.equal(again(frames), visual)
     assert 0 < (visual - exact).abs().max() < 0.2 * exact.abs().max()

@@ -4,7 +4,6 @@ PyAV on one thread, so that the same file always gives the same pixels and the s
 same file. Which pictures of a file are wanted is `frames`' business.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 
 from atom_repro.datatypes import AtomError, ClipStatus
+from atom_repro.records.atomic import atomically
 
 # Bicubic widens its support when it shrinks a picture, so it does not alias; the two flags
 # take out the approximations that differ between CPUs.
@@ -24,7 +24,7 @@ RESIZE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITE
 # x264 165 with its AVX2 code and the macroblock tree is not deterministic on small pictures:
 # 25 encodings of one 64-pixel clip gave up to four different files, on one thread. Without the
 # tree, and with the code paths that agree with plain C, equal pixels are equal bytes.
-_X264 = "mbtree=0:asm=mmx2,sse2"
+X264 = "mbtree=0:asm=mmx2,sse2"
 
 
 class VideoError(AtomError):
@@ -52,21 +52,15 @@ def write_video(
     height, width = pixels.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 4:2:0 needs even sides, got {height} x {width}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with av.open(str(unfinished), "w", format="mp4") as container:
-            options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": _X264}
-            stream: Any = container.add_stream("libx264", rate=fps, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for picture in pixels:
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                planar = frame.reformat(format="yuv420p", interpolation=RESIZE, threads=1)
-                container.mux(stream.encode(planar))
-            container.mux(stream.encode(None))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomically(path) as building, av.open(str(building), "w", format="mp4") as container:
+        options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": X264}
+        stream: Any = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in pixels:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            planar = frame.reformat(format="yuv420p", interpolation=RESIZE, threads=1)
+            container.mux(stream.encode(planar))
+        container.mux(stream.encode(None))
 
 
 def open_video(path: Path) -> Any:

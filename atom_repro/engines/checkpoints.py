@@ -19,9 +19,9 @@ from torch import nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
-from atom_repro.engines.atomic import atomically
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
+from atom_repro.records.atomic import atomically
 
 REPORT = "quant_report.json"
 

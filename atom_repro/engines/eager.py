@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
-from atom_repro.engines.atomic import atomically
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
 from atom_repro.quant import int8, none
 from atom_repro.quant.recipe import Quantiser, read_safetensors
+from atom_repro.records.atomic import atomically
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from atom_repro.engines import eager
-from atom_repro.engines.atomic import atomically
 from atom_repro.engines.checkpoints import Checkpoint, trained_label
 from atom_repro.models.captioning_model import CaptioningModel
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
+from atom_repro.records.atomic import atomically
 from atom_repro.records.journal import Journal
 
 

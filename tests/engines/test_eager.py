@@ -2,14 +2,12 @@
 
 import errno
 import json
-from pathlib import Path
 
 import pytest
 from conftest import small_model
 
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
-from atom_repro.engines.atomic import atomically
 from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 
@@ -77,24 +75,3 @@ def test_full_disk_keeps_the_last_checkpoint(saved, model, monkeypatch):
         eager.save_encoder(folder, model, model.make_encoder(), none.build(), "random")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
-
-
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path):
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-    target = tmp_path / "state.pt"
-    target.write_text("old")
-    with pytest.raises(AtomError, match="no space left"), atomically(target):
-        Path("/dev/full").write_bytes(bytes(1000))
-    assert target.read_text() == "old"
-
-
-def test_atomically_replaces_folders_and_files(tmp_path):
-    for text in ("old", "new"):
-        with atomically(tmp_path / "folder") as building:
-            building.mkdir()
-            (building / "file").write_text(text)
-        with atomically(tmp_path / "file") as building:
-            building.write_text(text)
-    assert (tmp_path / "folder/file").read_text() == (tmp_path / "file").read_text() == "new"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]

@@ -15,7 +15,8 @@ def atomically(target: Path) -> Iterator[Path]:
     """A path beside `target` to write a file or a folder at; it takes the target's name at the end.
 
     Raises:
-        AtomError: the disk is full. What `target` held before is kept.
+        AtomError: the disk is full. What `target` held before is kept, as it is after any other
+            error and after Ctrl-C.
     """
     building = target.with_name(f".{target.name}.building-{os.getpid()}")
     _remove(building)
@@ -29,7 +30,7 @@ def atomically(target: Path) -> Iterator[Path]:
             _remove(old)
         else:
             building.replace(target)
-    except Exception as error:
+    except BaseException as error:  # Ctrl-C too leaves nothing behind
         _remove(building)
         if disk_full(error):
             raise AtomError(

@@ -197,6 +197,25 @@ class ToyDataset:
         """The long videos; each entry of `meta["scenes"]` carries references of its own."""
         return [self._clip(row) for row in self._rows if row["split"] == _VIDEOS]
 
+    def training_scene(self, rng: random.Random) -> Scene:
+        """A scene that training may show: no held-out pair, nothing that an evaluation shows."""
+        while True:
+            scene = _scene(rng)
+            if self.may_train_on(scene):
+                return scene
+
+    def may_train_on(self, scene: Scene) -> bool:
+        return not _uses(scene, self._held_pairs) and scene not in self._evaluated
+
+    @cached_property
+    def _held_pairs(self) -> "Pairs":
+        return _held_out(self._settings)
+
+    @cached_property
+    def _evaluated(self) -> set[Scene]:
+        rows = [row for row in self._rows if row["split"] != "train"]
+        return {Scene.from_meta(scene) for row in rows for scene in row["meta"]["scenes"]}
+
     def stated(self, caption: str) -> dict[str, set[str]]:
         """The attributes that a caption states; see `toy_grammar.attributes_in`."""
         return attributes_in(caption)

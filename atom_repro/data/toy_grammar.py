@@ -46,7 +46,7 @@ _COUNTS = {
     2: ["two", "a pair of"],
     3: ["three", "a group of three"],
 }
-_COUNT_NAMES = {1: "one", 2: "two", 3: "three"}
+COUNT_NAMES = {1: "one", 2: "two", 3: "three"}
 _PLACES = {
     "beach": ["on the beach", "at the beach", "by the sea", "at the seaside"],
     "night sky": ["in the night sky", "at night", "in the dark sky", "under the moon"],
@@ -54,6 +54,14 @@ _PLACES = {
     "forest": ["in the forest", "in the woods", "in a deep forest"],
     "desert": ["in the desert", "over the dunes", "in a dry desert"],
     "city": ["in the city", "in town", "on a city street", "downtown"],
+}
+_PLACE_NAMES = {
+    "beach": ["the beach", "the sea", "the seaside"],
+    "night sky": ["the night sky", "the dark sky", "the moon"],
+    "snow": ["the snow", "a snowy field", "winter"],
+    "forest": ["the forest", "the woods", "a deep forest"],
+    "desert": ["the desert", "the dunes", "a dry desert"],
+    "city": ["the city", "the town", "a city street"],
 }
 # Third person, plural, participle; then the rest of the phrase. A verb in _PLAIN says nothing
 # of the motion by itself.
@@ -148,10 +156,10 @@ def describe(scenes: Sequence[Scene], rng: random.Random) -> str:
         raise ValueError(f"a sentence holds one scene or two, got {len(scenes)}")
     while True:
         if len(scenes) == 1:
-            sentence = _clause(scenes[0], rng, short=False)
+            sentence = _clause(scenes[0], rng, _forms(scenes[0], short=False))
         else:
-            first, second = (_clause(scene, rng, short=True) for scene in scenes)
-            sentence = _choose(_JOINS, rng).format(a=first, b=second)
+            first, second = (_clause(s, rng, _forms(s, short=True)) for s in scenes)
+            sentence = usually(_JOINS, rng).format(a=first, b=second)
         if len(sentence.split()) <= MAX_WORDS:
             return sentence
 
@@ -164,6 +172,81 @@ def describe_differently(scenes: Sequence[Scene], count: int, rng: random.Random
     return list(sentences)
 
 
+def glimpse(scene: Scene) -> str:
+    """What is where, in the usual words and without the motion: "two red boats on the beach"."""
+    thing = _noun_phrase(scene.count, scene.colour, scene.object, None)
+    if scene.relation is not None:
+        other = _noun_phrase(1, str(scene.second_colour), str(scene.second_object), None)
+        thing = f"{thing} {_RELATIONS[scene.relation][0]} {other}"
+    return f"{thing} {_PLACES[scene.place][0]}"
+
+
+def tell(scene: Scene) -> str:
+    """Everything about a scene, in the usual words."""
+    return _clause(scene, None, _forms(scene, short=True)[:1])
+
+
+def noun(thing: str, count: int, rng: random.Random) -> str:
+    """A thing's name alone: "boat", or "boats" for a count above 1."""
+    return str(usually(_OBJECTS[thing], rng)[count > 1])
+
+
+def with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def colour_word(colour: str, rng: random.Random | None) -> str:
+    return str(usually(_COLOURS[colour], rng))
+
+
+def count_word(count: int, rng: random.Random) -> str:
+    return str(usually(_COUNTS[count], rng))
+
+
+def where(place: str, rng: random.Random) -> str:
+    """A place as the end of a sentence: "on the beach"."""
+    return str(usually(_PLACES[place], rng))
+
+
+def place_name(place: str, rng: random.Random) -> str:
+    """A place as a noun: "the beach"."""
+    return str(usually(_PLACE_NAMES[place], rng))
+
+
+def doing(motion: str, rng: random.Random) -> str:
+    """A motion as a participle: "moving to the left"."""
+    verb, rest = usually(_MOTIONS[motion], rng)
+    return f"{_VERBS[verb][2]} {rest}".strip()
+
+
+def ways_to_say(kind: str, value: str) -> tuple[str, ...]:
+    """Every short answer that means an attribute's value, the usual one first.
+
+    Args:
+        kind: object, colour, count, motion or place, with values as in `attributes_in`.
+    """
+    match kind:
+        case "object":
+            ways = [form for nouns in _OBJECTS[value] for form in nouns]
+        case "colour":
+            ways = _COLOURS[value]
+        case "count":
+            number = {name: number for number, name in COUNT_NAMES.items()}[value]
+            ways = [value, *_COUNTS[number]]
+        case "place":
+            ways = [*_PLACES[value], *_PLACE_NAMES[value], value]
+        case "motion":
+            ways = [
+                f"{verb_form} {rest}".strip()
+                for form in (2, 0, 1)
+                for verb, rest in _MOTIONS[value]
+                for verb_form in [_VERBS[verb][form]]
+            ]
+        case _:
+            raise ValueError(f"{kind!r} is no kind of short answer")
+    return tuple(dict.fromkeys(ways))
+
+
 def attributes_of(scenes: Sequence[Scene]) -> dict[str, set[str]]:
     """What a caption of these scenes should state, in the form of `attributes_in`."""
     found = _nothing()
@@ -171,7 +254,7 @@ def attributes_of(scenes: Sequence[Scene]) -> dict[str, set[str]]:
         for colour, thing in scene.things:
             found["colour"].add(colour)
             found["object"].add(thing)
-        found["count"].add(_COUNT_NAMES[scene.count])
+        found["count"].add(COUNT_NAMES[scene.count])
         found["motion"].add(scene.motion)
         found["place"].add(scene.place)
         if scene.relation is not None:
@@ -223,16 +306,23 @@ def _all(table: dict[Any, list[Any]]) -> list[Any]:
     return [way for ways in table.values() for way in ways]
 
 
-def _choose(ways: Sequence[Any], rng: random.Random) -> Any:
-    """The first way with chance _USUAL, any of the others otherwise."""
-    if len(ways) == 1 or rng.random() < _USUAL:
+def usually(ways: Sequence[Any], rng: random.Random | None) -> Any:
+    """The first way with chance _USUAL, any of the others otherwise; always it without chance."""
+    if rng is None or len(ways) == 1 or rng.random() < _USUAL:
         return ways[0]
     return rng.choice(ways[1:])
 
 
-def _clause(scene: Scene, rng: random.Random, *, short: bool) -> str:
+def _forms(scene: Scene, *, short: bool) -> Sequence[str]:
     related = scene.relation is not None
-    verb, rest = _choose(_MOTIONS[scene.motion], rng)
+    if short:
+        return _SHORT_FORMS[related]
+    return _TWO_FORMS if related else _ONE_FORMS
+
+
+def _clause(scene: Scene, rng: random.Random | None, forms: Sequence[str]) -> str:
+    related = scene.relation is not None
+    verb, rest = usually(_MOTIONS[scene.motion], rng)
     third, plural, participle = _VERBS[verb]
     alone = scene.count == 1
     are = "is" if alone else "are"
@@ -241,19 +331,18 @@ def _clause(scene: Scene, rng: random.Random, *, short: bool) -> str:
         "f": f"{third if alone else plural} {rest}",
         "b": f"{are} {participle} {rest}",
         "i": f"{participle} {rest}",
-        "p": _choose(_PLACES[scene.place], rng),
+        "p": usually(_PLACES[scene.place], rng),
         "are": are,
     }
     if related:
-        parts["r"] = _choose(_RELATIONS[str(scene.relation)], rng)
+        parts["r"] = usually(_RELATIONS[str(scene.relation)], rng)
         parts["m"] = _noun_phrase(1, str(scene.second_colour), str(scene.second_object), rng)
-    forms = _SHORT_FORMS[related] if short else _TWO_FORMS if related else _ONE_FORMS
-    return " ".join(_choose(forms, rng).format(**parts).split())
+    return " ".join(usually(forms, rng).format(**parts).split())
 
 
-def _noun_phrase(count: int, colour: str, thing: str, rng: random.Random) -> str:
-    number, adjective = _choose(_COUNTS[count], rng), _choose(_COLOURS[colour], rng)
-    noun = _choose(_OBJECTS[thing], rng)[count > 1]
+def _noun_phrase(count: int, colour: str, thing: str, rng: random.Random | None) -> str:
+    number, adjective = usually(_COUNTS[count], rng), colour_word(colour, rng)
+    noun = usually(_OBJECTS[thing], rng)[count > 1]
     if number == "a" and adjective[0] in "aeiou":
         number = "an"
     return f"{number} {adjective} {noun}"
@@ -271,7 +360,7 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, str]]:
     for colour, adjectives in _COLOURS.items():
         known |= dict.fromkeys(adjectives, ("colour", colour))
     for number, ways in _COUNTS.items():
-        known |= dict.fromkeys(ways, ("number", _COUNT_NAMES[number]))
+        known |= dict.fromkeys(ways, ("number", COUNT_NAMES[number]))
     for place, ways in _PLACES.items():
         known |= dict.fromkeys(ways, ("place", place))
     for relation in RELATIONS:

@@ -50,25 +50,6 @@ def dataset(tmp_path_factory) -> toy.ToyDataset:
     return dataset
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory) -> toy.ToyDataset:
-    """Many clips whose files are blank: all that has no pixels is as in a real one."""
-    patch = pytest.MonkeyPatch()
-
-    def blank(path, *_: object, **__: object) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"blank")
-
-    patch.setattr(toy, "write_video", blank)
-    patch.setattr(toy, "render", lambda *_, **__: np.zeros((1, 2, 2, 3), np.uint8))
-    dataset = made(
-        tmp_path_factory.mktemp("planned"), train=1200, validation=100, test=200, long_videos=6
-    )
-    dataset.prepare()
-    patch.undo()
-    return dataset
-
-
 def test_the_same_seed_gives_the_same_bytes(dataset, tmp_path):
     again = made(tmp_path)
     again.prepare()

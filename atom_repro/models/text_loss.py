@@ -1,0 +1,34 @@
+"""The loss of text tasks: what the decoder should say after a prompt, with or without a video.
+
+Rows hold [begin] prompt target [end] and padding on the right. Under causal attention no token
+sees the padding behind it, so no mask is needed, and the numbers are those of unpadded rows.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atom_repro.models.text_decoder import TextDecoder
+
+
+def text_loss(
+    decoder: TextDecoder, visual_BME: Tensor | None, ids_BL: Tensor, target_BL: Tensor
+) -> Tensor:
+    """Mean cross-entropy of the target tokens.
+
+    Args:
+        visual_BME: visual tokens, which go between the first id and the rest, as in captioning;
+            None for a task on text alone.
+        ids_BL: begin, prompt, target, end, padding.
+        target_BL: True where a token is to be predicted; never in the first column.
+    """
+    embeds = decoder.embed(ids_BL[:, :-1])
+    seen = 0 if visual_BME is None else visual_BME.shape[1]
+    if visual_BME is not None:
+        embeds = torch.cat((embeds[:, :1], visual_BME.to(embeds.dtype), embeds[:, 1:]), dim=1)
+    hidden = decoder(embeds)
+    # With visual tokens, it is the last of them that predicts what follows `begin`.
+    predicting = hidden[:, seen:]
+    wanted = target_BL[:, 1:]
+    logits = decoder.lm_head(predicting[wanted])
+    return F.cross_entropy(logits.float(), ids_BL[:, 1:][wanted])

@@ -65,10 +65,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a clip has no caption: the stage at which it broke, as in `Span`, and the reason in one
+    line. It stands in the clip's place among the predictions."""
+
+    video_id: str
+    stage: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Span:
     """A stretch of work on the run's one monotonic clock.
 
-    `stage` is load | encode | caption | embed | rank | script | decode_video | release;
+    `stage` is decode_video | encode | caption | embed | rank | script | summary | answer | load |
+    release;
     `lane` is the thread that did it. Times are seconds since the run's zero.
     """
 

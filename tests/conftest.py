@@ -1,8 +1,10 @@
-"""Small models shared by the tests: random weights, the real architecture."""
+"""What tests share: small models (random weights, the real architecture), a planned data set."""
 
+import numpy as np
 import pytest
 import torch
 
+from atom_repro.data import toy
 from atom_repro.engines.eager import save_decoder, save_encoder
 from atom_repro.models.mplug2plus import MPlug2Plus, build
 from atom_repro.models.tokenizer import Tokenizer
@@ -59,3 +61,31 @@ def saved(tmp_path, model, tokenizer):
 def frames() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (4, 3, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory) -> toy.ToyDataset:
+    """Many clips whose files are blank: all that has no pixels is as in a real one."""
+    patch = pytest.MonkeyPatch()
+
+    def blank(path, *_: object, **__: object) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"blank")
+
+    patch.setattr(toy, "write_video", blank)
+    patch.setattr(toy, "render", lambda *_, **__: np.zeros((1, 2, 2, 3), np.uint8))
+    dataset = toy.build(
+        root=str(tmp_path_factory.mktemp("planned")),
+        seed=3,
+        train=1200,
+        validation=100,
+        test=200,
+        held_out_share=0.12,
+        long_videos=6,
+        size=32,
+        fps=3,
+        clip_s=10.0,
+    )
+    dataset.prepare()
+    patch.undo()
+    return dataset

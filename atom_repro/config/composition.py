@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -132,8 +132,17 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def build(node: DictConfig, returns: type[Built] | None = None) -> Built:
-    """Call the `_target_` of a code group's node with its own keys, containers made plain."""
-    made: Built = hydra.utils.instantiate(node, _convert_="all")
+    """Call the `_target_` of a code group's node with its own keys, containers made plain.
+
+    Raises:
+        AtomError: what the builder says of a value, without Hydra's words around it.
+    """
+    try:
+        made: Built = hydra.utils.instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, AtomError):
+            raise error.__cause__ from error
+        raise
     if returns is not None and not isinstance(made, returns):
         raise AtomError(f"{node._target_} made a {type(made).__name__}, not a {returns.__name__}")
     return made

@@ -86,6 +86,31 @@ class Runtime:
             torch.set_num_threads(self.arm.threads_alone)
             self.store.end_stage()
 
+    def write(self, prompt: str, settings: GenerationSettings, *, stage: str, item: str) -> str:
+        """What the decoder writes to a prompt without video; `stage` names the span."""
+
+        def work(decoder: DecoderModule) -> str:
+            with self.timeline.span(stage, "decoder", item):
+                return decoder.text(decoder(None, prompt, settings)[0])
+
+        return self.store.call("script_decoder", item, work)
+
+    def ask(self, clip: Clip, prompt: str, settings: GenerationSettings) -> str:
+        """What the decoder says to a prompt behind a clip's visual tokens.
+
+        Raises:
+            VideoError: not one frame of the clip can be decoded.
+        """
+        visual = self.store.call(
+            "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
+        )
+
+        def work(decoder: DecoderModule) -> str:
+            with self.timeline.span("answer", "decoder", clip.video_id):
+                return decoder.text(decoder(visual, prompt, settings)[0])
+
+        return self.store.call("script_decoder", clip.video_id, work)
+
     def embed(self, texts: Sequence[str], item: str) -> Tensor:
         """Unit vectors (len(texts), 384) of texts."""
 

@@ -9,7 +9,7 @@ from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines import search_session
+from atom_repro.pipelines import clip_search
 from atom_repro.runtime.loaders import module_loaders
 from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
 from atom_repro.runtime.runtime import Arm, Runtime
@@ -31,8 +31,12 @@ def clips(tmp_path):
 
 
 def session(saved, model, clips, arm, kind="fresh"):
-    pipeline = search_session.build(
-        name="retrieval", session=kind, prompts=["a red ball", "two boats"][:PROMPTS]
+    pipeline = clip_search.build(
+        name="retrieval",
+        session=kind,
+        prompts=["a red ball", "two boats"][:PROMPTS],
+        most=10,
+        least_similarity=-1.0,
     )
     loaders = module_loaders(Checkpoint(saved), "fp32", model, embedder="embedded")
     settings = GenerationSettings(max_new_tokens=6, forbid_end=True)

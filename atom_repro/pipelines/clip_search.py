@@ -1,0 +1,42 @@
+"""Text-to-clip search (paper section 5.1 and appendix B): the clips whose captions fit a prompt.
+
+A clip without a caption cannot be found. What is less similar than a threshold is not shown: an
+answer that nothing fits is better than a bad match.
+"""
+
+from dataclasses import dataclass
+
+from atom_repro.pipelines.footage import Footage, Reply, find
+from atom_repro.pipelines.session import Session, at_least_one, session_of, share
+from atom_repro.runtime.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class ClipSearch:
+    name: str
+    most: int
+    least_similarity: float
+
+    def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
+        hits = find(
+            runtime,
+            footage,
+            prompt,
+            item,
+            most=self.most,
+            least_similarity=self.least_similarity,
+        )
+        return Reply(tuple(hits), (), tuple(hits))
+
+
+def build(
+    *, name: str, session: str, prompts: list[str], most: int, least_similarity: float
+) -> Session:
+    """The pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
+
+    Args:
+        most: clips an answer lists at the most.
+        least_similarity: cosine below which a clip is no match; -1 lists everything.
+    """
+    task = ClipSearch(name, at_least_one("most", most), share("least_similarity", least_similarity))
+    return session_of(task, session=session, prompts=prompts)

@@ -68,6 +68,8 @@ def _guard(main: Main) -> Main:
             if error.errno != errno.ENOSPC:
                 raise
             _refuse(AtomError(f"no space left on the disk ({error.filename}); free some, rerun"))
+        except MemoryError as error:
+            _refuse(AtomError(str(error) or "out of memory; free some, or choose a smaller scale"))
         except KeyboardInterrupt:
             sys.stderr.write(
                 "\ninterrupted; finished work is kept, run the same command to go on\n"

@@ -118,7 +118,7 @@ def recording(
     try:
         yield run
     except BaseException as error:
-        run.status, run.detail = _status(error), f"{type(error).__name__}: {error}"
+        run.status, run.detail = status_of(error), f"{type(error).__name__}: {error}"
         raise
     finally:
         document = {
@@ -146,14 +146,27 @@ def recording(
         _write(results / "records" / machine.fingerprint / stage, document, run, started)
 
 
-def _status(error: BaseException) -> str:
+def status_of(error: BaseException | None) -> str:
+    """The status of a run that ended so; `ok` without an error."""
+    if error is None:
+        return "ok"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, MemoryError):
+    if out_of_memory(error):
         return "oom"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "disk_full"
     return "failed"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left; torch's allocators say so in the text alone."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    ):
+        return True
+    said = ("can't allocate memory", "out of memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 def _write(parent: Path, document: dict[str, Any], run: Run, started: datetime) -> None:

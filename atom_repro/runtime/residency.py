@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from atom_repro.records.record import out_of_memory
 from atom_repro.runtime.timeline import Timeline
 
 Role = Literal["encoder", "caption_decoder", "script_decoder", "embedder"]
@@ -45,16 +46,28 @@ class ModuleStore:
         """`work(module)` with the module that serves `role`, read now if it is not in memory.
 
         `work` must not keep the module: under `reload_input` it is destroyed on return.
+
+        Raises:
+            MemoryError: no memory for the module or for its work, in one line.
         """
         name = self._name(role)
-        with self._locks[name]:
-            if name not in self._held:
-                self._held[name] = self._read(name, item)
         try:
-            return work(self._held[name])
-        finally:
-            if self.residency == "reload_input":
-                self._release(name, item)
+            with self._locks[name]:
+                if name not in self._held:
+                    self._held[name] = self._read(name, item)
+            try:
+                return work(self._held[name])
+            finally:
+                if self.residency == "reload_input":
+                    self._release(name, item)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            said = " ".join(str(error).split())[:200]
+            raise MemoryError(
+                f"no memory left for the {name} at {item!r} ({said}); free some, choose smaller "
+                "modules (quant=int8) or a residency that keeps fewer of them"
+            ) from error
 
     def end_stage(self) -> None:
         """A stage of a prompt is over."""

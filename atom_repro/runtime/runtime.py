@@ -4,16 +4,19 @@ Every arm of a comparison, Atom's and the baselines', is this class with other a
 are written against it once.
 """
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 import torch
 from torch import Tensor
 
 from atom_repro.data.clip_frames import clip_frames
-from atom_repro.datatypes import AtomError, Clip, Prediction
+from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModule
 from atom_repro.models.generation import GenerationSettings
+from atom_repro.records.record import out_of_memory, status_of
 from atom_repro.runtime import schedule as schedules
 from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
 from atom_repro.runtime.timeline import Timeline
@@ -43,36 +46,64 @@ class Arm:
         return f"{self.residency}/{self.schedule}"
 
 
+Outcome = Prediction | Failure
+
+
 class Runtime:
-    """One session. Use as a context manager: leaving it releases what is in memory."""
+    """One session. Use as a context manager: leaving it ends what still runs and releases what is
+    in memory, and `status` then says how it ended (ok, oom, interrupted, failed)."""
 
     def __init__(
         self, arm: Arm, loaders: dict[str, Loader], *, prompt: str, settings: GenerationSettings
     ) -> None:
         self.arm, self.prompt, self.settings = arm, prompt, settings
+        self.status = "running"
         self.timeline = Timeline()
         self.store = ModuleStore(arm.residency, loaders, self.timeline)
+        self._stages: weakref.WeakSet[Generator[Outcome, None, None]] = weakref.WeakSet()
 
     def __enter__(self) -> "Runtime":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.status = status_of(error)
+        for stage in list(self._stages):  # abandoned, and somebody still holds the iterator
+            stage.close()
         self.store.close()
         torch.set_num_threads(self.arm.threads_alone)
 
-    def caption(self, clips: Sequence[Clip]) -> Iterator[Prediction]:
-        """The captioning stage: encoder and decoder over clips, in order, under the schedule."""
+    def caption(self, clips: Sequence[Clip]) -> Generator[Outcome, None, None]:
+        """The captioning stage: encoder and decoder over clips, in order, under the schedule.
+
+        Yields one outcome a clip as soon as it is there, so that a caller can keep it: a
+        `Prediction`, or a `Failure` where the clip cannot be read, which ends nothing else.
+
+        Raises:
+            MemoryError: a module ran out of memory, after the outcomes of the clips before.
+        """
+        stage = self._captions(clips)
+        self._stages.add(stage)
+        return stage
+
+    def _captions(self, clips: Sequence[Clip]) -> Generator[Outcome, None, None]:
         threads = (
             self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone
         )
 
-        def encode(clip: Clip) -> Tensor:
+        def encode(clip: Clip) -> Tensor | Failure:
             torch.set_num_threads(threads)  # torch keeps this count for each thread apart
             return self.store.call(
                 "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
             )
 
-        def decode(clip: Clip, visual: Tensor) -> Prediction:
+        def decode(clip: Clip, visual: Tensor | Failure) -> Outcome:
+            if isinstance(visual, Failure):
+                return visual
             torch.set_num_threads(threads)
             return self.store.call(
                 "caption_decoder",
@@ -99,11 +130,13 @@ class Runtime:
         """What the decoder says to a prompt behind a clip's visual tokens.
 
         Raises:
-            VideoError: not one frame of the clip can be decoded.
+            AtomError: the clip cannot be read.
         """
         visual = self.store.call(
             "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
         )
+        if isinstance(visual, Failure):
+            raise AtomError(visual.detail)
 
         def work(decoder: DecoderModule) -> str:
             with self.timeline.span("answer", "decoder", clip.video_id):
@@ -120,10 +153,18 @@ class Runtime:
 
         return self.store.call("embedder", item, work)
 
-    def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor:
+    def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor | Failure:
         numbers = encoder.model.encoder
         with self.timeline.span("decode_video", "reader", clip.video_id):
-            frames = clip_frames(clip, frames=numbers.frames, size=numbers.image_size)
+            try:
+                frames = clip_frames(clip, frames=numbers.frames, size=numbers.image_size)
+            except Exception as error:
+                # Nobody can list how a damaged file breaks a demuxer. What the encoder or the
+                # decoder raises is no clip's fault, and ends the stage.
+                if out_of_memory(error):
+                    raise
+                said = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
+                return Failure(clip.video_id, "decode_video", " ".join(said.split()))
         with self.timeline.span("encode", "encoder", clip.video_id):
             return encoder(torch.from_numpy(frames[None]))
 

@@ -7,7 +7,7 @@ not know which one it runs under.
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Middle = TypeVar("Middle")
@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 SCHEDULES = ("sequential", "parallel")
 _POLL_S = 0.1
+_GRACE_S = 10.0
 
 
 def run(
@@ -27,6 +28,8 @@ def run(
 ) -> Iterator[Result]:
     """`second(item, first(item))` of every item, in order.
 
+    An error of either stage is raised once the results of the items before it were delivered.
+
     Args:
         schedule: `sequential`, or `parallel`: `first` of later items in a thread of its own.
         room: how many results of `first` may wait; bounds memory.
@@ -38,44 +41,62 @@ def run(
     raise ValueError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}")
 
 
+class _Handover(Generic[Middle]):
+    """What the first stage gives the second: results in order, and at the end perhaps an error."""
+
+    def __init__(self, room: int) -> None:
+        self._waiting: queue.Queue[tuple[Middle | None, BaseException | None]] = queue.Queue(room)
+        self.stop = threading.Event()
+
+    def put(self, made: Middle | None, error: BaseException | None = None) -> None:
+        """Wait for room, or for nothing once the second stage has stopped."""
+        while not self.stop.is_set():
+            try:
+                self._waiting.put((made, error), timeout=_POLL_S)
+                return
+            except queue.Full:
+                continue
+
+    def get(self) -> Middle:
+        """The next result; raises the error that stands in its place."""
+        while True:  # a signal that the system hands to another thread does not wake this one
+            try:
+                made, error = self._waiting.get(timeout=_POLL_S)
+                break
+            except queue.Empty:
+                continue
+        if error is not None:
+            raise error
+        return made  # type: ignore[return-value]
+
+
 def _parallel(
     items: Sequence[Item],
     first: Callable[[Item], Middle],
     second: Callable[[Item, Middle], Result],
     room: int,
 ) -> Iterator[Result]:
-    waiting: queue.Queue[tuple[Middle | None, BaseException | None]] = queue.Queue(room)
-    stop = threading.Event()
-
-    def put(entry: tuple[Middle | None, BaseException | None]) -> None:
-        while not stop.is_set():
-            try:
-                waiting.put(entry, timeout=_POLL_S)
-                return
-            except queue.Full:
-                continue
+    handover: _Handover[Middle] = _Handover(room)
 
     def produce() -> None:
-        for item in items:
-            if stop.is_set():
-                return
-            try:
-                made = first(item)
-            except BaseException as error:  # noqa: BLE001  handed to the consumer, which raises it
-                put((None, error))
-                return
-            put((made, None))
+        try:
+            for item in items:
+                if handover.stop.is_set():
+                    return
+                handover.put(first(item))
+        except BaseException as error:  # noqa: BLE001  handed to the consumer, which raises it
+            handover.put(None, error)
 
-    producer = threading.Thread(target=produce, name="encoder")
-    producer.start()
+    # A daemon, so that a first stage that blocks for good cannot keep an interrupted process alive.
+    producer = threading.Thread(target=produce, name="encoder", daemon=True)
     try:
+        producer.start()
         for item in items:
-            made, error = waiting.get()
-            if error is not None:
-                raise error
-            yield second(item, made)  # type: ignore[arg-type]
+            yield second(item, handover.get())
     finally:
         # Also after an error, Ctrl-C or an abandoned iteration: the producer sees `stop` at its
-        # next item or its next try to put, so joining it cannot hang.
-        stop.set()
-        producer.join()
+        # next item or its next try to put. One that is blocked inside an item is left behind.
+        handover.stop.set()
+        started = producer.ident is not None
+        if started and producer is not threading.current_thread():  # collected as garbage there
+            producer.join(_GRACE_S)

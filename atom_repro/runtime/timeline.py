@@ -32,6 +32,14 @@ class Timeline:
     def spans(self) -> list[Span]:
         return sorted(self._spans, key=lambda s: (s.start_s, s.end_s))
 
+    def drain(self) -> list[Span]:
+        """The spans that have ended, which the timeline then forgets: for a session so long that
+        keeping them would be what its memory grows by."""
+        ended = len(self._spans)  # another lane may append meanwhile
+        drained = sorted(self._spans[:ended], key=lambda s: (s.start_s, s.end_s))
+        del self._spans[:ended]
+        return drained
+
 
 @dataclass(frozen=True)
 class Waterfall:

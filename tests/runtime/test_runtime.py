@@ -1,6 +1,7 @@
 """Every arm runs one code: same tokens, and reads exactly what its residency says."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.engines.checkpoints import Checkpoint
-from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.pipelines import clip_search
 from atom_repro.runtime.loaders import module_loaders
 from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
@@ -103,13 +104,102 @@ def test_parallel_uses_two_lanes_and_sequential_one(saved, model, clips):
         assert {s.lane for s in spans} == lanes
 
 
-def test_a_broken_clip_ends_both_lanes_with_its_name(saved, model, clips, tmp_path):
-    broken = tmp_path / "broken.mp4"
-    broken.write_text("no video")
-    clips = [clips[0], Clip("toy", "test", "broken", broken), clips[1]]
+def broken_clip(folder):
+    path = folder / "broken.mp4"
+    path.write_text("no video")
+    return Clip("toy", "test", "broken", path)
+
+
+@pytest.mark.parametrize("residency", ["resident", "reload_input"])
+def test_a_broken_clip_fails_alone_and_stays_in_the_gallery(
+    saved, model, clips, tmp_path, residency
+):
+    whole, _ = session(saved, model, clips, Arm(residency=residency, schedule="sequential"))
+    gallery = [clips[0], broken_clip(tmp_path), *clips[1:]]
     for schedule in SCHEDULES:
-        with pytest.raises(AtomError, match=r"broken\.mp4"):
-            session(saved, model, clips, Arm(residency="resident", schedule=schedule))
+        answers, spans = session(saved, model, gallery, Arm(residency=residency, schedule=schedule))
+        for answer, unbroken in zip(answers, whole, strict=True):
+            said = [(p.video_id, p.token_ids) for p in answer.predictions]
+            assert said == [(p.video_id, p.token_ids) for p in unbroken.predictions]
+            assert answer.ranking == unbroken.ranking
+            (failure,) = answer.failures
+            assert (failure.video_id, failure.stage) == ("broken", "decode_video")
+            assert "broken.mp4" in failure.detail
+            assert "\n" not in failure.detail
+        assert "broken" not in {s.item for s in spans if s.stage in ("encode", "caption")}
+
+
+def test_a_session_of_broken_clips_finds_nothing_and_ends(saved, model, tmp_path):
+    answers, _ = session(
+        saved, model, [broken_clip(tmp_path)], Arm(residency="resident", schedule="parallel")
+    )
+    assert [(a.ranking, len(a.failures)) for a in answers] == [((), 1)] * PROMPTS
+
+
+class Fake:
+    """A module that says `text` of every clip, until it raises `error` at its `at`th call."""
+
+    def __init__(self, model, error=None, at=0, text="said"):
+        self.network, self.model = type("Network", (), {})(), model
+        self.error, self.at, self.said, self.calls = error, at, text, 0
+
+    def __call__(self, given, *_):
+        self.calls += 1
+        if self.error is not None and self.calls == self.at:
+            raise self.error
+        return given if len(_) == 0 else [Generated((1,), -1.0, -1.0)]
+
+    def text(self, generated):
+        return self.said
+
+
+def fake_runtime(model, schedule, *, encoder=None, decoder=None):
+    made = {"encoder": encoder or Fake(model), "decoder": decoder or Fake(model)}
+    loaders = {name: Loader(lambda name=name: made.pop(name), 1) for name in made}
+    arm = Arm(residency="resident", schedule=schedule)
+    return Runtime(arm, loaders, prompt="", settings=GenerationSettings())
+
+
+TORCH_SAYS = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4611 bytes"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError(TORCH_SAYS)])
+def test_no_memory_ends_the_session_after_the_captions_before(
+    model, clips, tmp_path, schedule, role, error
+):
+    kept = []
+    runtime = fake_runtime(model, schedule, **{role: Fake(model, error, at=2)})
+    gallery = [clips[0], broken_clip(tmp_path), *clips[1:]]
+    with pytest.raises(MemoryError, match=f"no memory left for the {role} at 'clip1'"):  # noqa: SIM117
+        with runtime:
+            for outcome in runtime.caption(gallery):
+                kept.append(outcome.video_id)
+    assert kept == ["clip0", "broken"]
+    assert runtime.status == "oom"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_an_error_of_a_module_is_no_clips_failure(model, clips, schedule, role):
+    runtime = fake_runtime(model, schedule, **{role: Fake(model, ValueError("odd"), at=3)})
+    kept = []
+    with pytest.raises(ValueError, match="odd"), runtime:
+        kept.extend(o.video_id for o in runtime.caption(clips[:2]))
+        kept.extend(o.video_id for o in runtime.caption(clips[2:]))
+    assert kept == ["clip0", "clip1"]
+    assert runtime.status == "failed"
+
+
+def test_leaving_a_session_ends_an_iteration_that_somebody_holds(model, clips):
+    runtime = fake_runtime(model, "parallel")
+    with runtime:
+        held = runtime.caption(clips * 50)
+        assert next(held).caption == "said"
+    assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
+    assert list(held) == []
+    assert runtime.status == "ok"
 
 
 class Module:

@@ -1,5 +1,8 @@
 """Both schedules: same results in order, bounded, and over when something breaks."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -73,6 +76,97 @@ def test_an_abandoned_iteration_ends_its_thread():
     assert next(results) == 0
     results.close()
     assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
+
+
+def encoders():
+    return [t.name for t in threading.enumerate() if t.name == "encoder"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("lane", ["first", "second"])
+def test_ctrl_c_in_the_middle_of_either_lane_ends_both(schedule, lane):
+    def stage(name):
+        def work(i, *_):
+            if name == lane and i == 3:
+                signal.raise_signal(signal.SIGINT)  # delivered to the main thread, as Ctrl-C is
+                time.sleep(0.05)
+            return i
+
+        return work
+
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        for result in run(schedule, range(1000), stage("first"), stage("second"), room=2):
+            done.append(result)
+    assert done == list(range(len(done)))
+    assert len(done) <= 3
+    assert encoders() == []
+
+
+def test_ctrl_c_while_the_first_stage_blocks_for_good(monkeypatch):
+    monkeypatch.setattr("atom_repro.runtime.schedule._GRACE_S", 0.1)
+    blocked, release = threading.Event(), threading.Event()
+
+    def first(i):
+        if i == 2:
+            blocked.set()
+            release.wait()
+        return i
+
+    def interrupt():
+        blocked.wait()
+        time.sleep(0.05)  # until the consumer waits too
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    done = []
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        for result in run("parallel", range(5), first, lambda i, m: m, room=2):
+            done.append(result)
+    assert done == [0, 1]
+    assert time.monotonic() - began < 2
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "encoder":
+            thread.join(2)
+    assert encoders() == []
+
+
+def test_ctrl_c_kills_a_process_whose_first_stage_blocks_for_good():
+    code = (
+        "import threading, time\n"
+        "from atom_repro.runtime import schedule\n"
+        "schedule._GRACE_S = 0.1\n"
+        "def first(i):\n"
+        "    print('blocks', flush=True)\n"
+        "    threading.Event().wait()\n"
+        "list(schedule.run('parallel', range(3), first, lambda i, m: m, room=1))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "blocks\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert "KeyboardInterrupt" in said
+    assert process.returncode != 0
+
+
+def test_a_list_that_breaks_is_an_error_too():
+    class Items(list):
+        def __iter__(self):
+            for i in list.__iter__(self):
+                if i == 2 and threading.current_thread().name == "encoder":
+                    raise OSError("listing broke")
+                yield i
+
+    done = []
+    with pytest.raises(OSError, match="listing broke"):
+        for result in run("parallel", Items(range(4)), lambda i: i, lambda i, m: m, room=1):
+            done.append(result)
+    assert done == [0, 1]
 
 
 def test_unknown_schedule_is_named():

@@ -33,3 +33,14 @@ def test_a_span_is_kept_when_its_work_fails():
     (kept,) = timeline.spans()
     assert (kept.stage, kept.item, kept.lane) == ("encode", "clip", "MainThread")
     assert 0 <= kept.start_s <= kept.end_s <= timeline.now()
+
+
+def test_drained_spans_are_given_once():
+    timeline = Timeline()
+    with timeline.span("encode", "encoder", "a"):
+        pass
+    assert [s.item for s in timeline.drain()] == ["a"]
+    with timeline.span("encode", "encoder", "b"):
+        pass
+    assert [s.item for s in timeline.drain()] == ["b"]
+    assert timeline.spans() == []

@@ -44,6 +44,22 @@ def stem(name: str) -> str:
     return head if dot and (not tail or f".{tail.lower()}" in SUFFIXES) else name
 
 
+def video_files(folder: Path) -> list[Path]:
+    """Every video at or below a folder, by its name below it; hidden ones left out, none opened.
+
+    Unlike `VideoFolder`, two files of one stem are two videos, and a name without extension
+    is none: these folders were filled by a user, not by a data set.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.suffix
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 class VideoFolder:
     """The videos at or below `folder`, which need not exist."""
 

@@ -1,0 +1,231 @@
+"""The index: incremental, whole after a kill, of one provenance, and found to be damaged."""
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atom_repro.data.video_file import write_video
+from atom_repro.datatypes import AtomError, Failure, Prediction
+from atom_repro.pipelines.clip_index import ClipIndex, IndexProvenance
+
+PROVENANCE = IndexProvenance(
+    model="small", weights="random", precision="fp32", prompt="", generation={"beams": 1},
+    embedder="embedded",
+)  # fmt: skip
+
+
+class Stub:
+    """A runtime that says something of each window's name, and can be told to die."""
+
+    def __init__(self, die_at=None):
+        self.asked, self.die_at = [], die_at
+
+    def caption(self, clips):
+        for clip in clips:
+            if len(self.asked) == self.die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.asked.append(clip.video_id)
+            if "broken" in clip.video_id:
+                yield Failure(clip.video_id, "decode_video", "broke")
+            elif "silent" in clip.video_id:
+                yield Prediction(clip.video_id, " ", (), -1.0)
+            else:
+                yield Prediction(clip.video_id, f"seen {clip.video_id}", (len(self.asked[-1]),), -2)
+
+    def embed(self, texts, item):
+        assert all(t.strip() for t in texts)
+        # Like a real embedder, a vector depends a little on the batch that it was made in.
+        vectors = [
+            np.frombuffer(hashlib.sha256(t.encode()).digest(), np.uint8)[:8] + len(texts) * 1e-3
+            for t in texts
+        ]
+        made = torch.tensor(np.array(vectors), dtype=torch.float32)
+        return made / made.norm(dim=1, keepdim=True)
+
+
+def video(path, seconds=4, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (seconds, 32, 32, 3), dtype=np.uint8)
+    write_video(path, pixels, 1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    video(tmp_path / "v/a.mp4", 4, 1)
+    video(tmp_path / "v/b/a.mp4", 62, 2)  # the same stem, and more windows than a batch
+    video(tmp_path / "v/c.mp4", 22, 3)
+    (tmp_path / "v/torn.mp4").write_text("no video")
+    (tmp_path / "v/notes.txt").write_text("no video either")
+    return tmp_path / "v"
+
+
+def contents(index):
+    blobs = index._connection.execute("SELECT embedding FROM clips ORDER BY path, start_s")
+    return index.rows(), [b for (b,) in blobs]
+
+
+def test_windows_failures_and_a_second_update_that_does_nothing(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        told = []
+        done = index.update(Stub(), folder, lambda *at: told.append(at))
+        assert (done.added, done.captioned, done.failed) == (4, 17, 0)
+        assert told[-1] == (17, 17)
+        rows = index.rows()
+        assert [(r.path, r.start_s, r.end_s) for r in rows if r.path == "c.mp4"] == [
+            ("c.mp4", 0.0, 10.0), ("c.mp4", 5.0, 15.0), ("c.mp4", 10.0, 20.0),
+            ("c.mp4", 15.0, 22.0),
+        ]  # fmt: skip
+        (torn,) = [r for r in rows if r.status == "corrupt"]
+        assert torn.path == "torn.mp4"
+        assert "torn.mp4" in torn.detail
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        stub = Stub()
+        again = index.update(stub, folder)
+        assert stub.asked == []
+        assert again.unchanged == 4
+        assert index.rows() == rows
+
+
+def test_only_new_and_changed_videos_are_captioned_and_removed_ones_go(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        video(folder / "d.mp4", 3, 4)
+        video(folder / "c.mp4", 5, 5)
+        (folder / "b/a.mp4").unlink()
+        os.utime(folder / "a.mp4", ns=(1, 1))  # touched, the same bytes
+        stub = Stub()
+        done = index.update(stub, folder)
+        assert stub.asked == ["c.mp4@0", "d.mp4@0"]
+        assert (done.added, done.changed, done.removed, done.unchanged) == (1, 1, 1, 2)
+        assert {r.path for r in index.rows()} == {"a.mp4", "c.mp4", "d.mp4", "torn.mp4"}
+        # A search sees the change, whatever was cached.
+        wanted = Stub().embed(["seen d.mp4@0"], "")[0]
+        assert index.search(wanted, 1)[0].clip.path == "d.mp4"
+
+
+def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
+    for name in ("good", "broken", "silent"):
+        video(tmp_path / f"v/{name}.mp4")
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), tmp_path / "v")
+        assert [(r.path, r.status) for r in index.rows()] == [
+            ("broken.mp4", "corrupt"), ("good.mp4", "ok"), ("silent.mp4", "ok"),
+        ]  # fmt: skip
+        hits = index.search(Stub().embed(["anything"], "")[0], 10)
+        assert [h.clip.path for h in hits] == ["good.mp4"]
+        stub = Stub()
+        index.update(stub, tmp_path / "v")
+        assert stub.asked == []
+
+
+def test_search_ranks_cuts_and_keeps_the_order_of_ties(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        assert index.search(torch.zeros(8), 3) == []
+        index.update(Stub(), folder)
+        clips, matrix = index._searchable()
+        wanted = torch.from_numpy(matrix[5])
+        hits = index.search(wanted, 4)
+        best = sorted(range(len(clips)), key=lambda i: (-float(matrix[i] @ matrix[5]), i))[:4]
+        assert [h.clip for h in hits] == [clips[i] for i in best]
+        assert hits[0].similarity == pytest.approx(1, abs=1e-6)
+        assert [h.clip for h in index.search(wanted, 99, threshold=0.9999999)] == [clips[5]]
+        tied = index.search(torch.zeros(8), 3)
+        assert [h.clip for h in tied] == clips[:3]
+        with pytest.raises(ValueError, match="one vector"):
+            index.search(torch.zeros(7), 3)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_clip_index import PROVENANCE, Stub
+from atom_repro.pipelines.clip_index import ClipIndex
+where, inserts, insert = sys.argv[4], [], ClipIndex._insert
+def dying(self, *values):
+    inserts.append(1)
+    if where == "transaction" and len(inserts) == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    insert(self, *values)
+ClipIndex._insert = dying
+with ClipIndex.open(Path(sys.argv[2]), PROVENANCE) as index:
+    index.update(Stub(die_at=11 if where == "captions" else None), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("where", ["captions", "transaction"])
+def test_killed_and_completed_equals_unbroken(tmp_path, folder, where):
+    with ClipIndex.open(tmp_path / "whole.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        whole = contents(index)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "i.db"),
+         str(folder), where], check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        kept = len([r for r in index.rows() if r.status == "ok"])
+        assert kept == 9  # the one window of a.mp4 and the first batch of b/a.mp4
+        stub = Stub()
+        index.update(stub, folder)
+        assert len(stub.asked) == 17 - kept
+        assert contents(index) == whole
+
+
+def test_an_error_in_the_middle_keeps_the_batches_before(tmp_path, folder):
+    class Failing(Stub):
+        def caption(self, clips):
+            yield from list(super().caption(clips[:10]))
+            raise MemoryError("no memory left")
+
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        with pytest.raises(MemoryError):
+            index.update(Failing(), folder)
+        assert len([r for r in index.rows() if r.status == "ok"]) == 9
+
+
+@pytest.mark.parametrize("key", ["weights", "embedder", "prompt", "precision", "model"])
+def test_other_provenance_is_refused(tmp_path, key):
+    ClipIndex.open(tmp_path / "i.db", PROVENANCE).close()
+    with pytest.raises(AtomError, match=f'built with {key}=.*"other".*name another') as caught:
+        ClipIndex.open(tmp_path / "i.db", replace(PROVENANCE, **{key: "other"}))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_index_is_one_line(tmp_path, folder):
+    path = tmp_path / "i.db"
+    path.write_bytes(b"not a database " * 500)
+    with pytest.raises(AtomError, match="damaged or no index"):
+        ClipIndex.open(path, PROVENANCE)
+    path.unlink()
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE else_s (a)")
+    other.close()
+    with pytest.raises(AtomError, match="no clip index"):
+        ClipIndex.open(path, PROVENANCE)
+    path.unlink()
+    with ClipIndex.open(path, PROVENANCE) as index:
+        index.update(Stub(), folder)
+    held = path.read_bytes()
+    path.write_bytes(held[: len(held) // 2])
+    with pytest.raises(AtomError, match="damaged or no index"):
+        ClipIndex.open(path, PROVENANCE)
+    with pytest.raises(AtomError, match="name a file that can be made"):
+        ClipIndex.open(tmp_path, PROVENANCE)
+
+
+def test_a_folder_without_videos_empties_nothing(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        with pytest.raises(AtomError, match="no videos there"):
+            index.update(Stub(), tmp_path / "unmounted")
+        assert index.rows()

@@ -16,7 +16,7 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.records.record import load_records
-    from atom_repro.report import oracle_tables
+    from atom_repro.report import oracle_tables, task_table
     from atom_repro.report.figures import learning_curve, timeline
     from atom_repro.report.files import to_csv, to_markdown
     from atom_repro.report.paper import load_cells
@@ -35,7 +35,8 @@ def main(cfg: Any) -> None:
     said = f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.os_release}"
     for folder, shown in destinations:
         texts = {}
-        for name, rows in build_all(shown, paper).items():
+        built = build_all(shown, paper) | {"tasks": task_table.tasks(shown)}
+        for name, rows in built.items():
             texts[f"tables/{name}.csv"] = to_csv(rows)
             texts[f"tables/{name}.md"] = to_markdown(name, rows, said)
         for name, rows in oracle_tables.build(shown, paper).items():

@@ -35,6 +35,7 @@ class ScaleConfig:
     bootstrap_draws: int = MISSING
     job_clips: int = MISSING
     repeats: int = MISSING
+    requests: int = MISSING
 
 
 @dataclass
@@ -149,6 +150,58 @@ class PipelineConfig:
 
 
 @dataclass
+class UseConfig:
+    """`eval.pipeline`: one pipeline on a folder of videos. Empty `index` and `output` mean places
+    in the work folder; `dataset` names what the weights were trained on."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    quant: Any = MISSING
+    pipeline: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    residency: str = "resident"
+    schedule: str = "parallel"
+    videos: str = ""
+    prompt: str = ""
+    index: str = ""
+    output: str = ""
+    embedder: str = "embedded"
+    seed: int = 0
+
+
+@dataclass
+class TasksConfig:
+    """`eval.tasks`: scripts, answers, summaries and moments against the truth of the generated
+    data. `pool` is the clips a request or search chooses from; `elsewhere` are prompts about what
+    the data never shows, for the threshold below which nothing is found."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    quant: Any = MISSING
+    assembly: Any = MISSING
+    questions: Any = MISSING
+    summary: Any = MISSING
+    localisation: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    requests: int = MISSING
+    questions_a_clip: int = 1
+    pool: int = 12
+    elsewhere: list[str] = field(default_factory=list)
+    batch_size: int = 25
+    embedder: str = "embedded"
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
 class ReportConfig:
     """`paper` is the folder of the paper's cells."""
 
@@ -243,6 +296,8 @@ _SCHEMAS = {
     "finetune": FinetuneConfig,
     "evaluate": EvalConfig,
     "latency": PipelineConfig,
+    "use": UseConfig,
+    "tasks": TasksConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,
     "audit": AuditConfig,

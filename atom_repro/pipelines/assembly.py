@@ -4,19 +4,28 @@ The captions of the clips that fit the prompt best go to the same decoder that w
 which clips to show, in which order, and what to say over each. The movie is cut from the sources.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from atom_repro import prompts as wording
 from atom_repro.data.cuts import Cut, without_overlap
 from atom_repro.data.edit_check import verify
-from atom_repro.data.edit_list import EditList
 from atom_repro.data.subtitles import write_srt
 from atom_repro.data.video_edit import edit
 from atom_repro.datatypes import Clip
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.footage import Footage, Hit, Reply, find
+from atom_repro.pipelines.footage import (
+    Delivery,
+    Footage,
+    Hit,
+    Progress,
+    Reply,
+    at_time,
+    find,
+    hit_data,
+    nothing,
+)
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
 
@@ -47,6 +56,8 @@ class Assembly:
     candidates: int
     least_similarity: float
     same_similarity: float
+    fps: float
+    least_cut_s: float
     settings: GenerationSettings
 
     def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
@@ -71,6 +82,58 @@ class Assembly:
         text = runtime.write(asked, self.settings, stage="script", item=item)
         return read(text, hits)
 
+    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+        """Cut and stitch the shots: `movie.mp4`, `movie.srt` and `movie.edit.json` in `folder`.
+
+        The movie is decoded again and held against its edit list before this returns.
+
+        Raises:
+            AtomError: no shot can be decoded, or the disk is full.
+        """
+        script: Script = reply.result
+        columns = ("video", "time", "caption", "narration")
+        if not script.shots:
+            return Delivery(nothing(self.least_similarity), columns, (), {"shots": []})
+        cuts = [
+            Cut(
+                shot.clip.video_id,
+                shot.clip.path,
+                shot.clip.start_s,
+                shot.clip.end_s,
+                shot.caption,
+                shot.narration,
+            )
+            for shot in script.shots
+        ]
+        movie = folder / "movie.mp4"
+        edited = edit(
+            without_overlap(cuts, self.least_cut_s), movie, fps=self.fps, progress=progress
+        )
+        edited.write(folder / "movie.edit.json")
+        write_srt(edited, folder / "movie.srt")
+        verify(edited, movie)
+        shown = [cut for cut in edited.cuts if cut.frames]
+        said = f"{len(shown)} shots, {edited.duration_s:.1f} s, {edited.width}x{edited.height}"
+        if not script.written:
+            said += "; the decoder wrote no script, so the clips stand as they were ranked"
+        broken = [f"{cut.source}: {cut.detail}" for cut in edited.cuts if cut.detail]
+        rows = tuple(
+            (
+                cut.source,
+                at_time(cut.source_start_s, cut.source_end_s),
+                cut.caption,
+                cut.narration,
+            )
+            for cut in shown
+        )
+        data = {
+            "script": script.text,
+            "written_by_decoder": script.written,
+            "candidates": hit_data(reply.hits),
+            "faults": broken,
+        }
+        return Delivery(said, columns, rows, data, movie.name)
+
 
 def read(text: str, hits: Sequence[Hit]) -> Script:
     """The script in a decoder's text; the ranking where there is none in it."""
@@ -85,44 +148,6 @@ def read(text: str, hits: Sequence[Hit]) -> Script:
     return Script(tuple(shots), text, written=True)
 
 
-def render(
-    script: Script,
-    folder: Path,
-    *,
-    fps: float,
-    least_cut_s: float,
-    progress: Callable[[float], None] | None = None,
-) -> EditList:
-    """Cut and stitch the shots: `movie.mp4`, `movie.srt` and `movie.edit.json` in `folder`.
-
-    The movie is decoded again and held against its edit list before this returns.
-
-    Args:
-        least_cut_s: what overlaps an earlier shot and has less than this of its own is left out.
-        progress: told the share of the movie that is rendered, 0 to 1.
-
-    Raises:
-        AtomError: no shot can be decoded, or the disk is full.
-    """
-    cuts = [
-        Cut(
-            shot.clip.video_id,
-            shot.clip.path,
-            shot.clip.start_s,
-            shot.clip.end_s,
-            shot.caption,
-            shot.narration,
-        )
-        for shot in script.shots
-    ]
-    movie = folder / "movie.mp4"
-    edited = edit(without_overlap(cuts, least_cut_s), movie, fps=fps, progress=progress)
-    edited.write(folder / "movie.edit.json")
-    write_srt(edited, folder / "movie.srt")
-    verify(edited, movie)
-    return edited
-
-
 def build(
     *,
     name: str,
@@ -131,6 +156,8 @@ def build(
     candidates: int,
     least_similarity: float,
     same_similarity: float,
+    fps: float,
+    least_cut_s: float,
     script_beams: int,
     script_tokens: int,
     forbid_end: bool,
@@ -141,6 +168,8 @@ def build(
         candidates: clips whose captions the decoder gets (the paper's top k).
         least_similarity: cosine below which a clip is no match.
         same_similarity: cosine above which two captions' clips pass for the same footage.
+        fps: of the movie.
+        least_cut_s: what overlaps an earlier shot and has less than this of its own is left out.
         script_beams: of the script's generation.
         script_tokens: a script's most tokens.
         forbid_end: write exactly `script_tokens`, which random weights need.
@@ -150,6 +179,8 @@ def build(
         at_least_one("candidates", candidates),
         share("least_similarity", least_similarity),
         share("same_similarity", same_similarity),
+        fps,
+        least_cut_s,
         GenerationSettings(beams=script_beams, max_new_tokens=script_tokens, forbid_end=forbid_end),
     )
     return session_of(task, session=session, prompts=prompts)

@@ -11,7 +11,7 @@ windows of one video, so that a completed index equals an unbroken one to the la
 
     with ClipIndex.open(Path("videos.index"), provenance) as index:
         index.update(runtime, Path("videos"))
-        index.search(runtime.embed(["a red ball"], "query")[0], k=5)
+        find(runtime, index.footage(Path("videos")), "a red ball", …)
 """
 
 import json
@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+import torch
 
 from atom_repro.data.frames import probe, segment
 from atom_repro.data.video_file import VideoError
 from atom_repro.data.video_folder import video_files
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
+from atom_repro.pipelines.footage import Footage
 from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.runtime import Outcome, Runtime
 
@@ -83,14 +84,6 @@ class IndexedClip:
 
 
 @dataclass(frozen=True)
-class Hit:
-    """A clip that was found, with its cosine."""
-
-    clip: IndexedClip
-    similarity: float
-
-
-@dataclass(frozen=True)
 class Update:
     """What an update did, in videos, and in clips that were captioned or found broken by it."""
 
@@ -110,7 +103,7 @@ class ClipIndex:
     ) -> None:
         self.path, self.provenance = path, provenance
         self._connection = connection
-        self._cached: tuple[list[IndexedClip], npt.NDArray[np.float32]] | None = None
+        self._footage: tuple[Path, Footage] | None = None
 
     @classmethod
     def open(cls, path: Path, provenance: IndexProvenance) -> "ClipIndex":
@@ -185,21 +178,37 @@ class ClipIndex:
         with _said(self.path):
             return [clip for clip, _ in self._read()]
 
-    def search(
-        self, embedding: Tensor | npt.NDArray[np.float32], k: int, *, threshold: float = -1.0
-    ) -> list[Hit]:
-        """The k clips nearest to a unit vector (D,), best first; equal ones in the index's order.
+    def footage(self, folder: Path) -> Footage:
+        """What a pipeline works on: the clips that have a caption, in the order of `rows`, with
+        vectors, and the others as failures. Kept in memory until the index changes.
 
         Args:
-            threshold: clips of a lower cosine are left out.
+            folder: where the videos lie; as in `update`.
         """
-        clips, matrix = self._searchable()
-        wanted = np.asarray(embedding, np.float32)
-        if wanted.ndim != 1 or (clips and wanted.shape[0] != matrix.shape[1]):
-            raise ValueError(f"one vector like the index's {matrix.shape}, not {wanted.shape}")
-        similarity = matrix @ wanted if clips else np.zeros(0, np.float32)
-        order = np.argsort(-similarity, kind="stable")[:k]
-        return [Hit(clips[i], float(similarity[i])) for i in order if similarity[i] >= threshold]
+        if self._footage is None or self._footage[0] != folder:
+            with _said(self.path):
+                rows = list(self._read())
+            found = [(row, blob) for row, blob in rows if blob is not None]
+            matrix = np.array([np.frombuffer(blob, "<f4") for _, blob in found], np.float32)
+            self._footage = (
+                folder,
+                Footage(
+                    clips=tuple(_clip(folder, row) for row, _ in found),
+                    predictions=tuple(
+                        Prediction(
+                            _name(row.path, row.start_s), row.caption, row.token_ids, row.log_prob
+                        )
+                        for row, _ in found
+                    ),
+                    vectors=torch.from_numpy(matrix),
+                    failures=tuple(
+                        Failure(_name(row.path, row.start_s), "decode_video", row.detail)
+                        for row, blob in rows
+                        if blob is None
+                    ),
+                ),
+            )
+        return self._footage[1]
 
     def _check_or_begin(self) -> None:
         sound = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -256,7 +265,7 @@ class ClipIndex:
         return counts
 
     def _forget(self, name: str) -> None:
-        self._cached = None
+        self._footage = None
         self._connection.execute("DELETE FROM clips WHERE path = ?", (name,))
         self._connection.execute("DELETE FROM videos WHERE path = ?", (name,))
 
@@ -279,7 +288,7 @@ class ClipIndex:
             for number, (start_s, end_s) in enumerate(json.loads(windows)):
                 if (name, start_s) not in held:
                     yield Clip(
-                        "folder", "", f"{name}@{start_s:g}", folder / name, name, start_s, end_s,
+                        "folder", "", _name(name, start_s), folder / name, name, start_s, end_s,
                         meta={"batch": number // _BATCH},
                     )  # fmt: skip
 
@@ -291,7 +300,7 @@ class ClipIndex:
                 speaks = isinstance(outcome, Prediction) and outcome.caption.strip()
                 vector = next(vectors) if speaks else None
                 self._insert(clip.source_id, clip.start_s, clip.end_s, outcome, vector)
-        self._cached = None
+        self._footage = None
 
     def _insert(
         self,
@@ -323,16 +332,6 @@ class ClipIndex:
             ids = tuple(json.loads(token_ids))
             yield IndexedClip(path, start_s, end_s, status, detail, caption, ids, log_prob), blob
 
-    def _searchable(self) -> tuple[list[IndexedClip], npt.NDArray[np.float32]]:
-        """Clips that can be found and their vectors (N, D), kept until the index changes."""
-        if self._cached is None:
-            with _said(self.path):
-                found = [(clip, blob) for clip, blob in self._read() if blob is not None]
-            vectors = [np.frombuffer(blob, "<f4") for _, blob in found]
-            matrix = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
-            self._cached = [clip for clip, _ in found], matrix
-        return self._cached
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -342,6 +341,15 @@ class ClipIndex:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _name(path: str, start_s: float) -> str:
+    return f"{path}@{start_s:g}"
+
+
+def _clip(folder: Path, row: IndexedClip) -> Clip:
+    name = _name(row.path, row.start_s)
+    return Clip("folder", "", name, folder / row.path, row.path, row.start_s, row.end_s)
 
 
 def _batch_of(clip: Clip) -> tuple[str, int]:

@@ -5,8 +5,19 @@ answer that nothing fits is better than a bad match.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from atom_repro.pipelines.footage import Footage, Reply, find
+from atom_repro.pipelines.footage import (
+    HIT_COLUMNS,
+    Delivery,
+    Footage,
+    Progress,
+    Reply,
+    find,
+    hit_data,
+    listed,
+    nothing,
+)
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
 
@@ -27,6 +38,10 @@ class ClipSearch:
             least_similarity=self.least_similarity,
         )
         return Reply(tuple(hits), (), tuple(hits))
+
+    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+        said = f"{len(reply.hits)} clips" if reply.hits else nothing(self.least_similarity)
+        return Delivery(said, HIT_COLUMNS, listed(reply.hits), {"clips": hit_data(reply.hits)})
 
 
 def build(

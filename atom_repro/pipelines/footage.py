@@ -4,14 +4,17 @@ The first half of every pipeline of the paper (appendices A and B): caption each
 caption. What comes after it, a search, a script, a summary or an answer, is a `Task`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from atom_repro.datatypes import Clip, Failure, Prediction
 from atom_repro.runtime.runtime import Runtime
+
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,17 @@ class Reply:
     result: Any
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """A reply as a person gets it: a sentence, a table, the same as JSON, and a movie's name."""
+
+    said: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    data: Mapping[str, Any]
+    movie: str = ""
+
+
 class Task(Protocol):
     """One use of footage. `name` is the pipeline's."""
 
@@ -58,6 +72,56 @@ class Task(Protocol):
     def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
         """Serve one prompt; `item` names it on the timeline."""
         ...
+
+    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+        """Say what came of it, and write what belongs to it into `folder`."""
+        ...
+
+
+def at_time(start_s: float, end_s: float | None) -> str:
+    """A stretch of a video as people write it."""
+
+    def minutes(at_s: float) -> str:
+        return f"{int(at_s // 60)}:{at_s % 60:04.1f}"
+
+    return f"{minutes(start_s)} to {'the end' if end_s is None else minutes(end_s)}"
+
+
+def nothing(least_similarity: float) -> str:
+    """Said instead of a bad match."""
+    return (
+        f"nothing found: no caption is as similar as pipeline.least_similarity={least_similarity:g}"
+    )
+
+
+def listed(hits: Sequence[Hit]) -> tuple[tuple[str, ...], ...]:
+    """Hits as rows of video, time, caption, similarity."""
+    return tuple(
+        (
+            hit.clip.source_id,
+            at_time(hit.clip.start_s, hit.clip.end_s),
+            hit.caption,
+            f"{hit.similarity:.2f}",
+        )
+        for hit in hits
+    )
+
+
+HIT_COLUMNS = ("video", "time", "caption", "similarity")
+
+
+def hit_data(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """Hits as JSON has them; times in seconds."""
+    return [
+        {
+            "video": hit.clip.source_id,
+            "start_s": hit.clip.start_s,
+            "end_s": hit.clip.end_s,
+            "caption": hit.caption,
+            "similarity": round(hit.similarity, 6),
+        }
+        for hit in hits
+    ]
 
 
 def watch(runtime: Runtime, clips: Sequence[Clip], item: str) -> Footage:
@@ -95,23 +159,27 @@ def find(
         same_similarity: of clips whose captions are more alike than this, or whose windows overlap
             by half, the best is kept and the others pass for the same footage.
     """
+    if not len(footage):
+        return []
     (wanted,) = runtime.embed([text], item)
     with runtime.timeline.span("rank", "host", item):
         similarity = (footage.vectors @ wanted).tolist()
-        alike = footage.vectors @ footage.vectors.T
         kept: list[int] = []
         for i in sorted(range(len(footage)), key=lambda i: (-similarity[i], i)):
             if len(kept) == most or similarity[i] < least_similarity:
                 break
-            if same_similarity < 1.0 and any(
-                float(alike[i, j]) > same_similarity or _overlap(footage.clips[i], footage.clips[j])
-                for j in kept
-            ):
+            if same_similarity < 1.0 and any(_same(footage, i, j, same_similarity) for j in kept):
                 continue
             kept.append(i)
     return [
         Hit(footage.clips[i], footage.predictions[i].caption, float(similarity[i])) for i in kept
     ]
+
+
+def _same(footage: Footage, i: int, j: int, least: float) -> bool:
+    if float(footage.vectors[i] @ footage.vectors[j]) > least:
+        return True
+    return _overlap(footage.clips[i], footage.clips[j])
 
 
 def _overlap(a: Clip, b: Clip) -> bool:

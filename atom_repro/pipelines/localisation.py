@@ -10,7 +10,17 @@ from itertools import pairwise
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError, Clip
-from atom_repro.pipelines.footage import Footage, Hit, Reply, find
+from atom_repro.pipelines.footage import (
+    HIT_COLUMNS,
+    Delivery,
+    Footage,
+    Hit,
+    Progress,
+    Reply,
+    at_time,
+    find,
+    nothing,
+)
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
 
@@ -47,6 +57,32 @@ class Localisation:
         shown = {m.video for m in fitting}
         kept = tuple(hit for hit in hits if hit.clip.path in shown)
         return Reply(kept, (), tuple(fitting))
+
+    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+        moments: tuple[Moment, ...] = reply.result
+        said = f"{len(moments)} moments" if moments else nothing(self.least_similarity)
+        rows = tuple(
+            (
+                moment.video.name,
+                at_time(moment.start_s, moment.end_s),
+                "; ".join(moment.captions),
+                f"{moment.similarity:.2f}",
+            )
+            for moment in moments
+        )
+        data = {
+            "moments": [
+                {
+                    "video": moment.video.name,
+                    "start_s": moment.start_s,
+                    "end_s": moment.end_s,
+                    "similarity": round(moment.similarity, 6),
+                    "captions": list(moment.captions),
+                }
+                for moment in moments
+            ]
+        }
+        return Delivery(said, HIT_COLUMNS, rows, data)
 
 
 def best_moment(hits: Sequence[Hit], margin: float) -> Moment:

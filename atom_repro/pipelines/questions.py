@@ -5,11 +5,23 @@ task of the decoder. `visual` puts the question behind the visual tokens of the 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from atom_repro import prompts as wording
 from atom_repro.datatypes import AtomError
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.footage import Footage, Hit, Reply, find
+from atom_repro.pipelines.footage import (
+    HIT_COLUMNS,
+    Delivery,
+    Footage,
+    Hit,
+    Progress,
+    Reply,
+    find,
+    hit_data,
+    listed,
+    nothing,
+)
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
 
@@ -53,6 +65,19 @@ class Questions:
             asked = wording.answer(prompt, [hit.caption for hit in shown])
             answer = runtime.write(asked, self.settings, stage="answer", item=item)
         return Reply(tuple(hits), (answer,), Answered(prompt, answer, tuple(hits)))
+
+    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+        answered: Answered = reply.result
+        if not answered.evidence:
+            said = nothing(self.least_similarity)
+        else:
+            said = answered.answer or "the decoder gave no answer"
+        data = {
+            "question": answered.question,
+            "answer": answered.answer,
+            "evidence": hit_data(answered.evidence),
+        }
+        return Delivery(said, HIT_COLUMNS, listed(answered.evidence), data)
 
 
 def build(

@@ -11,7 +11,7 @@ from pathlib import Path
 from atom_repro import prompts as wording
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.footage import Footage, Reply
+from atom_repro.pipelines.footage import Delivery, Footage, Progress, Reply, at_time
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
 
@@ -57,6 +57,33 @@ class Summary:
         videos = tuple(self._video(runtime, footage, path, item) for path in chosen.values())
         texts = [scene.text for video in videos for scene in video.scenes]
         return Reply((), (*texts, *(video.text for video in videos)), videos)
+
+    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+        videos: tuple[VideoSummary, ...] = reply.result
+        rows: list[tuple[str, ...]] = []
+        for video in videos:
+            rows.append((video.video.name, "all of it", video.text))
+            rows += [("", at_time(s.start_s, s.end_s), s.text) for s in video.scenes]
+        data = {
+            "videos": [
+                {
+                    "video": video.video.name,
+                    "summary": video.text,
+                    "scenes": [
+                        {
+                            "start_s": scene.start_s,
+                            "end_s": scene.end_s,
+                            "summary": scene.text,
+                            "captions": list(scene.captions),
+                        }
+                        for scene in video.scenes
+                    ],
+                }
+                for video in videos
+            ]
+        }
+        said = f"{len(videos)} videos, {sum(len(v.scenes) for v in videos)} scenes"
+        return Delivery(said, ("video", "time", "summary"), tuple(rows), data)
 
     def _video(self, runtime: Runtime, footage: Footage, path: Path, item: str) -> VideoSummary:
         order = sorted(

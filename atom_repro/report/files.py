@@ -14,6 +14,7 @@ TITLES = {
     "arms": "Every arm of the runtime, and where its seconds went",
     "int8_cost": "What int8 costs",
     "attributes": "Caption accuracy by attribute",
+    "tasks": "Scripts, answers, summaries and moments, beside baselines",
 }
 
 

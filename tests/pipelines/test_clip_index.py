@@ -107,9 +107,10 @@ def test_only_new_and_changed_videos_are_captioned_and_removed_ones_go(tmp_path,
         assert stub.asked == ["c.mp4@0", "d.mp4@0"]
         assert (done.added, done.changed, done.removed, done.unchanged) == (1, 1, 1, 2)
         assert {r.path for r in index.rows()} == {"a.mp4", "c.mp4", "d.mp4", "torn.mp4"}
-        # A search sees the change, whatever was cached.
-        wanted = Stub().embed(["seen d.mp4@0"], "")[0]
-        assert index.search(wanted, 1)[0].clip.path == "d.mp4"
+        # Footage sees the change, whatever was kept of it.
+        shown = index.footage(folder)
+        assert "d.mp4" in {clip.source_id for clip in shown.clips}
+        assert index.footage(folder) is shown
 
 
 def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
@@ -120,28 +121,26 @@ def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
         assert [(r.path, r.status) for r in index.rows()] == [
             ("broken.mp4", "corrupt"), ("good.mp4", "ok"), ("silent.mp4", "ok"),
         ]  # fmt: skip
-        hits = index.search(Stub().embed(["anything"], "")[0], 10)
-        assert [h.clip.path for h in hits] == ["good.mp4"]
+        shown = index.footage(tmp_path / "v")
+        assert [clip.path for clip in shown.clips] == [tmp_path / "v/good.mp4"]
+        assert [f.video_id for f in shown.failures] == ["broken.mp4@0", "silent.mp4@0"]
         stub = Stub()
         index.update(stub, tmp_path / "v")
         assert stub.asked == []
 
 
-def test_search_ranks_cuts_and_keeps_the_order_of_ties(tmp_path, folder):
+def test_footage_is_the_rows_with_their_vectors(tmp_path, folder):
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
-        assert index.search(torch.zeros(8), 3) == []
+        assert len(index.footage(folder)) == 0
         index.update(Stub(), folder)
-        clips, matrix = index._searchable()
-        wanted = torch.from_numpy(matrix[5])
-        hits = index.search(wanted, 4)
-        best = sorted(range(len(clips)), key=lambda i: (-float(matrix[i] @ matrix[5]), i))[:4]
-        assert [h.clip for h in hits] == [clips[i] for i in best]
-        assert hits[0].similarity == pytest.approx(1, abs=1e-6)
-        assert [h.clip for h in index.search(wanted, 99, threshold=0.9999999)] == [clips[5]]
-        tied = index.search(torch.zeros(8), 3)
-        assert [h.clip for h in tied] == clips[:3]
-        with pytest.raises(ValueError, match="one vector"):
-            index.search(torch.zeros(7), 3)
+        shown = index.footage(folder)
+        rows = [row for row in index.rows() if row.status == "ok"]
+        assert [(c.source_id, c.start_s, c.end_s) for c in shown.clips] == [
+            (r.path, r.start_s, r.end_s) for r in rows
+        ]
+        assert [p.caption for p in shown.predictions] == [r.caption for r in rows]
+        assert shown.vectors.shape == (len(rows), 8)
+        torch.testing.assert_close(shown.vectors.norm(dim=1), torch.ones(len(rows)))
 
 
 KILLED = """

@@ -92,7 +92,8 @@ def test_a_search_without_footage_finds_nothing():
 def assembled(runtime, prompt="boat", **changes):
     settings = {
         "name": "assembly", "session": "fresh", "prompts": ["x"], "candidates": 5,
-        "least_similarity": 0.1, "same_similarity": 0.97, "script_beams": 1, "script_tokens": 64,
+        "least_similarity": 0.1, "same_similarity": 0.97, "fps": 10.0,
+        "least_cut_s": 1.0, "script_beams": 1, "script_tokens": 64,
         "forbid_end": False,
     }  # fmt: skip
     return assembly.build(**settings | changes).task.respond(runtime, SEEN, prompt, "")

@@ -1,0 +1,66 @@
+"""A reply as a folder that a person can open: a page, the same as JSON, and the movie if any.
+
+What stands in the page comes from files' names, prompts and decoders, so all of it is escaped.
+"""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atom_repro.pipelines.footage import Delivery
+from atom_repro.records.atomic import atomically
+
+_STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;"
+    "border-bottom:1px solid #ddd;vertical-align:top}video{width:100%;background:#000}"
+    "p.note{color:#666}"
+)
+
+
+def folder_for(parent: Path, pipeline: str, prompt: str) -> Path:
+    """A folder of its own for a pipeline and prompt, the same for the same prompt."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].strip("-")
+    return parent / pipeline / (words or "all")
+
+
+def write(
+    folder: Path, *, title: str, prompt: str, delivery: Delivery, notes: Sequence[str],
+    about: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Write `result.json` and `index.html`; the page's path.
+
+    Args:
+        notes: lines below the table: what the weights can do, which clips broke.
+        about: what else the JSON holds, such as weights and seconds by stage.
+    """
+    data = {"pipeline": title, "prompt": prompt, "said": delivery.said, **delivery.data, **about}
+    with atomically(folder / "result.json") as building:
+        building.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = folder / "index.html"
+    with atomically(page) as building:
+        building.write_text(_page(title, prompt, delivery, notes), encoding="utf-8")
+    return page
+
+
+def _page(title: str, prompt: str, delivery: Delivery, notes: Sequence[str]) -> str:
+    esc = html.escape
+    parts = [
+        "<!doctype html><meta charset=utf-8>",
+        f"<title>{esc(title)}: {esc(prompt)}</title><style>{_STYLE}</style>",
+        f"<h1>{esc(title)}</h1><p><b>{esc(prompt)}</b></p><p>{esc(delivery.said)}</p>",
+    ]
+    if delivery.movie:
+        parts.append(f'<video controls src="{esc(delivery.movie)}"></video>')
+    if delivery.rows:
+        head = "".join(f"<th>{esc(name)}</th>" for name in delivery.columns)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>"
+            for row in delivery.rows
+        )
+        parts.append(f"<table><tr>{head}</tr>{rows}</table>")
+    parts += [f"<p class=note>{esc(note)}</p>" for note in notes]
+    return "\n".join(parts) + "\n"

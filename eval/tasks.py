@@ -1,0 +1,146 @@
+"""Scripts, answers, summaries and moments of the one decoder, against the truth (section 3.1).
+
+The paper's human study cannot be repeated without people; where the truth is known, order,
+coverage, repetition, accuracy and overlap can be counted instead. Beside the model stand what
+needs no decoder, chance, and the same decoder over true captions. The last part finds the
+similarity below which a search should say that nothing fits: set on validation clips, tested on
+test clips.
+
+    python -m eval.tasks
+    python -m eval.tasks quant=int8
+"""
+
+from pathlib import Path
+from typing import Any
+
+from atom_repro import config
+from atom_repro.config import entry
+
+
+@entry("tasks")
+def main(cfg: Any) -> None:
+    from tqdm import tqdm
+
+    from atom_repro.data import toy_truth
+    from atom_repro.data.frames import probe, segment
+    from atom_repro.device.machine import this_machine
+    from atom_repro.engines.checkpoints import Checkpoint
+    from atom_repro.metrics.summary import usual_answers
+    from atom_repro.models.generation import GenerationSettings
+    from atom_repro.pipelines import task_study as study
+    from atom_repro.pipelines.captioning import kept_captions
+    from atom_repro.records.record import find, recording, stage_key
+    from atom_repro.runtime.loaders import module_loaders
+    from atom_repro.runtime.runtime import Arm, Runtime
+
+    # The tasks as the pipelines run them, and the modules in the wanted precision.
+    model, dataset, quantiser = (config.build(n) for n in (cfg.model, cfg.dataset, cfg.quant))
+    assembly, questions, summary, localisation = (
+        config.build(node).task
+        for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
+    )
+    dataset.prepare()
+    settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
+    checkpoint = Checkpoint.of(
+        work=cfg.paths.work,
+        model=model,
+        dataset=dataset.name,
+        scale=cfg.scale.name,
+        seed=cfg.seed,
+        folder=cfg.checkpoint.folder,
+    )
+    checkpoint.prepare(quantiser, model)
+    inputs = {"dataset": dataset.fingerprint, "weights": checkpoint.weights()}
+    key = stage_key("tasks", Path(__file__), settings, inputs)
+    done = find(results, machine, "tasks", key)
+    if done and not cfg.force:
+        print(f"tasks {quantiser.name}: unchanged, {done.folder}")
+        return
+
+    # What is asked: of test clips and long videos; of validation clips for the threshold.
+    test, validation = dataset.clips("test"), dataset.clips("validation")
+    videos = dataset.videos()
+    cuts = study.windows(videos, lambda v: segment(probe(v.path).duration_s, 10.0, 5.0))
+    single = toy_truth.one_scene(test)
+    pool = min(cfg.pool, len(single))
+    requests = toy_truth.assembly_requests(single, count=cfg.requests, pool=pool, seed=cfg.seed)
+    asked = toy_truth.questions(test, per_clip=cfg.questions_a_clip, seed=cfg.seed)
+    practised = toy_truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)
+    usual = usual_answers(
+        [q.question.answer for q in practised], [q.question.kind for q in practised]
+    )
+    events = toy_truth.events(videos)
+
+    arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
+    loaders = module_loaders(checkpoint, quantiser.name, model, embedder=cfg.embedder)
+    generation = GenerationSettings(**settings["generation"])
+    with (
+        recording(
+            results,
+            machine,
+            stage="tasks",
+            key=key,
+            config=settings,
+            inputs=inputs,
+            weights=checkpoint.weights(),
+            protocol=f"{dataset.name}/tasks",
+        ) as run,
+        Runtime(arm, loaders, prompt=model.prompt, settings=generation) as runtime,
+    ):
+        # Captions of everything, from the journal of the caption stage as far as it goes.
+        every = [*test, *validation, *cuts]
+        said: dict[str, str] = {}
+        with tqdm(total=len(every), desc="caption", unit="clip", mininterval=1) as bar:
+            for clips in (test, validation, cuts):
+                made = kept_captions(
+                    clips,
+                    model=model,
+                    checkpoint=checkpoint,
+                    precision=quantiser.name,
+                    settings=settings["generation"],
+                    inputs=inputs,
+                    batch_size=cfg.batch_size,
+                    folder=Path(cfg.paths.work) / "captions",
+                    progress=bar.update,
+                )
+                said |= {p.video_id: p.caption for p in made}
+        shown, watched = study.seen(runtime, test, said), study.seen(runtime, cuts, said)
+        ahead = study.seen(runtime, validation, said)
+
+        # Each task, item by item.
+        total = len(requests) + len(asked) + len(videos) + len(events)
+        with tqdm(total=total, desc="tasks", unit="item", mininterval=1) as bar:
+            tell, seed = bar.update, cfg.seed
+            run.samples += study.scripts(runtime, assembly, requests, shown, seed=seed, tell=tell)
+            run.samples += study.answers(
+                runtime, questions, asked, shown, usual, seed=seed, tell=tell
+            )
+            run.samples += study.summaries(runtime, summary, videos, watched, dataset, tell=tell)
+            run.samples += study.moments(
+                runtime, localisation, events, videos, watched, seed=seed, tell=tell
+            )
+
+        # The threshold: chosen on validation clips, and what it does on test clips.
+        options = {"pool": pool, "seed": cfg.seed}
+        chosen = study.similarities(runtime, ahead, validation, cfg.elsewhere, **options)
+        tried = study.similarities(runtime, shown, test, cfg.elsewhere, **options)
+        least = study.best_threshold(chosen)
+        run.values |= {
+            "precision": quantiser.name,
+            "requests": len(requests),
+            "questions": len(asked),
+            "videos": len(videos),
+            "events": len(events),
+            "pool": pool,
+            "least_similarity": least,
+            "balanced_accuracy_validation": study.balanced_accuracy(chosen, least),
+            "balanced_accuracy_test": study.balanced_accuracy(tried, least),
+        }
+    print(
+        f"tasks {quantiser.name}: {len(requests)} scripts, {len(asked)} questions, {len(videos)} "
+        f"videos, {len(events)} moments; nothing fits below {least:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

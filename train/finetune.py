@@ -1,8 +1,8 @@
-"""Fine-tune mPLUG2+ on captions: encoder, connector and decoder together (paper section 4).
+"""Fine-tune a model on captions: encoder, connector and decoder together (paper section 4).
 
-Reads the training split, learns a tokenizer from its captions, minimises the caption loss, and
-keeps the modules with the best validation CIDEr. A run that was killed goes on at its last saved
-step and ends with the same weights.
+Reads the training split, learns a tokenizer from its texts, minimises the caption loss (and, at
+tiny scale, that of text tasks), and keeps the modules with the best validation CIDEr. A run that
+was killed goes on at its last saved step and ends with the same weights.
 
     python -m train.finetune
     python -m train.finetune train.max_steps=200 seed=1
@@ -19,17 +19,24 @@ from atom_repro.config import entry
 @entry("finetune")
 def main(cfg: Any) -> None:
     import torch
-    from accelerate import Accelerator
     from accelerate.utils import set_seed
     from tqdm import tqdm
 
-    from atom_repro.data.batches import CaptionBatches, FrameBank, token_rarity
     from atom_repro.device.machine import this_machine
+    from atom_repro.engines.acceleration import (
+        accelerator_for,
+        on_device,
+        processes,
+        training_precision,
+    )
     from atom_repro.engines.checkpoints import Checkpoint
+    from atom_repro.engines.training_data import training_data
     from atom_repro.engines.training_state import TrainingState
     from atom_repro.models.captioning_model import CaptioningModel
-    from atom_repro.models.optimisation import adamw, warmup_cosine
-    from atom_repro.models.tokenizer import Tokenizer
+    from atom_repro.models.components import in_component
+    from atom_repro.models.generation import GenerationSettings
+    from atom_repro.models.optimisation import adamw, parameter_groups, schedule_named, set_rates
+    from atom_repro.pipelines.validation import validation_cider
     from atom_repro.records.record import find, recording, stage_key
 
     # What is trained, on what; nothing to do if this very run is on record.
@@ -48,52 +55,56 @@ def main(cfg: Any) -> None:
         print(f"finetune: unchanged, {done.folder}")
         return
 
-    # Data: candidate frames of every clip in memory, captions as ids.
-    clips = dataset.clips("train")
-    validation = dataset.clips("validation")[: tuning.validation_clips]
-    texts = (r for c in clips for r in c.references)
-    tokenizer = Tokenizer.train(texts, model.decoder.vocabulary, model.specials)
-    with tqdm(total=len(clips), desc="decode", unit="clip", mininterval=1) as bar:
-        bank = FrameBank(
-            clips,
-            frames=model.encoder.frames,
-            per_segment=tuning.candidates_per_segment,
-            size=model.encoder.image_size,
-            folder=Path(cfg.paths.work) / "frames",
-            name=dataset.fingerprint,
-            progress=bar.update,
-        )
-    captions = [[[*tokenizer.encode(r), tokenizer.end_id] for r in c.references] for c in clips]
-    batches = CaptionBatches(
-        bank,
-        captions,
-        batch_size=tuning.batch_size,
-        captions_per_clip=tuning.captions_per_clip,
-        shift=tuning.shift,
-        pad_id=tokenizer.pad_id,
-        seed=cfg.seed,
-    )
-
-    # Model, optimiser, schedule; then whatever an interrupted run left of them.
+    # Data: candidate frames of every clip in memory, texts as ids.
     torch.set_num_threads(tuning.threads)
     set_seed(cfg.seed)
-    accelerator = Accelerator(
-        mixed_precision="bf16" if tuning.precision == "bf16" else "no",
-        gradient_accumulation_steps=tuning.accumulate,
-    )
-    special = (tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id)
+    precision = training_precision(tuning.precision)
+    accelerator = accelerator_for(precision=precision, accumulate=tuning.accumulate)
+    with tqdm(desc="decode", unit="clip", mininterval=1) as bar:
+        data = training_data(
+            model,
+            dataset,
+            tuning,
+            frames=Path(cfg.paths.work) / "frames",
+            seed=cfg.seed,
+            processes=processes(accelerator),
+            progress=bar.update,
+        )
+    epoch_steps = max(1, data.epoch // tuning.accumulate)
+    steps = tuning.epochs * epoch_steps if tuning.epochs else tuning.max_steps
+    validation_every = tuning.validation_every or epoch_steps
+
+    # Model, optimiser, schedule; then whatever an interrupted run left of them.
     network = CaptioningModel(
         model,
-        tokenizer,
+        data.tokenizer,
         word_weight=tuning.word_weight,
-        rarity=token_rarity(captions, model.decoder.vocabulary, special),
+        text_weight=tuning.text_weight,
+        rarity=data.rarity,
     )
-    optimiser = adamw(network, learning_rate=tuning.learning_rate, weight_decay=tuning.weight_decay)
-    schedule = warmup_cosine(
-        optimiser, warmup_steps=tuning.warmup_steps, max_steps=tuning.max_steps
+    optimiser = adamw(
+        parameter_groups(
+            dict(network.named_parameters()),
+            weight_decay=tuning.weight_decay,
+            decay_rule=tuning.decay_rule,
+            learning_rate=tuning.learning_rate,
+            visual_learning_rate=tuning.visual_learning_rate,
+            is_visual=in_component(model, "visual.clip", "visual.temporal"),
+            released_name=model.released_name,
+        ),
+        betas=tuning.betas,
     )
-    network, optimiser, schedule = accelerator.prepare(network, optimiser, schedule)
-    state = TrainingState(checkpoint, key, accelerator.unwrap_model(network), optimiser, schedule)
+    schedule = schedule_named(
+        tuning.schedule,
+        warmup=tuning.warmup_steps,
+        floor=tuning.floor_learning_rate,
+        epoch=data.epoch,
+        accumulate=tuning.accumulate,
+        steps=steps,
+        quirk=tuning.epoch0_quirk,
+    )
+    network, optimiser = accelerator.prepare(network, optimiser)
+    state = TrainingState(checkpoint, key, accelerator.unwrap_model(network), optimiser)
     step = state.resume(fresh=cfg.force)
 
     with (
@@ -106,71 +117,54 @@ def main(cfg: Any) -> None:
             inputs=inputs,
             weights="training",
         ) as run,
-        tqdm(total=tuning.max_steps, initial=step, desc="train", unit="step", mininterval=2) as bar,
+        tqdm(total=steps, initial=step, desc="train", unit="step", mininterval=2) as bar,
     ):
         run.samples = state.curve
-        while step < tuning.max_steps:
+        while step < steps:
             began = time.perf_counter()
-            caption_loss = 0.0
+            losses: dict[str, float] = {}
             network.train()
-            for micro in range(tuning.accumulate):
-                frames, ids = batches(step * tuning.accumulate + micro)
+            set_rates(optimiser, schedule, step)
+            for part in data.steps(step):
                 with accelerator.accumulate(network):
-                    loss, captions_part = network(
-                        torch.from_numpy(frames).to(accelerator.device),
-                        torch.from_numpy(ids).to(accelerator.device),
-                    )
+                    loss, parts = network(on_device(part, accelerator.device))
                     accelerator.backward(loss)
-                    if accelerator.sync_gradients:
+                    if accelerator.sync_gradients and tuning.clip_norm:
                         accelerator.clip_grad_norm_(network.parameters(), tuning.clip_norm)
                     optimiser.step()
-                    schedule.step()
                     optimiser.zero_grad()
-                caption_loss += captions_part.item() / tuning.accumulate
+                for name, value in parts.items():
+                    losses[name] = losses.get(name, 0.0) + value.item() / tuning.accumulate
             step += 1
-            state.log(step=step, caption_loss=caption_loss, step_s=time.perf_counter() - began)
-            if step % tuning.validation_every == 0 or step == tuning.max_steps:
+            state.log(step=step, **losses, step_s=time.perf_counter() - began)
+            if step % validation_every == 0 or step == steps:
                 began = time.perf_counter()
-                cider = _validation_cider(cfg, model, tokenizer, state.network, validation)
-                state.keep_if_best(step, cider, tokenizer)
+                cider = validation_cider(
+                    state.network,
+                    data.tokenizer,
+                    data.validation,
+                    GenerationSettings(**cfg.generation),
+                )
+                state.keep_if_best(step, cider, data.tokenizer)
                 state.log(
                     step=step, validation_cider=cider, validation_s=time.perf_counter() - began
                 )
-            if step % tuning.checkpoint_every == 0 or step == tuning.max_steps:
+            if step % tuning.checkpoint_every == 0 or step == steps:
                 state.save(step)
-            best = max(state.best["cider"], 0)
-            bar.set_postfix_str(f"loss {caption_loss:.2f}, best CIDEr {best:.0f}", refresh=False)
+            best, said = max(state.best["cider"], 0), losses["caption_loss"]
+            bar.set_postfix_str(f"loss {said:.2f}, best CIDEr {best:.0f}", refresh=False)
             bar.update()
         run.weights = state.best["weights"]
         run.values |= {
             "validation_cider": state.best["cider"],
             "best_step": state.best["step"],
+            "precision": precision,
             "train_s": sum(line.get("step_s", 0.0) for line in state.curve),
             "validation_s": sum(line.get("validation_s", 0.0) for line in state.curve),
             "parameters": sum(p.numel() for p in state.network.parameters()),
         }
     state.close()
     print(f"finetune: validation CIDEr {state.best['cider']:.1f}, modules in {checkpoint.folder}")
-
-
-def _validation_cider(cfg: Any, model: Any, tokenizer: Any, network: Any, clips: Any) -> float:
-    from atom_repro.engines.eager import DecoderModule, EncoderModule
-    from atom_repro.metrics.caption import score_captions
-    from atom_repro.models.generation import GenerationSettings
-    from atom_repro.pipelines.captioning import caption_clips
-
-    network.eval()
-    batches = caption_clips(
-        EncoderModule(network.encoder, model, "training"),
-        DecoderModule(network.decoder, model, tokenizer, "training"),
-        clips,
-        prompt=model.prompt,
-        settings=GenerationSettings(**cfg.generation),
-        batch_size=50,
-    )
-    said = {p.video_id: p.caption for batch in batches for p in batch}
-    references = {c.video_id: c.references for c in clips}
-    return float(score_captions(said, references, metrics=("cider",)).corpus["cider"])
 
 
 if __name__ == "__main__":

@@ -50,21 +50,56 @@ class GenerationConfig:
 
 @dataclass
 class TrainConfig:
-    """One optimiser for both modules; the learning rate warms up linearly and decays to zero by
-    a cosine over `max_steps`. A step is `batch_size * accumulate` clips. `shift` is the largest
-    move of a clip in pixels; `word_weight` weighs the word loss (see `CaptioningModel`)."""
+    """How captions, and text tasks beside them, are learned.
+
+    A step is `batch_size * accumulate` clips, over all processes together. With `epochs` set it
+    ends after so many passes over all captions, and otherwise after `max_steps`; it validates
+    every `validation_every` steps, 0 for once an epoch. `shift` is the largest move of a clip in
+    pixels; `word_weight` weighs the word loss (see `CaptioningModel`). `precision` is `bf16`,
+    `fp32`, or `auto`: bf16 where the processor computes in it.
+
+    `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
+    `floor_learning_rate`; warm-up in iterations, of which a step has `accumulate`), and
+    `decay_rule` is `matrices` or `released`: see `optimisation`. `visual_learning_rate` is that
+    of the visual encoder with its temporal modules, null for `learning_rate`. `clip_norm` 0 clips
+    nothing.
+
+    Every `text_every` steps, `text_batch_size` rows of text tasks and `text_questions` rows of
+    questions about clips are added, if the model writes text and the data set has such tasks.
+    A row asks about as many things as `text_words` words hold, about 1 to `text_captions`
+    captions, fewer in the first `text_easy_steps` steps; `text_mix` has the share of each task.
+    """
 
     max_steps: int = MISSING
+    epochs: int | None = None
     batch_size: int = 32
     accumulate: int = 1
     captions_per_clip: int = 2
     shift: int = 2
     word_weight: float = 2.0
+    text_every: int = 2
+    text_batch_size: int = 8
+    text_questions: int = 2
+    text_weight: float = 1.0
+    text_words: int = 150
+    text_captions: int = 6
+    text_easy_steps: int = 600
+    text_mix: dict[str, float] = field(
+        default_factory=lambda: {
+            "script": 2.0, "scene_summary": 1.0, "video_summary": 1.0, "answer": 1.0,
+        }
+    )  # fmt: skip
     learning_rate: float = 2.0e-3
+    visual_learning_rate: float | None = None
+    schedule: str = "warmup_cosine"
     warmup_steps: int = 50
+    floor_learning_rate: float = 0.0
+    epoch0_quirk: bool = False
     weight_decay: float = 0.05
+    decay_rule: str = "matrices"
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     clip_norm: float = 1.0
-    precision: str = "bf16"
+    precision: str = "auto"
     validation_every: int = MISSING
     validation_clips: int = 100
     candidates_per_segment: int = 4

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from atom_repro.data.frames import read_frames
 from atom_repro.datatypes import AtomError, Clip
 
+ALL = slice(None)
+
 
 class FrameBank:
     """Candidate frames of clips in memory: (clips, T * per_segment, S, S, 3) uint8.
@@ -57,19 +59,27 @@ class FrameBank:
         self.pixels = np.load(path, mmap_mode="r")
 
     def draw(
-        self, clips: NDArray[np.int64], rng: np.random.Generator, shift: int
+        self,
+        clips: NDArray[np.int64],
+        rng: np.random.Generator,
+        shift: int,
+        rows: slice = ALL,
     ) -> NDArray[np.uint8]:
         """One random frame of each segment: (B, T, 3, S, S).
 
         Each clip is moved by up to `shift` pixels either way, all its frames alike; the border
         is repeated. A shift leaves every word of a caption true, which a flip would not.
+
+        Args:
+            rows: which of `clips` to read; draws are made for all of them.
         """
         start = np.arange(self.frames) * self.per_segment
         picks = start + rng.integers(0, self.per_segment, (len(clips), self.frames))
-        pixels = self.pixels[clips[:, None], picks]
+        pixels = self.pixels[clips[rows, None], picks[rows]]
         if shift:
             size = pixels.shape[2]
-            for clip, (down, right) in enumerate(rng.integers(-shift, shift + 1, (len(clips), 2))):
+            moves = rng.integers(-shift, shift + 1, (len(clips), 2))[rows]
+            for clip, (down, right) in enumerate(moves):
                 rows = np.clip(np.arange(size) - down, 0, size - 1)
                 columns = np.clip(np.arange(size) - right, 0, size - 1)
                 pixels[clip] = pixels[clip][:, rows][:, :, columns]
@@ -115,11 +125,20 @@ class CaptionBatches:
             chosen[i] = order[place]
         return chosen
 
-    def __call__(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Frames (B, T, 3, S, S) uint8 and caption ids (B, R, L), padded on the right."""
+    def frames(self, step: int, clips: NDArray[np.int64], rows: slice) -> NDArray[np.uint8]:
+        """Frames of some of the clips that the step's questions are about."""
+        rng = np.random.default_rng((self.seed, 3, step))
+        return self.bank.draw(clips, rng, self.shift, rows)
+
+    def __call__(self, step: int, rows: slice = ALL) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Frames (B, T, 3, S, S) uint8 and caption ids (B, R, L), padded on the right.
+
+        Args:
+            rows: whose frames to read; the ids are always those of the whole batch.
+        """
         clips = self._clips(step)
         rng = np.random.default_rng((self.seed, 2, step))
-        frames = self.bank.draw(clips, rng, self.shift)
+        frames = self.bank.draw(clips, rng, self.shift, rows)
         drawn = []
         for clip in clips:
             ways = self.captions[clip]

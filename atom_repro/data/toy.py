@@ -14,13 +14,13 @@ said of it `toy_grammar`'s.
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from atom_repro.data.toy_world import (
 )
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip, Query
+
+if TYPE_CHECKING:
+    from atom_repro.data.toy_tasks import ToyTasks
 
 GENERATOR = 1  # raise it with any change to pictures, sentences or splits
 
@@ -196,6 +199,33 @@ class ToyDataset:
     def videos(self) -> list[Clip]:
         """The long videos; each entry of `meta["scenes"]` carries references of its own."""
         return [self._clip(row) for row in self._rows if row["split"] == _VIDEOS]
+
+    def text_tasks(
+        self,
+        *,
+        mix: Mapping[str, float],
+        words: int,
+        most_captions: int,
+        easy_steps: int,
+        seed: int,
+    ) -> "ToyTasks":
+        """Examples of the text tasks for training; see `ToyTasks` for the arguments."""
+        from atom_repro.data.toy_tasks import ToyTasks  # which builds on this module
+
+        return ToyTasks(
+            self,
+            mix=mix,
+            words=words,
+            most_captions=most_captions,
+            easy_steps=easy_steps,
+            seed=seed,
+        )
+
+    def task_texts(self, *, rows: int, seed: int) -> list[str]:
+        """Texts with the words of every text task; see `toy_tasks.task_texts`."""
+        from atom_repro.data.toy_tasks import task_texts  # which builds on this module
+
+        return task_texts(self, rows=rows, seed=seed)
 
     def training_scene(self, rng: random.Random) -> Scene:
         """A scene that training may show: no held-out pair, nothing that an evaluation shows."""

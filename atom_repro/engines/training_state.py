@@ -1,8 +1,9 @@
 """What a training run must remember to go on after a kill at any point.
 
-One file, replaced atomically, holds weights, optimiser, schedule, random state and step; the loss
-journal beside it is cut back to that step on resume. The best modules are written before the
-state that knows of them, so a kill between the two repeats a validation and loses nothing.
+One file, replaced atomically, holds weights, optimiser, random state and step (batches and rates
+follow from the step); the loss journal beside it is cut back to that step on resume. The best
+modules are written before the state that knows of them, so a kill between the two repeats a
+validation and loses nothing.
 """
 
 import io
@@ -25,15 +26,10 @@ class TrainingState:
     """Resume point, loss journal and best checkpoint of the run `key`."""
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        key: str,
-        network: CaptioningModel,
-        optimiser: Any,
-        schedule: Any,
+        self, checkpoint: Checkpoint, key: str, network: CaptioningModel, optimiser: Any
     ) -> None:
         self.checkpoint, self.key = checkpoint, key
-        self.network, self.optimiser, self.schedule = network, optimiser, schedule
+        self.network, self.optimiser = network, optimiser
         self.best: dict[str, Any] = {"step": 0, "cider": -1.0, "weights": ""}
         self.curve: list[dict[str, Any]] = []
         self._file = checkpoint.state / "state.pt"
@@ -50,7 +46,6 @@ class TrainingState:
                 step, self.best = saved["step"], saved["best"]
                 self.network.load_state_dict(saved["network"])
                 self.optimiser.load_state_dict(saved["optimiser"])
-                self.schedule.load_state_dict(saved["schedule"])
                 torch.set_rng_state(saved["random"])
         if step == 0:
             shutil.rmtree(self.checkpoint.state, ignore_errors=True)
@@ -85,7 +80,6 @@ class TrainingState:
             "best": self.best,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
         }
         # By way of memory: torch's own writer turns a full disk into errors of other names.

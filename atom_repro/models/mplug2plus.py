@@ -4,7 +4,7 @@
 without touching memory; the modules are made when they are asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,16 @@ from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
 from atom_repro.models.video_encoder import Form, VideoEncoder, VideoEncoderConfig
 from atom_repro.models.vlm import VISUAL, Specials, Tokens
+
+_COMPONENTS = {
+    "visual.clip": (
+        "encoder.cls", "encoder.pos", "encoder.patch.*", "encoder.ln_*",
+        "encoder.blocks.*.ln[12].*", "encoder.blocks.*.attn.*", "encoder.blocks.*.fc[12].*",
+    ),
+    "visual.temporal": ("encoder.blocks.*.t[12].*",),
+    "visual.connector": ("encoder.connector*",),
+    "decoder": ("decoder.*",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,15 @@ class MPlug2Plus:
     @property
     def specials(self) -> Specials:
         return Specials(end="<|eot_id|>") if self.chat else Specials()
+
+    @property
+    def components(self) -> Mapping[str, Sequence[str]]:
+        return _COMPONENTS
+
+    def released_name(self, name: str) -> str:
+        # No norm of ours is one of BERT's, and "bias" is in the same names: the rule that reads
+        # released names decides alike for ours.
+        return name
 
     def make_encoder(self) -> VideoEncoder:
         return VideoEncoder(self.encoder, self.form)

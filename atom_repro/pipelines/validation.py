@@ -1,0 +1,35 @@
+"""How good the captions of a training's modules are, while it goes on."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from atom_repro.datatypes import Clip
+from atom_repro.engines.eager import DecoderModule, EncoderModule
+from atom_repro.metrics.caption import score_captions
+from atom_repro.models.captioning_model import CaptioningModel
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork
+from atom_repro.pipelines.captioning import caption_clips
+
+
+def validation_cider(
+    network: CaptioningModel,
+    tokenizer: Tokenizer,
+    clips: Sequence[Clip],
+    settings: GenerationSettings,
+) -> float:
+    """CIDEr, in points, of the captions of `clips`; leaves the network in evaluation mode."""
+    network.eval()
+    model = network.model
+    batches = caption_clips(
+        EncoderModule(cast(EncoderNetwork, network.encoder), model, "training"),
+        DecoderModule(cast(DecoderNetwork, network.decoder), model, tokenizer, "training"),
+        clips,
+        prompt=model.prompt,
+        settings=settings,
+        batch_size=50,
+    )
+    said = {p.video_id: p.caption for batch in batches for p in batch}
+    references = {c.video_id: c.references for c in clips}
+    return float(score_captions(said, references, metrics=("cider",)).corpus["cider"])

@@ -71,7 +71,7 @@ class TextBatches:
         if longest > self._room:
             raise AtomError(
                 f"a row of text examples takes {longest} positions and {self._room} are left; "
-                "lower train.text_turns or raise model.decoder.max_positions"
+                "lower train.text_words or raise model.decoder.max_positions"
             )
         ids_BL = np.full((len(rows), longest), self._tokenizer.pad_id, np.int64)
         target_BL = np.zeros(ids_BL.shape, bool)

@@ -14,7 +14,7 @@ varied, and now and then wrong. Targets follow the captions, which are all that 
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -70,8 +70,12 @@ class ToyTasks:
 
     Args:
         mix: share of each text task among the rows, in any unit.
-        turns: examples a row.
-        most_captions: in a prompt, at least 2.
+        words: length of a row, about: it asks on until it has so many. Rows of one length
+            waste little on padding.
+        most_captions: in a prompt.
+        easy_steps: the steps over which prompts grow from one caption to `most_captions`.
+            Looking something up among captions is learned in a few hundred steps where short
+            prompts come first, and hardly at all where they do not.
         seed: of the examples.
     """
 
@@ -80,36 +84,30 @@ class ToyTasks:
         dataset: ToyDataset,
         *,
         mix: Mapping[str, float],
-        turns: int,
+        words: int,
         most_captions: int,
+        easy_steps: int,
         seed: int,
     ) -> None:
         unknown = sorted(set(mix) - set(TEXT_TASKS))
         if unknown or sum(mix.values()) <= 0:
             raise AtomError(f"the mix of text tasks {dict(mix)}: name some of {TEXT_TASKS}")
         self._dataset, self._mix, self._seed = dataset, dict(mix), seed
-        self._turns, self._most = turns, most_captions
+        self._words, self._most, self._easy_steps = words, most_captions, easy_steps
 
     def rows(self, step: int, count: int) -> list[Row]:
         """The text examples of a step: the same whenever they are asked for."""
         rng = random.Random(f"text/{self._seed}/{step}")
         tasks = rng.choices(TEXT_TASKS, [self._mix.get(task, 0.0) for task in TEXT_TASKS], k=count)
-        return [self._row(task, rng) for task in tasks]
+        most = self._most
+        if step < self._easy_steps:
+            most = 1 + self._most * step // self._easy_steps
+        return [self._row(task, most, rng) for task in tasks]
 
     def visual_rows(self, step: int, count: int) -> list[Row]:
         """Questions about training clips, for visual tokens before the prompt."""
         rng = random.Random(f"visual/{self._seed}/{step}")
-        rows = []
-        for _ in range(count):
-            clip = rng.randrange(len(self._shown))
-            row: Row = []
-            while len(row) < self._turns:
-                question = any_question(self._shown[clip], rng)
-                if question is not None:
-                    ask = prompts.visual_answer(question.text)
-                    row.append(TextExample("visual_answer", "", ask, question.answer, clip))
-            rows.append(row)
-        return rows
+        return [self._about_a_clip(rng.randrange(len(self._shown)), rng) for _ in range(count)]
 
     @cached_property
     def _shown(self) -> list[list[Scene]]:
@@ -119,25 +117,34 @@ class ToyTasks:
             for clip in self._dataset.clips("train")
         ]
 
-    def _row(self, task: TextTask, rng: random.Random) -> Row:
+    def _row(self, task: TextTask, most: int, rng: random.Random) -> Row:
         if task == "scene_summary":
-            return self._about_one_scene(rng)
-        scenes = self._scenes(rng.randint(2, self._most), rng)
+            return self._about_one_scene(most, rng)
+        scenes = self._scenes(rng.randint(1, most), rng)
         if task == "video_summary":
             return self._about_a_video(scenes, rng)
-        if task == "script" and rng.random() < _TWICE:
+        if task == "script" and len(scenes) < most and rng.random() < _TWICE:
             # Overlapping windows of a scene, seen alike or not.
-            scenes.insert(
-                rng.randint(0, len(scenes)), self._seen(rng.choice(scenes), _MISREAD, rng)
-            )
-            del scenes[self._most :]
-        captions = [describe([scene], rng) for scene in scenes]
-        context = prompts.context(captions)
-        row: Row = []
-        while len(row) < self._turns:
-            made = _script(scenes, rng) if task == "script" else _answer(scenes, rng)
-            if made is not None:
-                row.append(TextExample(task, context, *made))
+            again = self._seen(rng.choice(scenes), _MISREAD, rng)
+            scenes.insert(rng.randint(0, len(scenes)), again)
+        context = prompts.context([describe([scene], rng) for scene in scenes])
+        if task == "script":
+            return self._filled([], lambda: _script(scenes, context, rng))
+        return self._filled([], lambda: _answer(scenes, context, rng))
+
+    def _filled(self, row: Row, make: Callable[[], TextExample | None]) -> Row:
+        """The row with as many more examples as its length wants, and at least one in all.
+
+        Nothing is asked twice, lest the last answer be the way to the next.
+        """
+        asked = {example.ask for example in row}
+        words = sum(len(f"{e.ask} {e.target}".split()) for e in row)
+        while not row or words + len(row[0].context.split()) < self._words:
+            made = make()
+            if made is not None and made.ask not in asked:
+                row.append(made)
+                asked.add(made.ask)
+                words += len(f"{made.ask} {made.target}".split())
         return row
 
     def _scenes(self, count: int, rng: random.Random) -> list[Scene]:
@@ -156,20 +163,16 @@ class ToyTasks:
                 return wrong
         return scene
 
-    def _about_one_scene(self, rng: random.Random) -> Row:
+    def _about_one_scene(self, most: int, rng: random.Random) -> Row:
         """A summary of captions of which most are right, and questions about what they show."""
         scene = self._dataset.training_scene(rng)
-        count = rng.randint(1, min(self._most, 5))
+        count = rng.randint(1, most)
         seen = [scene] * count
         for i in rng.sample(range(count), (count - 1) // 2):
             seen[i] = self._seen(scene, _MISREAD_IN_SCENE, rng)
         context = prompts.context([describe([view], rng) for view in seen])
         row = [TextExample("scene_summary", context, prompts.SUM_UP_SCENE, tell(scene))]
-        while len(row) < self._turns:
-            made = _answer([scene], rng)
-            if made is not None:
-                row.append(TextExample("answer", context, *made))
-        return row
+        return self._filled(row, lambda: _answer([scene], context, rng))
 
     def _about_a_video(self, scenes: Sequence[Scene], rng: random.Random) -> Row:
         captions = [
@@ -178,14 +181,13 @@ class ToyTasks:
         context = prompts.context(captions)
         said = say_in_order([glimpse(scene) for scene in scenes], rng)
         row = [TextExample("video_summary", context, prompts.SUM_UP_VIDEO, said)]
-        while len(row) < self._turns:
-            made = _answer(scenes, rng)
-            if made is not None:
-                row.append(TextExample("answer", context, *made))
-        return row
+        return self._filled(row, lambda: _answer(scenes, context, rng))
+
+    def _about_a_clip(self, clip: int, rng: random.Random) -> Row:
+        return self._filled([], lambda: _answer(self._shown[clip], "", rng, clip))
 
 
-def _script(scenes: Sequence[Scene], rng: random.Random) -> tuple[str, str] | None:
+def _script(scenes: Sequence[Scene], context: str, rng: random.Random) -> TextExample | None:
     """A request for some of the scenes and its script; None where chance chose wishes of which
     one scene fulfils two."""
     sources = rng.sample(scenes, min(len(scenes), rng.choice((1, 2, 2, 3))))
@@ -198,12 +200,36 @@ def _script(scenes: Sequence[Scene], rng: random.Random) -> tuple[str, str] | No
         prompts.ScriptLine(i + 1, glimpse(scenes[i]))
         for i in clips_to_show(scenes, wishes, ordered)
     ]
-    return prompts.ask_script(request), prompts.script_text(lines)
+    return TextExample("script", context, prompts.ask_script(request), prompts.script_text(lines))
 
 
-def _answer(scenes: Sequence[Scene], rng: random.Random) -> tuple[str, str] | None:
+def _answer(
+    scenes: Sequence[Scene], context: str, rng: random.Random, clip: int | None = None
+) -> TextExample | None:
     question = any_question(scenes, rng)
-    return None if question is None else (prompts.visual_answer(question.text), question.answer)
+    if question is None:
+        return None
+    ask = prompts.visual_answer(question.text)
+    task: TextTask = "answer" if clip is None else "visual_answer"
+    return TextExample(task, context, ask, question.answer, clip)
+
+
+def task_texts(dataset: ToyDataset, *, rows: int, seed: int) -> list[str]:
+    """Prompts and targets of every text task, for a tokenizer to learn their words from.
+
+    Args:
+        rows: how many captions are asked about; a thousand hold every word.
+    """
+    tasks = ToyTasks(
+        dataset,
+        mix=dict.fromkeys(TEXT_TASKS, 1.0),
+        words=150,
+        most_captions=6,
+        easy_steps=0,
+        seed=seed,
+    )
+    made = tasks.rows(0, rows)
+    return [text for row in made for example in row for text in (example.prompt, example.target)]
 
 
 def same_scene(a: Scene, b: Scene) -> bool:
@@ -232,7 +258,9 @@ def any_question(scenes: Sequence[Scene], rng: random.Random) -> Question | None
 
 
 def say_in_order(sentences: Sequence[str], rng: random.Random) -> str:
-    """One sentence out of two to five: "first …, then …, finally …"."""
+    """One sentence out of several: "first …, then …, finally …"."""
+    if len(sentences) == 1:
+        return sentences[0]
     first = usually(("first", "at first", "to begin with"), rng)
     last = usually(("finally", "and at last", "in the end"), rng)
     parts = [f"{first} {sentences[0]}"]

@@ -8,7 +8,14 @@ import pytest
 from atom_repro import prompts
 from atom_repro.data.toy_grammar import attributes_in
 from atom_repro.data.toy_requests import Wish
-from atom_repro.data.toy_tasks import TEXT_TASKS, ToyTasks, clips_to_show, same_scene, say_in_order
+from atom_repro.data.toy_tasks import (
+    TEXT_TASKS,
+    ToyTasks,
+    clips_to_show,
+    same_scene,
+    say_in_order,
+    task_texts,
+)
 from atom_repro.data.toy_world import Scene
 from atom_repro.datatypes import AtomError
 
@@ -19,7 +26,13 @@ CAR = Scene("city", "car", "blue", 1, "up")
 
 
 def tasks(planned, **changed):
-    settings = {"mix": dict.fromkeys(TEXT_TASKS, 1.0), "turns": 3, "most_captions": 5, "seed": 0}
+    settings = {
+        "mix": dict.fromkeys(TEXT_TASKS, 1.0),
+        "words": 150,
+        "most_captions": 5,
+        "easy_steps": 0,
+        "seed": 0,
+    }
     return ToyTasks(planned, **(settings | changed))
 
 
@@ -44,10 +57,13 @@ def test_a_step_is_a_function_of_seed_and_step(planned):
 
 def test_a_row_shares_its_captions(rows):
     for row in rows:
-        assert len(row) == 3
+        words = row[0].context.split()
+        words += " ".join(f"{example.ask} {example.target}" for example in row).split()
+        assert 150 <= len(words) < 220
         assert len({example.context for example in row}) == 1
         assert all(example.prompt.startswith("captions:\n 1. ") for example in row)
         assert 1 <= len(captions_of(row[0])) <= 5
+        assert len({example.ask for example in row}) == len(row)
         assert all(example.target and example.clip is None for example in row)
 
 
@@ -184,6 +200,28 @@ def test_visual_questions_are_true_of_their_clip(planned):
             checked += sum(map(len, said.values()))
             assert all(values <= truth[kind] for kind, values in said.items())
     assert checked > 60
+
+
+def test_prompts_grow_over_the_easy_steps(planned):
+    growing = tasks(planned, most_captions=4, easy_steps=40)
+    longest = [
+        max(len(captions_of(row[0])) for row in growing.rows(step, 40))
+        for step in (9, 10, 25, 30, 90)
+    ]
+    assert longest == [1, 2, 3, 4, 4]
+
+
+def test_a_long_example_is_a_row_of_its_own(planned):
+    assert {len(row) for row in tasks(planned, words=1).rows(0, 20)} == {1}
+
+
+def test_task_texts_hold_every_word_of_the_tasks(planned, rows):
+    texts = task_texts(planned, rows=500, seed=5)
+    assert texts == task_texts(planned, rows=500, seed=5)
+    known = set(re.findall(r"\w+", " ".join(texts)))
+    used = {w for row in rows for e in row for w in re.findall(r"\w+", e.prompt + " " + e.target)}
+    assert len(used) > 150
+    assert used <= known
 
 
 @pytest.mark.parametrize("mix", [{}, {"poem": 1.0}, {"script": 0.0}])

@@ -1,5 +1,5 @@
-"""The video encoder of mPLUG2+: a CLIP-ViT with two temporal convolution modules a block, and
-the connector that hands its tokens to the decoder.
+"""The video encoder of mPLUG2 and mPLUG2+: a CLIP-ViT with two temporal convolution modules a
+block, and the connector that hands its tokens to the decoder.
 
 Source of the structure: mPLUG-2 (X-PLUG/mPLUG-2, `visual_transformers`), paper section 4. Tiny
 and full size differ by the numbers in `VideoEncoderConfig` only.
@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
+from atom_repro.models.universal import UniversalLayers
 
 Form = Literal["folded", "reference"]
+CONNECTORS = ("pooled", "mlp", "resampler", "universal")
 
 # Statistics of CLIP's training images; part of the encoder so that callers pass plain uint8.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -29,8 +31,19 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEncoderConfig:
-    """The numbers that make an encoder. `grid` is the side of the pooled patch grid a frame:
-    the connector emits 1 + T * grid**2 tokens (97 at T=6, grid=4)."""
+    """The numbers that make an encoder.
+
+    `connector` says how the patches of all frames become visual tokens:
+        pooled: patches averaged to a grid x grid a frame, a norm and a Linear;
+        mlp: the same with a second Linear behind a GELU;
+        resampler: mPLUG2's first universal layer gathers them in `latents` tokens, and they are
+            projected as in `pooled`;
+        universal: both universal layers, then as in `pooled`.
+    The two with universal layers project only where `output_width` is another width, since what
+    they emit is normed. `grid` is the side of the pooled patch grid a frame: all but the
+    resampler emit 1 + T * grid**2 tokens (97 at T=6, grid=4), and `image_size / patch_size`
+    pools nothing. Universal layers have the heads and the inner width of the blocks.
+    """
 
     frames: int
     image_size: int
@@ -44,8 +57,15 @@ class VideoEncoderConfig:
     grid: int
     output_width: int
     dropout: float = 0.0
+    connector: Literal["pooled", "mlp", "resampler", "universal"] = "pooled"
+    latents: int = 50
+    universal_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.connector not in CONNECTORS:
+            raise AtomError(
+                f"model.encoder.connector={self.connector!r} is none of {', '.join(CONNECTORS)}"
+            )
         if self.image_size % self.patch_size:
             raise AtomError(
                 f"model.encoder.image_size={self.image_size} is not a multiple of "
@@ -69,10 +89,20 @@ class VideoEncoderConfig:
 
     @property
     def visual_tokens(self) -> int:
-        return 1 + self.frames * self.grid**2
+        return self.latents if self.connector == "resampler" else 1 + self.frames * self.grid**2
+
+    @property
+    def universal(self) -> bool:
+        """Whether the connector has universal layers."""
+        return self.connector in ("resampler", "universal")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        numbers = asdict(self)
+        # Files are compared by these. Those from before there was a choice hold none of it.
+        unused = () if self.universal else ("latents", "universal_dropout")
+        for key in (*unused, *(("connector",) if self.connector == "pooled" else ())):
+            del numbers[key]
+        return numbers
 
 
 class QuickGELU(nn.Module):
@@ -227,8 +257,23 @@ class VideoEncoder(nn.Module):
         self.ln_pre = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(VideoBlock(config, form) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(config.width)
-        self.connector_norm = nn.LayerNorm(config.width)
-        self.connector = nn.Linear(config.width, config.output_width)
+        if config.universal:
+            self.uni = UniversalLayers(
+                latents=config.latents,
+                width=config.width,
+                heads=config.heads,
+                mlp_width=config.mlp_width,
+                dropout=config.universal_dropout,
+                broadcast=config.connector == "universal",
+            )
+        self.connector_norm: nn.Module = nn.Identity()
+        self.connector: nn.Module = nn.Identity()
+        if not config.universal or config.width != config.output_width:
+            self.connector_norm = nn.LayerNorm(config.width)
+            self.connector = nn.Linear(config.width, config.output_width)
+        if config.connector == "mlp":
+            second = nn.Linear(config.output_width, config.output_width)
+            self.connector = nn.Sequential(self.connector, nn.GELU(), second)
         self.restore_constants()
         self.register_load_state_dict_pre_hook(_accept_other_form)
 
@@ -256,15 +301,22 @@ class VideoEncoder(nn.Module):
         return self.ln_post(torch.cat((cls, x[:, :, 1:].flatten(1, 2)), dim=1))
 
     def connect(self, latents_BLD: Tensor) -> Tensor:
-        """Pool each frame's patches to a grid x grid and project: (B, M, E)."""
+        """Turn latents to visual tokens of the decoder's width: (B, M, E)."""
+        x = self.uni(latents_BLD) if self.config.universal else latents_BLD
+        if self.config.connector != "resampler":
+            x = self._pool(x)
+        return self.connector(self.connector_norm(x))
+
+    def _pool(self, x_BLD: Tensor) -> Tensor:
+        """Average each frame's patches to a grid x grid: (B, 1 + T * grid**2, D)."""
         side, grid = self.config.side, self.config.grid
-        cls, patches = latents_BLD[:, :1], latents_BLD[:, 1:]
-        if grid != side:
-            B, _, D = patches.shape
-            x = patches.reshape(-1, side, side, D).permute(0, 3, 1, 2)
-            x = F.adaptive_avg_pool2d(x, grid)
-            patches = x.permute(0, 2, 3, 1).reshape(B, -1, D)
-        return self.connector(self.connector_norm(torch.cat((cls, patches), dim=1)))
+        if grid == side:
+            return x_BLD
+        cls, patches = x_BLD[:, :1], x_BLD[:, 1:]
+        B, _, D = patches.shape
+        x = patches.reshape(-1, side, side, D).permute(0, 3, 1, 2)
+        x = F.adaptive_avg_pool2d(x, grid)
+        return torch.cat((cls, x.permute(0, 2, 3, 1).reshape(B, -1, D)), dim=1)
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         return self.connect(self.embed(frames_BTCHW))

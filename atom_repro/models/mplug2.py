@@ -1,0 +1,167 @@
+"""mPLUG2: the model that mPLUG2+ was made from, as it captions (Table 1's baseline).
+
+Its video tokens go through two universal layers, and a BERT decoder reads all of them by
+cross-attention. What the released code builds and never runs for captions (text tower, most of
+the text encoder, the fusion encoder) is not here; `instantiated` counts it.
+
+Source: X-PLUG/mPLUG-2. `build` checks the numbers of a `conf/model` file and returns the two
+modules' configurations without touching memory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atom_repro.datatypes import AtomError
+from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
+from atom_repro.models.video_encoder import Form, VideoEncoder, VideoEncoderConfig
+from atom_repro.models.vlm import Specials, Tokens
+
+# The released code trains on at most so many ids, begin token included; a longer caption loses
+# its end token.
+RELEASED_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class MPlug2:
+    """The architecture, not the weights.
+
+    `released_text` says whether captions are laid out as the released weights learned them: the
+    prompt joined to the caption's first word, and generation from the begin token alone.
+    """
+
+    name: str
+    encoder: VideoEncoderConfig
+    decoder: BertDecoderConfig
+    form: Form
+    prompt: str
+    released_text: bool
+    writes_text = False
+    specials = Specials(begin="[CLS]", end="[SEP]", pad="[PAD]")
+
+    def make_encoder(self) -> VideoEncoder:
+        return VideoEncoder(self.encoder, self.form)
+
+    def make_decoder(self) -> BertDecoder:
+        return BertDecoder(self.decoder)
+
+    def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
+        """Begin and text; the video is read by cross-attention and has no place in the ids."""
+        if self.released_text or not text:
+            return [tokenizer.begin_id]
+        return [tokenizer.begin_id, *tokenizer.encode(text)]
+
+    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        if not self.released_text:
+            return [*tokenizer.encode(caption), tokenizer.end_id]
+        joined = tokenizer.encode(self.prompt + released_words(caption))  # no space: as released
+        return [*joined, tokenizer.end_id][: RELEASED_LENGTH - 1]
+
+    def said(self, text: str) -> str:
+        if not self.released_text:
+            return text
+        return text.rpartition(self.prompt)[2].strip()
+
+    def caption_loss(
+        self, decoder: BertDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
+    ) -> Tensor:
+        """Mean cross-entropy; with `released_text`, not of the first two words of the prompt.
+
+        Raises:
+            AtomError: `released_text` is on, and captions are not those of `training_ids`.
+        """
+        before = self.prompt_ids(tokenizer, self.prompt, visual=True)
+        wanted = captions_BRL != tokenizer.pad_id
+        if self.released_text:
+            # Labels 0 to 2 are not learned, and label 0 is the begin token.
+            unlearned = tokenizer.encode(self.prompt)[:2]
+            first = captions_BRL[:, :, :2].flatten(0, 1).tolist()
+            if any(ids != unlearned for ids in first):
+                raise AtomError(
+                    f"model.released_text=true and a caption does not begin with {self.prompt!r}; "
+                    "make its ids with training_ids, or set model.released_text=false"
+                )
+            wanted[:, :, :2] = False
+        read = torch.tensor(before, device=captions_BRL.device)
+        read = read.expand(*captions_BRL.shape[:2], -1)
+        hidden = decoder(torch.cat((read, captions_BRL[:, :, :-1]), dim=2), visual_BME)
+        logits = decoder.cls(hidden[:, :, len(before) - 1 :][wanted])
+        return F.cross_entropy(logits.float(), captions_BRL[wanted])
+
+
+def build(
+    *,
+    name: str,
+    form: str,
+    prompt: str,
+    released_text: bool,
+    encoder: Mapping[str, Any],
+    decoder: Mapping[str, Any],
+) -> MPlug2:
+    """The model of a `conf/model` file.
+
+    Args:
+        form: `folded` (what runs) or `reference` (what Table 9 counts).
+        prompt: text before the caption; empty for none.
+        released_text: whether texts are laid out as the released weights need it.
+        encoder: the numbers of `VideoEncoderConfig`, `output_width` taken from the decoder.
+        decoder: the numbers of `BertDecoderConfig`.
+    """
+    if form not in ("folded", "reference"):
+        raise AtomError(f"model.form={form!r} is neither 'folded' nor 'reference'")
+    if released_text and len(prompt.split()) < 2:
+        raise AtomError(
+            f"model.released_text=true and model.prompt={prompt!r}; the released weights learned "
+            "'a video of'"
+        )
+    text = BertDecoderConfig(**decoder)
+    video = VideoEncoderConfig(**encoder, output_width=text.width)
+    return MPlug2(name, video, text, form, prompt, released_text)  # type: ignore[arg-type]
+
+
+def released_words(caption: str) -> str:
+    """A caption as the released code cleans it before tokenisation."""
+    drop = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~", "") | dict.fromkeys("-/", " "))
+    return " ".join(caption.lower().translate(drop).split()[:80])
+
+
+def instantiated(model: MPlug2) -> dict[str, int]:
+    """Parameters that the released code builds around `model`, by part (Tables 6 and 9).
+
+    It instantiates CLIP's text tower, a text encoder and a fusion encoder of 24 layers each, and
+    second feed-forwards and latents in the last two layers of every BERT; captioning runs none
+    of these.
+    """
+    with torch.device("meta"):
+        encoder, decoder = model.make_encoder(), model.make_decoder()
+    width, inner, layers = model.decoder.width, model.decoder.mlp_width, 24
+    attention = 4 * (width * width + width) + 2 * width
+    feed_forward = 2 * width * inner + inner + 3 * width
+    embeddings = sum(p.numel() for p in decoder.bert.embeddings.parameters())
+    second = 2 * feed_forward + model.encoder.latents * width  # for video, of the last two layers
+    own = {n: p.numel() for n, p in encoder.named_parameters()}
+    return {
+        "video encoder": sum(v for n, v in own.items() if not n.startswith(("uni.", "connector")))
+        + model.encoder.width * _CLIP_TEXT_WIDTH,
+        "CLIP text tower": _clip_text_tower(_CLIP_TEXT_WIDTH, layers=12, positions=77),
+        "text encoder": embeddings + layers * (attention + feed_forward) + 2 * attention + second,
+        "fusion encoder": embeddings + layers * (2 * attention + feed_forward),
+        "text decoder": sum(p.numel() for p in decoder.parameters()) + second,
+        "norm of video tokens": 2 * model.encoder.width,
+    }
+
+
+_CLIP_TEXT_WIDTH = 768
+
+
+def _clip_text_tower(width: int, *, layers: int, positions: int) -> int:
+    """Parameters of the text half of CLIP-ViT-L/14, its projection and logit scale included."""
+    attention = 4 * (width * width + width)
+    feed_forward = 8 * width * width + 5 * width
+    layer = attention + feed_forward + 4 * width
+    return 49408 * width + positions * width + layers * layer + 2 * width + width * width + 1

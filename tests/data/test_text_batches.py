@@ -7,6 +7,7 @@ from atom_repro.data.text_batches import TextBatches
 from atom_repro.data.toy_tasks import TextExample
 from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import Specials
 
 CONTEXT = "captions:\n 1. a red boat\n 2. two stars\n"
 ROWS = [
@@ -24,7 +25,9 @@ SEEN = [
 
 @pytest.fixture
 def tokenizer():
-    return Tokenizer.train([e.prompt + e.target for row in ROWS + SEEN for e in row] * 3, 330)
+    return Tokenizer.train(
+        [e.prompt + e.target for row in ROWS + SEEN for e in row] * 3, 330, Specials()
+    )
 
 
 def batches(tokenizer, rows=ROWS, **changed):

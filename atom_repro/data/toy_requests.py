@@ -83,8 +83,10 @@ def say_wish(wish: Wish, rng: random.Random, *, place_first: float = 0.3) -> str
     """
     if wish.object is None:
         assert wish.place is not None
-        name = words.place_name(wish.place, rng)
-        return name if rng.random() < 0.6 else f"{rng.choice(_TRIPS)} {name}"
+        opening = rng.choice(_SIGHTS)
+        if opening.endswith("thing"):
+            return f"{opening} {words.where(wish.place, rng)}"
+        return f"{opening} {words.place_name(wish.place, rng)}".strip()
     count = wish.count or 1
     thing = words.noun(wish.object, count, rng)
     if wish.colour is not None:
@@ -100,7 +102,7 @@ def say_wish(wish: Wish, rng: random.Random, *, place_first: float = 0.3) -> str
     return f"{thing} {words.where(wish.place, rng)}"
 
 
-_TRIPS = ["a trip to", "a day at", "a look at"]
+_SIGHTS = ["", "", "", "a trip to", "a day at", "a look at", "something", "everything"]
 _OPENINGS = ["", "", "show ", "a video of ", "i want to see "]
 _ORDERED = {
     2: [
@@ -173,7 +175,7 @@ def question_about(
         accepted = words.ways_to_say(kind, words.COUNT_NAMES[scene.count])
     else:
         accepted = words.ways_to_say(kind, getattr(scene, kind))
-    text = words.usually(_QUESTIONS[kind], rng).format(**parts)
+    text = _asked(words.usually(_QUESTIONS[kind], rng).format(**parts), rng)
     return Question(kind, text, accepted)
 
 
@@ -196,6 +198,13 @@ _QUESTIONS = {
 _YES_NO = ["is there {a}?", "can we see {a}?", "do we see {a}?"]
 
 
+def _asked(question: str, rng: random.Random) -> str:
+    """As people type: with a question mark or without, in British spelling or American."""
+    if rng.random() < 0.3:
+        question = question.replace("colour", "color")
+    return question if rng.random() < 0.7 else question.removesuffix("?")
+
+
 def _yes_or_no(scene: Scene, others: Sequence[Scene], rng: random.Random) -> Question:
     """Whether there is a thing, or a coloured thing, or a place; as often yes as no."""
     everywhere = [scene, *others]
@@ -209,7 +218,7 @@ def _yes_or_no(scene: Scene, others: Sequence[Scene], rng: random.Random) -> Que
     yes = rng.random() < 0.5
     while not yes and any(asked.fits(seen) for seen in everywhere):
         asked = _changed(asked, rng)
-    text = words.usually(_YES_NO, rng).format(a=say_wish(asked, rng, place_first=0.0))
+    text = _asked(words.usually(_YES_NO, rng).format(a=say_wish(asked, rng, place_first=0.0)), rng)
     return Question("yes_no", text, ("yes",) if yes else ("no",))
 
 

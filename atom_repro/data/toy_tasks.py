@@ -38,7 +38,7 @@ TextTask = Literal["script", "scene_summary", "video_summary", "answer", "visual
 TEXT_TASKS: tuple[TextTask, ...] = ("script", "scene_summary", "video_summary", "answer")
 
 _MISREAD = 0.1
-_MISREAD_IN_SCENE = 0.3
+_MISREAD_IN_SCENE = 0.5
 _TWICE = 0.3
 _ORDERED = 0.7
 
@@ -163,14 +163,21 @@ class ToyTasks:
                 return wrong
         return scene
 
+    def _views(self, scene: Scene, count: int, rng: random.Random) -> list[Scene]:
+        """The scene as `count` captions take it: any of them may err, most are right in each
+        attribute."""
+        while True:
+            views = [self._seen(scene, _MISREAD_IN_SCENE, rng) for _ in range(count)]
+            told = zip(*(view.as_meta().values() for view in views), strict=True)
+            truth = scene.as_meta().values()
+            if all(2 * kind.count(true) > count for kind, true in zip(told, truth, strict=True)):
+                return views
+
     def _about_one_scene(self, most: int, rng: random.Random) -> Row:
-        """A summary of captions of which most are right, and questions about what they show."""
+        """A summary of captions that disagree, and questions about what most of them show."""
         scene = self._dataset.training_scene(rng)
-        count = rng.randint(1, most)
-        seen = [scene] * count
-        for i in rng.sample(range(count), (count - 1) // 2):
-            seen[i] = self._seen(scene, _MISREAD_IN_SCENE, rng)
-        context = prompts.context([describe([view], rng) for view in seen])
+        views = self._views(scene, rng.randint(1, most), rng)
+        context = prompts.context([describe([view], rng) for view in views])
         row = [TextExample("scene_summary", context, prompts.SUM_UP_SCENE, tell(scene))]
         return self._filled(row, lambda: _answer([scene], context, rng))
 
@@ -215,10 +222,10 @@ def _answer(
 
 
 def task_texts(dataset: ToyDataset, *, rows: int, seed: int) -> list[str]:
-    """Prompts and targets of every text task, for a tokenizer to learn their words from.
+    """Prompts and targets of every text task, for a tokenizer to learn from beside captions.
 
     Args:
-        rows: how many captions are asked about; a thousand hold every word.
+        rows: lists of captions that are asked about; some hundreds hold every word.
     """
     tasks = ToyTasks(
         dataset,

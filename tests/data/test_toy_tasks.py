@@ -6,7 +6,7 @@ import re
 import pytest
 
 from atom_repro import prompts
-from atom_repro.data.toy_grammar import attributes_in
+from atom_repro.data.toy_grammar import attributes_in, vocabulary
 from atom_repro.data.toy_requests import Wish
 from atom_repro.data.toy_tasks import (
     TEXT_TASKS,
@@ -215,13 +215,14 @@ def test_a_long_example_is_a_row_of_its_own(planned):
     assert {len(row) for row in tasks(planned, words=1).rows(0, 20)} == {1}
 
 
-def test_task_texts_hold_every_word_of_the_tasks(planned, rows):
+def test_captions_and_task_texts_hold_every_word_of_the_tasks(planned, rows):
     texts = task_texts(planned, rows=500, seed=5)
     assert texts == task_texts(planned, rows=500, seed=5)
     known = set(re.findall(r"\w+", " ".join(texts)))
     used = {w for row in rows for e in row for w in re.findall(r"\w+", e.prompt + " " + e.target)}
     assert len(used) > 150
-    assert used <= known
+    assert used <= known | vocabulary()
+    assert {"question", "script", "sum", "answer", "finally"} <= known
 
 
 @pytest.mark.parametrize("mix", [{}, {"poem": 1.0}, {"script": 0.0}])

@@ -43,12 +43,15 @@ class ScaleConfig:
 
 @dataclass
 class GenerationConfig:
-    """Paper section 5.1: 4 beams, 23 new tokens."""
+    """Paper section 5.1: 4 beams, 23 new tokens. See `GenerationSettings`."""
 
     beams: int = 4
     max_new_tokens: int = 23
     length_penalty: float = 1.0
     forbid_end: bool = False
+    min_new_tokens: int = 0
+    length_rule: str = "power"
+    finished: str = "leave"
 
 
 @dataclass

@@ -5,6 +5,10 @@ log-probability divided by length ** length_penalty, end-of-sequence included; a
 it holds K finished sequences, the worst of which no running beam can still beat. Clips that are
 done leave the batch, so a batch costs what its clips need.
 
+mPLUG-2's released search differs, and `finished=stay` is it: of the K best continuations, those
+that end are stored and keep their place, going on past their end, and a clip is done when its
+best beam ends. Its score is that of `length_rule=gnmt`.
+
 Greedy is beam search with one beam. No state outlives a call.
 """
 
@@ -20,19 +24,37 @@ from atom_repro.models.vlm import Cache, DecoderNetwork
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
     """`max_new_tokens` counts end-of-sequence; `forbid_end` makes every output exactly that long,
-    which random weights at `systems` scale need."""
+    which random weights at `systems` scale need. End-of-sequence may not stand before
+    `min_new_tokens` other tokens. `length_rule` is `power`, which divides the log-probability by
+    length ** length_penalty, or `gnmt`, by ((5 + length) / 6) ** length_penalty. `finished` says
+    whether beams that end `leave` the search or `stay` in it (see the module)."""
 
     beams: int = 4
     max_new_tokens: int = 23
     length_penalty: float = 1.0
     forbid_end: bool = False
+    min_new_tokens: int = 0
+    length_rule: str = "power"
+    finished: str = "leave"
 
     def __post_init__(self) -> None:
+        for key, choices in (("length_rule", ("power", "gnmt")), ("finished", ("leave", "stay"))):
+            if getattr(self, key) not in choices:
+                raise AtomError(
+                    f"generation.{key}={getattr(self, key)} is neither {' nor '.join(choices)}"
+                )
+        if self.min_new_tokens < 0:
+            raise AtomError(f"generation.min_new_tokens={self.min_new_tokens} is below 0")
         if self.beams < 1 or self.max_new_tokens < 1:
             raise AtomError(
                 f"generation.beams={self.beams} and generation.max_new_tokens="
                 f"{self.max_new_tokens} must both be at least 1"
             )
+
+    def score(self, total: float, length: int) -> float:
+        """The score of a sequence of `length` tokens, end-of-sequence included."""
+        base = (5 + length) / 6 if self.length_rule == "gnmt" else length
+        return total / base**self.length_penalty
 
 
 @dataclass(frozen=True)
@@ -94,11 +116,12 @@ class _BeamSearch:
         """Choose the next token of every beam: (parent beam, token), each (B, K)."""
         K, V = self.settings.beams, logits_BKV.shape[-1]
         log_probs = logits_BKV.float().log_softmax(dim=-1)
-        if self.settings.forbid_end:
+        if self.settings.forbid_end or self.length < self.settings.min_new_tokens:
             log_probs[..., self.end_id] = -torch.inf
         totals = (self.totals.to(log_probs.device)[:, :, None] + log_probs).flatten(1)
+        stay = self.settings.finished == "stay"
         # 2K candidates: even if K of them end, K beams run on.
-        best, index = totals.topk(min(2 * K, totals.shape[1]), dim=1)
+        best, index = totals.topk(min(K if stay else 2 * K, totals.shape[1]), dim=1)
         best_rows, index_rows = best.tolist(), index.tolist()
         self.length += 1
         last = self.length == self.settings.max_new_tokens
@@ -107,17 +130,17 @@ class _BeamSearch:
             chosen: list[tuple[int, int, float]] = []
             for rank, (total, flat) in enumerate(zip(best_rows[row], index_rows[row], strict=True)):
                 beam, token = divmod(flat, V)
-                if token == self.end_id:
-                    if rank < K:
-                        self._finish(clip, self.history[row][beam], total)
-                elif len(chosen) < K:
+                if token == self.end_id and rank < K:
+                    self._finish(clip, self.history[row][beam], total)
+                if (stay or token != self.end_id) and len(chosen) < K:
                     chosen.append((beam, token, total))
             while len(chosen) < K:  # a vocabulary smaller than 2K candidates
                 chosen.append((0, self.end_id, -float("inf")))
             self.history[row] = [(*self.history[row][b], t) for b, t, _ in chosen]
             if last:
-                for text, (_, _, total) in zip(self.history[row], chosen, strict=True):
-                    self._finish(clip, text, total)
+                for text, (_, token, total) in zip(self.history[row], chosen, strict=True):
+                    if token != self.end_id:
+                        self._finish(clip, text, total)
             parents.append([b for b, _, _ in chosen])
             tokens.append([t for _, t, _ in chosen])
             running.append([s for _, _, s in chosen])
@@ -128,7 +151,7 @@ class _BeamSearch:
     def _finish(self, clip: int, tokens: tuple[int, ...], total: float) -> None:
         if total == -float("inf"):
             return
-        score = total / self.length**self.settings.length_penalty
+        score = self.settings.score(total, self.length)
         pool = self.finished[clip]
         pool.append(Generated(tokens, total, score))
         pool.sort(key=lambda g: -g.score)
@@ -137,10 +160,12 @@ class _BeamSearch:
     def _done(self, row: int) -> bool:
         if self.length == self.settings.max_new_tokens:
             return True
+        if self.settings.finished == "stay":
+            return self.history[row][0][-1] == self.end_id
         pool = self.finished[self.rows[row]]
         if len(pool) < self.settings.beams:
             return False
-        reachable = float(self.totals[row].max()) / self.length**self.settings.length_penalty
+        reachable = self.settings.score(float(self.totals[row].max()), self.length)
         return bool(pool[-1].score >= reachable)
 
     def leave_finished(self) -> Tensor | None:

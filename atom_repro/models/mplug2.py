@@ -8,7 +8,7 @@ Source: X-PLUG/mPLUG-2. `build` checks the numbers of a `conf/model` file and re
 modules' configurations without touching memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
-from atom_repro.models.video_encoder import Form, VideoEncoder, VideoEncoderConfig
+from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
 from atom_repro.models.vlm import Specials, Tokens
 
 # The released code trains on at most so many ids, begin token included; a longer caption loses
@@ -42,6 +42,15 @@ class MPlug2:
     released_text: bool
     writes_text = False
     specials = Specials(begin="[CLS]", end="[SEP]", pad="[PAD]")
+
+    @property
+    def components(self) -> Mapping[str, Sequence[str]]:
+        return {**COMPONENTS, "decoder": ("decoder.*",)}
+
+    def released_name(self, name: str) -> str:
+        # BERT's names are kept, and no norm of CLIP's or `uni.out` is called LayerNorm there
+        # either: the rule that reads released names decides alike for ours.
+        return name
 
     def make_encoder(self) -> VideoEncoder:
         return VideoEncoder(self.encoder, self.form)

@@ -14,18 +14,8 @@ from torch import Tensor
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
-from atom_repro.models.video_encoder import Form, VideoEncoder, VideoEncoderConfig
+from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
 from atom_repro.models.vlm import VISUAL, Specials, Tokens
-
-_COMPONENTS = {
-    "visual.clip": (
-        "encoder.cls", "encoder.pos", "encoder.patch.*", "encoder.ln_*",
-        "encoder.blocks.*.ln[12].*", "encoder.blocks.*.attn.*", "encoder.blocks.*.fc[12].*",
-    ),
-    "visual.temporal": ("encoder.blocks.*.t[12].*",),
-    "visual.connector": ("encoder.connector*",),
-    "decoder": ("decoder.*",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class MPlug2Plus:
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:
-        return _COMPONENTS
+        return {**COMPONENTS, "decoder": ("decoder.*",)}
 
     def released_name(self, name: str) -> str:
         # No norm of ours is one of BERT's, and "bias" is in the same names: the rule that reads

@@ -24,6 +24,16 @@ from atom_repro.models.universal import UniversalLayers
 Form = Literal["folded", "reference"]
 CONNECTORS = ("pooled", "mlp", "resampler", "universal")
 
+# What training treats as one (see `VideoLanguageModel.components`).
+COMPONENTS = {
+    "visual.clip": (
+        "encoder.cls", "encoder.pos", "encoder.patch.*", "encoder.ln_*",
+        "encoder.blocks.*.ln[12].*", "encoder.blocks.*.attn.*", "encoder.blocks.*.fc[12].*",
+    ),
+    "visual.temporal": ("encoder.blocks.*.t[12].*",),
+    "visual.connector": ("encoder.connector*", "encoder.uni.*"),
+}  # fmt: skip
+
 # Statistics of CLIP's training images; part of the encoder so that callers pass plain uint8.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

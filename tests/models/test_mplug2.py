@@ -20,7 +20,7 @@ from atom_repro.models.components import component_of
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.universal import UniversalLayers
-from atom_repro.pipelines import search_session
+from atom_repro.pipelines import clip_search
 from atom_repro.quant import int8, none
 from atom_repro.runtime.loaders import module_loaders
 from atom_repro.runtime.residency import RESIDENCIES
@@ -388,7 +388,9 @@ def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
     outputs = []
     for residency, schedule in itertools.product(RESIDENCIES, SCHEDULES):
         loaders = module_loaders(Checkpoint(folder), "fp32", model, embedder="embedded")
-        pipeline = search_session.build(name="retrieval", session="indexed", prompts=["a boat"])
+        pipeline = clip_search.build(
+            name="retrieval", session="indexed", prompts=["a boat"], most=10, least_similarity=-1.0
+        )
         settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
         arm = Arm(residency=residency, schedule=schedule)
         with Runtime(arm, loaders, prompt="", settings=settings) as runtime:

@@ -121,7 +121,7 @@ def _released_config(config: SmolEncoderConfig) -> Any:
         "patch_size": config.patch_size,
         "layer_norm_eps": config.norm_eps,
     }
-    made = SmolVLMConfig(
+    made: Any = SmolVLMConfig(
         vision_config=vision,
         # Only the width is read of it; one head divides any width.
         text_config={
@@ -236,7 +236,7 @@ def check_released(model: SmolVLM2, config: Mapping[str, Any]) -> None:
             f"config.json says model_type={config.get('model_type')!r}, not 'smolvlm'; give a "
             f"SmolVLM2 checkpoint or choose another model than model={model.name}"
         )
-    read = SmolVLMConfig.from_dict(dict(config))
+    read: Any = SmolVLMConfig.from_dict(dict(config))
     vision, text = read.vision_config, read.text_config
     seen, spoken = model.encoder, model.decoder
     for key, theirs, ours in (

@@ -47,7 +47,7 @@ class Tokenizer:
         fast.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=[specials.begin, specials.end, specials.pad],
+            special_tokens=[specials.begin, specials.end, specials.pad, *specials.others],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )

@@ -24,11 +24,12 @@ VISUAL = -1
 
 @dataclass(frozen=True)
 class Specials:
-    """The tokens that a family begins with, ends with and pads with."""
+    """The tokens that a family begins with, ends with and pads with, and others of its prompt."""
 
     begin: str = "<|begin_of_text|>"
     end: str = "<|end_of_text|>"
     pad: str = "<|finetune_right_pad_id|>"
+    others: tuple[str, ...] = ()
 
 
 class Tokens(Protocol):

@@ -36,6 +36,9 @@ class ScaleConfig:
     job_clips: int = MISSING
     repeats: int = MISSING
     requests: int = MISSING
+    prompt_counts: list[int] = MISSING
+    session_repeats: int = MISSING
+    endurance_clips: int = MISSING
 
 
 @dataclass
@@ -237,6 +240,53 @@ class TasksConfig:
 
 
 @dataclass
+class SessionsConfig:
+    """`device_bench.sessions`. `prompt_counts` are the lengths of session that are read off."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    quant: Any = MISSING
+    pipeline: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    sessions: list[str] = field(default_factory=list)
+    residencies: list[str] = field(default_factory=list)
+    schedules: list[str] = field(default_factory=list)
+    prompt_counts: list[int] = field(default_factory=list)
+    job_clips: int = MISSING
+    repeats: int = MISSING
+    embedder: str = "embedded"
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class EnduranceConfig:
+    """`device_bench.endurance`: `clips` through one session, one in `broken_every` unreadable;
+    memory is sampled every `sample_every` clips, and the first `warmup_share` of it left out."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    quant: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    residency: str = "resident"
+    schedule: str = "parallel"
+    clips: int = MISSING
+    broken_every: int = 100
+    warmup_share: float = 0.2
+    sample_every: int = 5
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
 class ReportConfig:
     """`paper` is the folder of the paper's cells."""
 
@@ -331,6 +381,8 @@ _SCHEMAS = {
     "finetune": FinetuneConfig,
     "evaluate": EvalConfig,
     "latency": PipelineConfig,
+    "sessions": SessionsConfig,
+    "endurance": EnduranceConfig,
     "use": UseConfig,
     "tasks": TasksConfig,
     "report": ReportConfig,

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,21 @@ def waterfall(spans: Sequence[Span], start_s: float, end_s: float) -> Waterfall:
     busy = _covered((s.start_s, s.end_s) for s in inside)
     total = sum(stages.values())
     return Waterfall(stages, total - busy, (end_s - start_s) - busy, end_s - start_s)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How often each module was read between two points of a session, and the bytes of it."""
+
+    loads: dict[str, int]
+    bytes_read: int
+
+
+def reads(spans: Sequence[Span], start_s: float, end_s: float) -> Reads:
+    """The loads that began and ended between two points."""
+    inside = [s for s in spans if s.stage == "load" and s.start_s >= start_s and s.end_s <= end_s]
+    loads = Counter(s.module for s in inside)
+    return Reads(dict(sorted(loads.items())), sum(s.bytes_read for s in inside))
 
 
 def _covered(intervals: Iterable[tuple[float, float]]) -> float:

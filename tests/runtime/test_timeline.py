@@ -3,7 +3,7 @@
 import pytest
 
 from atom_repro.datatypes import Span
-from atom_repro.runtime.timeline import Timeline, waterfall
+from atom_repro.runtime.timeline import Reads, Timeline, reads, waterfall
 
 
 def span(stage, lane, start, end):
@@ -44,3 +44,14 @@ def test_drained_spans_are_given_once():
         pass
     assert [s.item for s in timeline.drain()] == ["b"]
     assert timeline.spans() == []
+
+
+def test_reads_are_those_of_the_prompt():
+    spans = [
+        Span("load", "decoder", "a", "main", 1.0, 2.0, 100),
+        Span("load", "decoder", "b", "main", 2.0, 3.0, 100),
+        Span("load", "encoder", "b", "encoder", 2.0, 3.0, 7),
+        Span("caption", "decoder", "b", "main", 3.0, 4.0),
+        Span("load", "embedder", "p", "main", 5.0, 6.0, 1),  # the next prompt's
+    ]
+    assert reads(spans, 0.5, 4.5) == Reads({"decoder": 2, "encoder": 1}, 207)

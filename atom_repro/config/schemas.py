@@ -384,6 +384,8 @@ _SCHEMAS = {
     "finetune": FinetuneConfig,
     "evaluate": EvalConfig,
     "latency": PipelineConfig,
+    "sessions": SessionsConfig,
+    "endurance": EnduranceConfig,
     "use": UseConfig,
     "tasks": TasksConfig,
     "sessions": SessionsConfig,

@@ -86,10 +86,11 @@ def _row(
     seconds: dict[str, list[float]] = {
         f"prompt {n}": [p[n - 1]["end_to_end_s"] for p in repeats.values()] for n in shown
     }
-    for n in counts:
+    several = [n for n in counts if n > 1]
+    for n in several:
         seconds[f"prompts 1-{n}"] = [_total(p, n) for p in repeats.values()]
     if fresh is not None:
-        for n in counts:
+        for n in several:
             seconds[f"saved by the index in prompts 1-{n}"] = [
                 _total(fresh[r], n) - _total(p, n) for r, p in repeats.items() if r in fresh
             ]

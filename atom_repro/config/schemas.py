@@ -376,12 +376,37 @@ class DataCheckConfig:
 
 
 @dataclass
+class SourcesConfig:
+    """Where released weights are: a folder, a file or a hub id. `whole` fills both modules; else
+    `video` fills the encoder and `text` the decoder. `tokenizer` is a folder with tokenizer.json;
+    empty means beside the decoder's weights."""
+
+    video: str = ""
+    text: str = ""
+    whole: str = ""
+    tokenizer: str = ""
+
+
+@dataclass
+class ConvertConfig:
+    """`train.convert`. `target` is the checkpoint folder to write; `seed` is that of the weights
+    that no source has; `force` replaces a checkpoint that is there."""
+
+    model: Any = MISSING
+    sources: SourcesConfig = field(default_factory=SourcesConfig)
+    target: str = ""
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
 class AuditConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
 _SCHEMAS = {
     "finetune": FinetuneConfig,
+    "convert": ConvertConfig,
     "evaluate": EvalConfig,
     "latency": PipelineConfig,
     "sessions": SessionsConfig,

@@ -9,7 +9,7 @@ This is the one engine of the package today; an exported one reads the same fold
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,12 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
+from atom_repro.device.room import require_memory
+from atom_repro.engines.weight_files import SafetensorsFile, SafetensorsWriter, read_safetensors
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
 from atom_repro.quant import int8, none
-from atom_repro.quant.recipe import Quantiser, read_safetensors
+from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.atomic import atomically
 
 WEIGHTS = "model.safetensors"
@@ -162,14 +164,77 @@ def _save(
     # A weight that quantisation has untied is two weights from here on.
     tied = {k: v for k, v in network.tied.items() if state[k] is state[v]}
     tensors, metadata = quantiser.pack({k: t for k, t in state.items() if k not in tied})
-    described = {"format": 2, **config, "precision": quantiser.name, "weights": weights}
-    text = json.dumps({**described, "tied": tied}, indent=1)
     with atomically(folder) as building:
         building.mkdir()
         save_file(tensors, building / WEIGHTS, metadata=metadata)
-        (building / CONFIG).write_text(text + "\n", encoding="utf-8")
+        _write_config(building, config, quantiser.name, weights, tied)
         if tokenizer is not None:
             tokenizer.save(building)
+
+
+def _write_config(
+    folder: Path,
+    config: Mapping[str, Any],
+    precision: str,
+    weights: str,
+    tied: Mapping[str, str],
+) -> None:
+    described = {"format": 2, **config, "precision": precision, "weights": weights}
+    text = json.dumps({**described, "tied": dict(tied)}, indent=1)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def stream_weights(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, Tensor]],
+) -> str:
+    """Write a module's fp32 weights one after another; sha256 of their names and bytes.
+
+    `describe_module` makes a module of the folder.
+    """
+    folder.mkdir(parents=True)
+    with (folder / WEIGHTS).open("xb") as stream:
+        writer = SafetensorsWriter(stream, shapes)
+        for name, tensor in tensors:
+            writer.add(name, tensor)
+        writer.finish()
+    return writer.digest.hexdigest()
+
+
+def describe_module(folder: Path, model: VideoLanguageModel, kind: str, weights: str) -> None:
+    """Say of the fp32 weights in `folder` what they are; the last file that a module needs.
+
+    Args:
+        kind: `video_encoder` or `text_decoder`.
+    """
+    with torch.device("meta"):
+        encoder = kind == "video_encoder"
+        network: Any = model.make_encoder() if encoder else model.make_decoder()
+    numbers = model.encoder.to_dict() if encoder else model.decoder.to_dict()
+    config = _described(kind, numbers, network)
+    _write_config(folder, config, "fp32", weights, network.tied)
+
+
+def fill_in_place(network: Any, folder: Path) -> None:
+    """Copy a module's fp32 weights into a network that has memory, a tensor at a time.
+
+    Raises:
+        AtomError: other precision, broken file, or weights that do not fit.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config["precision"] != "fp32":
+        raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
+    file = SafetensorsFile(folder / WEIGHTS)
+    expected = {k for k in network.file_state() if k not in network.tied}
+    if odd := sorted(expected ^ file.entries.keys()):
+        raise AtomError(f"{file.path} does not fit its {CONFIG}: {odd[0]} is not in both")
+    for name in file.entries:
+        try:
+            network.load_state_dict({name: file.read(name)}, strict=False)
+        except RuntimeError as error:
+            first = " ".join(str(error).split())[:300]
+            raise AtomError(f"{file.path} does not fit its {CONFIG}: {first}") from error
 
 
 def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
@@ -216,10 +281,8 @@ def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
             f"{folder} was quantised in the {config['form']} form and model.form={form}; delete "
             "the folder to have it made again"
         )
-    try:
-        tensors, metadata = read_safetensors(path)
-    except Exception as error:  # the library raises its own type, not a subclass of ours to name
-        raise AtomError(f"{path} cannot be read ({error}); write the checkpoint again") from error
+    require_memory(path.stat().st_size, f"loading {path}")
+    tensors, metadata = read_safetensors(path)
     state = _quantiser(config["precision"]).unpack(tensors, metadata)
     tied: Mapping[str, str] = config["tied"]
     state |= {name: state[source] for name, source in tied.items()}

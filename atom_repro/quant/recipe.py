@@ -6,7 +6,6 @@ the changed weights back into an empty module without the fp32 ones.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -64,12 +63,3 @@ def weight_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file, and its metadata. Every byte is read here, not mapped lazily."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata() or {})
-        return {key: file.get_tensor(key).clone() for key in file.keys()}, metadata  # noqa: SIM118

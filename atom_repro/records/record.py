@@ -110,8 +110,9 @@ def recording(
     """Record what happens inside, whether it ends well or not.
 
     Args:
-        weights: `random`, `trained:<sha>`, `released:<sha>` or `none`; a run that makes weights
-            sets `run.weights` before it ends.
+        weights: `random`, `trained:<sha>`, `released:<sha>`, `mixed:<sha>` (released ones beside
+            new ones that nothing has trained) or `none`; a run that makes weights sets
+            `run.weights` before it ends.
     """
     run = Run(key, weights)
     started = datetime.now(UTC)

@@ -290,6 +290,18 @@ class EnduranceConfig:
 
 
 @dataclass
+class StorageConfig:
+    """`device_bench.storage`: one model's modules in each of `quants`."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    quants: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
 class ReportConfig:
     """`paper` is the folder of the paper's cells."""
 
@@ -413,8 +425,7 @@ _SCHEMAS = {
     "endurance": EnduranceConfig,
     "use": UseConfig,
     "tasks": TasksConfig,
-    "sessions": SessionsConfig,
-    "endurance": EnduranceConfig,
+    "storage": StorageConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,
     "audit": AuditConfig,

@@ -98,11 +98,12 @@ def save_decoder(
     folder: Path,
     model: VideoLanguageModel,
     network: Any,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     quantiser: Quantiser,
     weights: str,
 ) -> None:
-    """Write a decoder and its tokenizer. A tied weight is written once."""
+    """Write a decoder and its tokenizer (None: only its size is of interest). A tied weight is
+    written once."""
     config = _described("text_decoder", model.decoder.to_dict(), network)
     _save(folder, network, quantiser, config, weights, tokenizer)
 

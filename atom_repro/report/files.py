@@ -10,7 +10,10 @@ from atom_repro.report.tables import Row
 TITLES = {
     "table01": "Table 1: captioning",
     "table02": "Table 2: retrieval",
+    "table10": "Table 10: retrieval on DiDeMo",
     "table03": "Table 3: latency",
+    "table06": "Table 6: storage",
+    "table09": "Table 9: parameters by layer type",
     "arms": "Every arm of the runtime, and where its seconds went",
     "int8_cost": "What int8 costs",
     "attributes": "Caption accuracy by attribute",

@@ -19,7 +19,6 @@ from atom_repro.report.paper import Cell
 from atom_repro.report.tables import Row, measured
 
 TITLES = {
-    "table06": "Table 6: storage of the text embedder",
     "table07": "Table 7: the text embedder in int8",
     "oracle": "The human oracle, beside Tables 1, 2 and 10",
     "oracle_gallery": "Recall by gallery size, one human caption a video",
@@ -38,7 +37,6 @@ _RUN_TABLE7 = "`make table7` fills ours"
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
     """All tables of this file by stem."""
     return {
-        "table06": table6(records, paper),
         "table07": table7(records, paper),
         "oracle": oracle(records, paper),
         "oracle_gallery": gallery(records),

@@ -47,7 +47,9 @@ def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
             [f"quant={p}"] for p in precisions or study.precisions
         ]  # fmt: skip
         for variant in variants:
-            wanted = [*variant, *mine]
+            named = {_key(text) for text in mine}
+            own = [text for text in stage.overrides if _key(text) not in named]
+            wanted = [*own, *variant, *mine]
             config.compose(stage.primary, wanted)
             stages.append(Stage(stage.module, tuple(wanted)))
             if stage.then_report:

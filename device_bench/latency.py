@@ -5,6 +5,7 @@ order drawn anew, after one round that is recorded as warm-up. All arms must giv
 tokens and rankings; a run in which they differ fails.
 
     python -m device_bench.latency
+    python -m device_bench.latency pipeline=assembly
     python -m device_bench.latency quant=int8 'residencies=[resident,reload_stage]' repeats=10
 """
 
@@ -103,11 +104,12 @@ def main(cfg: Any) -> None:
                     for span in runtime.timeline.spans():
                         run.samples.append({"kind": "span", **place, **span.to_dict()})
                     output = [
-                        [[p.token_ids for p in a.predictions], list(a.ranking)] for a in answers
+                        [[p.token_ids for p in a.predictions], list(a.ranking), list(a.texts)]
+                        for a in answers
                     ]
                     if said.setdefault("output", output) != output:
                         raise RuntimeError(
-                            f"{arm.name} gave other tokens or rankings than {said['arm']}"
+                            f"{arm.name} gave other tokens, rankings or texts than {said['arm']}"
                         )
                     said.setdefault("arm", arm.name)
                     bar.update()

@@ -312,12 +312,14 @@ class ReportConfig:
 @dataclass
 class StudyStage:
     """A command of a study. `per_precision` runs it once for each precision; `then_report` writes
-    the tables after each run, so that its row can be read while the study goes on."""
+    the tables after each run, so that its row can be read while the study goes on; `overrides`
+    are the stage's own, which the command line's come after."""
 
     module: str = MISSING
     primary: str = MISSING
     per_precision: bool = False
     then_report: bool = False
+    overrides: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables import newest
+from atom_repro.report.tables import family, newest
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -21,6 +21,7 @@ COLOURS = {
     "caption": "#ff7f0e",
     "embed": "#2ca02c",
     "rank": "#17becf",
+    "script": "#8c564b",
     "release": "#d62728",
 }
 
@@ -30,7 +31,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
 
     The repeat shown is the one with the median end-to-end time. None without a record.
     """
-    record = newest(records, "latency").get(precision)
+    record = newest(records, "latency", pipeline="retrieval").get(precision)
     if record is None:
         return None
     samples = record.samples()
@@ -75,8 +76,12 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
 
 
 def learning_curve(records: Sequence[Record]) -> str | None:
-    """Loss by step and validation CIDEr of the newest training run. None without a record."""
-    runs = [r for r in records if r.stage == "finetune" and r.ok and r.data["scale"] != "smoke"]
+    """Loss by step and validation CIDEr of mPLUG2+'s newest training. None without a record."""
+    runs = [
+        r
+        for r in records
+        if r.stage == "finetune" and r.ok and r.data["scale"] != "smoke" and family(r) == "mPLUG2+"
+    ]
     if not runs:
         return None
     samples = runs[-1].samples()

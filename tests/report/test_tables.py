@@ -26,7 +26,7 @@ def record(tmp_path, run_id, *, stage="caption", precision="fp32", samples=(), c
         "status": "ok",
         "scale": "tiny",
         "git": {"clean": clean},
-        "config": {"model": {"name": "m"}},
+        "config": {"model": {"name": "m", "_target_": "atom_repro.models.mplug2plus.build"}},
         "samples": None,
         "values": {"precision": precision, **SCORES, "videos": 300,
                    "floor_constant_sentence": SCORES, "floor_next_video": SCORES,
@@ -54,7 +54,7 @@ def test_ours_and_the_papers_never_share_a_column(tmp_path):
         assert row["column"].startswith("toy/") == bool(row["ours"])
         assert row["records"] == ("r1" if row["ours"] else "")
     assert {r["row"] for r in found if r["ours"]} >= {"mPLUG2+/fp32", "floor/constant sentence"}
-    assert all("needs the weights" in r["note"] for r in found if r["paper"])
+    assert all("needs weights and videos" in r["note"] for r in found if r["paper"])
 
 
 def test_smoke_and_failed_records_stay_out_and_the_newest_wins(tmp_path):
@@ -89,20 +89,59 @@ def prompts(arm, seconds):
     ]  # fmt: skip
 
 
-def test_table3_takes_medians_without_the_warmup(tmp_path):
-    arms = ["reload_stage/sequential", "resident/parallel"]
-    made = record(
-        tmp_path, "r1", stage="latency",
-        samples=prompts(arms[0], [99, 4, 6, 5]) + prompts(arms[1], [99, 3, 2, 4]),
+def latency(tmp_path, run_id, pipeline, arms, samples):
+    model = {"name": "m", "_target_": "atom_repro.models.mplug2plus.build"}
+    return record(
+        tmp_path, run_id, stage="latency", samples=samples,
+        config={"model": model, "pipeline": {"name": pipeline}},
         values={"clips": 5, "prompts": 1, "arms": arms},
     )  # fmt: skip
-    found = {(r["row"], r["column"]): r for r in rows(build_all([made], []), "table03")}
+
+
+def test_table3_takes_medians_without_the_warmup(tmp_path):
+    arms = ["reload_stage/sequential", "resident/parallel"]
+    searched = latency(
+        tmp_path,
+        "r1",
+        "retrieval",
+        arms,
+        prompts(arms[0], [99, 4, 6, 5]) + prompts(arms[1], [99, 3, 2, 4]),
+    )
+    assembled = latency(tmp_path, "r2", "assembly", arms[1:], prompts(arms[1], [99, 8, 7, 9]))
+    built = build_all([searched, assembled], [])
+    found = {(r["row"], r["column"]): r for r in rows(built, "table03")}
     assert float(found["host/fp32/baseline", "tiny/retrieval"]["ours"]) == 5
     assert float(found["host/fp32/atom", "tiny/retrieval"]["ours"]) == 3
     assert float(found["host/fp32/atom", "tiny/encode"]["ours"]) == pytest.approx(0.1)
     assert found["host/fp32/atom", "tiny/retrieval"]["n"] == "3"
-    assert found["host/fp32/atom", "tiny/assembly"]["ours"] == ""
-    assert "no assembly" in found["host/fp32/atom", "tiny/assembly"]["note"]
+    assert float(found["host/fp32/atom", "tiny/assembly"]["ours"]) == 8
+    assert found["host/fp32/atom", "tiny/assembly"]["records"] == "r2"
+    assert ("host/fp32/baseline", "tiny/assembly") not in found
+
+
+def test_models_and_data_sets_have_rows_and_columns_of_their_own(tmp_path):
+    other = {"name": "m", "_target_": "atom_repro.models.mplug2.build"}
+    records = [
+        record(tmp_path, "r1"),
+        record(tmp_path, "r2", config={"model": other}),
+        record(tmp_path, "r3", protocol="msrvtt/caption-full", scale="paper"),
+        record(tmp_path, "r4", protocol="msvd/caption", values={"label": "reduced gallery 9/10"}),
+    ]
+    found = [r for r in rows(build_all(records, PAPER), "table01") if r["ours"]]
+    by_record = {
+        r["records"]: (r["row"], r["column"])
+        for r in found
+        if r["column"].endswith("CIDEr")
+        and r["row"].endswith("PLUG2/fp32")
+        or r["column"].endswith("CIDEr")
+        and r["row"].endswith("PLUG2+/fp32")
+    }
+    assert by_record == {
+        "r1": ("mPLUG2+/fp32", "toy/CIDEr"),
+        "r2": ("mPLUG2/fp32", "toy/CIDEr"),
+        "r3": ("mPLUG2+/fp32", "MSR-VTT/CIDEr"),
+        "r4": ("mPLUG2+/fp32", "msvd/caption (reduced gallery 9/10)/CIDEr"),
+    }
 
 
 def test_same_records_same_bytes(tmp_path):

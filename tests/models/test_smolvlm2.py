@@ -362,14 +362,14 @@ def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, precision):
 def test_training_lowers_the_caption_loss_through_the_tower(tokens, pixels):
     torch.manual_seed(0)
     model = small()
-    joined = CaptioningModel(model, tokens, word_weight=0.0, rarity=[0.0] * 360)
+    joined = CaptioningModel(model, tokens, word_weight=0.0, text_weight=0.0, rarity=[0.0] * 360)
     rows = [[*tokens.encode(t), tokens.end_id][-12:] for t in TEXTS]
     length = max(len(row) for row in rows)
     captions = torch.tensor([[row + [tokens.pad_id] * (length - len(row))] for row in rows])
     optimiser = torch.optim.AdamW(joined.parameters(), lr=3e-3)
     losses = []
     for _ in range(6):
-        loss, _ = joined(pixels, captions)
+        loss, _ = joined({"frames": pixels, "captions": captions, "caption_weight": 1.0})
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

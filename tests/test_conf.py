@@ -92,7 +92,7 @@ def test_every_experiment_is_a_delta_of_its_command(path):
     changed = config.plain(config.compose(primary, [f"experiment={name}"]))
     assert changed != config.plain(config.compose(primary, []))
     with pytest.raises(AtomError):
-        config.compose("finetune", [f"experiment={name}"])
+        config.compose("audit" if primary == "finetune" else "finetune", [f"experiment={name}"])
 
 
 def test_a_study_gives_each_stage_what_it_knows():
@@ -131,3 +131,23 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "max_steps" in done.stdout
+
+
+@pytest.mark.parametrize("dataset", ["msrvtt", "msvd", "didemo"])
+def test_the_papers_recipe(dataset):
+    cfg = config.compose("finetune", [f"experiment=finetune/paper_{dataset}"])
+    train = cfg.train
+    assert train.batch_size * train.accumulate == 128
+    assert (train.learning_rate, train.epochs, train.visual_learning_rate) == (2e-5, 10, None)
+    assert (cfg.model.encoder.frames, cfg.model.encoder.image_size) == (6, 224)
+    assert (cfg.generation.beams, cfg.generation.max_new_tokens) == (4, 23)
+    assert (cfg.scale.name, cfg.model.name) == ("paper", "mplug2plus")
+    assert f".{dataset}." in cfg.dataset._target_
+
+
+def test_the_released_recipe():
+    cfg = config.compose("finetune", ["experiment=finetune/mplug2_released"])
+    train = cfg.train
+    assert train.batch_size * train.accumulate == 64
+    assert (train.learning_rate, train.visual_learning_rate) == (2e-5, 2e-6)
+    assert (cfg.model.name, cfg.model.encoder.frames, train.epoch0_quirk) == ("mplug2", 16, True)

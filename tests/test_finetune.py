@@ -1,5 +1,6 @@
 """A training as a user runs it: the losses that it always had, and those of text tasks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,16 +25,17 @@ def finetune(tmp_path_factory):
     """Runs a training in a process of its own: its record. The data set is made once."""
     work = tmp_path_factory.mktemp("work")
 
-    def run(*arguments, steps=10):
+    def run(*arguments, steps=10, launcher=()):
         results = tmp_path_factory.mktemp("results")
         done = subprocess.run(
             [
-                sys.executable, "-m", "train.finetune", "scale=smoke", "train.threads=1",
+                sys.executable, *launcher, "-m", "train.finetune", "scale=smoke", "train.threads=1",
                 "train.precision=fp32", f"train.max_steps={steps}",
                 f"train.validation_every={steps}", "force=true", f"paths.work={work}",
                 f"paths.results={results}", *arguments,
             ],
             cwd=ROOT, capture_output=True, text=True, check=False,
+            env=os.environ | {"ACCELERATE_USE_CPU": "true"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         (record,) = load_records(results / "records" / this_machine().fingerprint)
@@ -48,7 +50,8 @@ def curve(record, name):
 
 @pytest.mark.slow
 def test_the_losses_are_what_they_were(finetune):
-    assert curve(finetune(*NO_TEXT), "caption_loss") == pytest.approx(LOSSES, rel=1e-4)
+    record = finetune(*NO_TEXT, "model.decoder.vocabulary=512")
+    assert curve(record, "caption_loss") == pytest.approx(LOSSES, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -59,3 +62,18 @@ def test_text_tasks_are_learned_beside_captions(finetune):
     assert len(text) == len(asked) == 4
     assert text[-1] < text[0] - 0.5
     assert asked[-1] < asked[0] - 0.5
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(finetune):
+    """With text tasks, accumulation, and batches whose halves differ in tokens."""
+    settings = ("train.batch_size=4", "train.accumulate=2", "train.text_batch_size=2",
+                "train.text_words=40", "train.validation_clips=4")  # fmt: skip
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    one = finetune(*settings, steps=6)
+    two = finetune(*settings, steps=6, launcher=launcher)
+    assert (one.values["processes"], two.values["processes"]) == (1, 2)
+    for name in ("caption_loss", "text_loss", "question_loss"):
+        assert len(curve(one, name)) in (3, 6)
+        assert curve(two, name) == pytest.approx(curve(one, name), rel=1e-4)
+    assert two.values["validation_cider"] == pytest.approx(one.values["validation_cider"], abs=1)

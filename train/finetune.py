@@ -2,13 +2,20 @@
 
 Reads the training split, learns a tokenizer from its texts, minimises the caption loss (and, at
 tiny scale, that of text tasks), and keeps the modules with the best validation CIDEr. A run that
-was killed goes on at its last saved step and ends with the same weights.
+was killed goes on at its last saved step and ends with the same weights. Processes share out the
+batches, and one of them validates, saves and records.
 
     python -m train.finetune
     python -m train.finetune train.max_steps=200 seed=1
+    python -m train.finetune 'train.components={visual.clip: frozen, decoder: lora}'
+    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m train.finetune
+
+(`accelerate launch --cpu --num_processes 2` starts one process where there is no MPI; the record
+says how many there were.)
 """
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,46 +32,63 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.engines.acceleration import (
         accelerator_for,
+        main_process_last,
+        mean_over_processes,
         on_device,
         processes,
         training_precision,
     )
     from atom_repro.engines.checkpoints import Checkpoint
+    from atom_repro.engines.conversion import start_from, starting_tokenizer
+    from atom_repro.engines.starting import starting_point
     from atom_repro.engines.training_data import training_data
     from atom_repro.engines.training_state import TrainingState
     from atom_repro.models.captioning_model import CaptioningModel
-    from atom_repro.models.components import in_component
+    from atom_repro.models.checkpointing import checkpoint_blocks
+    from atom_repro.models.components import choose_trained, is_visual
     from atom_repro.models.generation import GenerationSettings
     from atom_repro.models.optimisation import adamw, parameter_groups, schedule_named, set_rates
     from atom_repro.pipelines.validation import validation_cider
-    from atom_repro.records.record import find, recording, stage_key
+    from atom_repro.records.record import Run, find, recording, stage_key
 
     # What is trained, on what; nothing to do if this very run is on record.
     tuning = cfg.train
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    with tqdm(desc="videos", unit="clip", mininterval=1) as bar:
+    start = starting_point(tuning.start, model, cfg.scale.name)
+    precision = training_precision(tuning.precision)
+    accelerator = accelerator_for(precision=precision, accumulate=tuning.accumulate)
+    leads = accelerator.is_main_process
+    bars = {"disable": not leads, "mininterval": 1}
+    with (
+        accelerator.main_process_first(),
+        tqdm(desc="videos", unit="clip", **bars) as bar,
+    ):
         dataset.prepare(lambda done, total: (bar.reset(total), bar.update(done)))
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
     checkpoint = Checkpoint.of(
         work=cfg.paths.work, model=model, dataset=dataset.name, scale=cfg.scale.name, seed=cfg.seed
     )
     inputs = {"dataset": dataset.fingerprint}
+    if start:
+        inputs["start"] = start.weights()
     key = stage_key("finetune", Path(__file__), settings, inputs)
     done = find(results, machine, "finetune", key)
     if done and not cfg.force and checkpoint.holds(done.data["weights"]):
-        print(f"finetune: unchanged, {done.folder}")
+        accelerator.print(f"finetune: unchanged, {done.folder}")
         return
 
     # Data: candidate frames of every clip in memory, texts as ids.
     torch.set_num_threads(tuning.threads)
     set_seed(cfg.seed)
-    precision = training_precision(tuning.precision)
-    accelerator = accelerator_for(precision=precision, accumulate=tuning.accumulate)
-    with tqdm(desc="decode", unit="clip", mininterval=1) as bar:
+    with (
+        accelerator.main_process_first(),
+        tqdm(desc="decode", unit="clip", **bars) as bar,
+    ):
         data = training_data(
             model,
             dataset,
             tuning,
+            tokenizer=starting_tokenizer(start, model) if start else None,
             frames=Path(cfg.paths.work) / "frames",
             seed=cfg.seed,
             processes=processes(accelerator),
@@ -82,6 +106,13 @@ def main(cfg: Any) -> None:
         text_weight=tuning.text_weight,
         rarity=data.rarity,
     )
+    if start:
+        start_from(start, network)
+    choose_trained(
+        network, model, tuning.components, rank=tuning.lora_rank, alpha=tuning.lora_alpha
+    )
+    if tuning.gradient_checkpointing:
+        checkpoint_blocks(network)
     optimiser = adamw(
         parameter_groups(
             dict(network.named_parameters()),
@@ -89,8 +120,7 @@ def main(cfg: Any) -> None:
             decay_rule=tuning.decay_rule,
             learning_rate=tuning.learning_rate,
             visual_learning_rate=tuning.visual_learning_rate,
-            is_visual=in_component(model, "visual.clip", "visual.temporal"),
-            released_name=model.released_name,
+            is_visual=is_visual(model),
         ),
         betas=tuning.betas,
     )
@@ -104,8 +134,11 @@ def main(cfg: Any) -> None:
         quirk=tuning.epoch0_quirk,
     )
     network, optimiser = accelerator.prepare(network, optimiser)
-    state = TrainingState(checkpoint, key, accelerator.unwrap_model(network), optimiser)
-    step = state.resume(fresh=cfg.force)
+    state = TrainingState(
+        checkpoint, key, accelerator.unwrap_model(network), optimiser, writes=leads
+    )
+    with main_process_last(accelerator):
+        step = state.resume(fresh=cfg.force)
 
     with (
         recording(
@@ -116,8 +149,10 @@ def main(cfg: Any) -> None:
             config=settings,
             inputs=inputs,
             weights="training",
-        ) as run,
-        tqdm(total=steps, initial=step, desc="train", unit="step", mininterval=2) as bar,
+        )
+        if leads
+        else nullcontext(Run(key, "training")) as run,
+        tqdm(total=steps, initial=step, desc="train", unit="step", **bars) as bar,
     ):
         run.samples = state.curve
         while step < steps:
@@ -136,8 +171,9 @@ def main(cfg: Any) -> None:
                 for name, value in parts.items():
                     losses[name] = losses.get(name, 0.0) + value.item() / tuning.accumulate
             step += 1
+            losses = mean_over_processes(accelerator, losses)
             state.log(step=step, **losses, step_s=time.perf_counter() - began)
-            if step % validation_every == 0 or step == steps:
+            if leads and (step % validation_every == 0 or step == steps):
                 began = time.perf_counter()
                 cider = validation_cider(
                     state.network,
@@ -159,12 +195,19 @@ def main(cfg: Any) -> None:
             "validation_cider": state.best["cider"],
             "best_step": state.best["step"],
             "precision": precision,
+            "processes": accelerator.num_processes,
+            "trained_parameters": sum(
+                p.numel() for p in state.network.parameters() if p.requires_grad
+            ),
             "train_s": sum(line.get("step_s", 0.0) for line in state.curve),
             "validation_s": sum(line.get("validation_s", 0.0) for line in state.curve),
             "parameters": sum(p.numel() for p in state.network.parameters()),
         }
     state.close()
-    print(f"finetune: validation CIDEr {state.best['cider']:.1f}, modules in {checkpoint.folder}")
+    accelerator.print(
+        f"finetune: validation CIDEr {state.best['cider']:.1f}, modules in {checkpoint.folder}"
+    )
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

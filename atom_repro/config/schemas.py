@@ -58,11 +58,18 @@ class GenerationConfig:
 class TrainConfig:
     """How captions, and text tasks beside them, are learned.
 
+    `start` is a checkpoint folder (fp32/encoder and fp32/decoder) to begin from; empty for random
+    weights, which only generated data are enough for.
+
     A step is `batch_size * accumulate` clips, over all processes together. With `epochs` set it
     ends after so many passes over all captions, and otherwise after `max_steps`; it validates
     every `validation_every` steps, 0 for once an epoch. `shift` is the largest move of a clip in
     pixels; `word_weight` weighs the word loss (see `CaptioningModel`). `precision` is `bf16`,
     `fp32`, or `auto`: bf16 where the processor computes in it.
+
+    `components` says of a component of the model (see its family) whether it is trained in `full`,
+    which is what the others are, `frozen`, or adapted by `lora` of `lora_rank`; checkpoints hold
+    merged weights. `gradient_checkpointing` computes blocks again rather than keep what they made.
 
     `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
     `floor_learning_rate`; warm-up in iterations, of which a step has `accumulate`), and
@@ -76,6 +83,7 @@ class TrainConfig:
     captions, fewer in the first `text_easy_steps` steps; `text_mix` has the share of each task.
     """
 
+    start: str = ""
     max_steps: int = MISSING
     epochs: int | None = None
     batch_size: int = 32
@@ -95,6 +103,10 @@ class TrainConfig:
             "script": 2.0, "scene_summary": 1.0, "video_summary": 1.0, "answer": 1.0,
         }
     )  # fmt: skip
+    components: dict[str, str] = field(default_factory=dict)
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    gradient_checkpointing: bool = False
     learning_rate: float = 2.0e-3
     visual_learning_rate: float | None = None
     schedule: str = "warmup_cosine"

@@ -1,10 +1,12 @@
 """On what a training runs: its precision, and the processes that share its steps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from atom_repro.data.training_steps import Processes
 from atom_repro.datatypes import AtomError
@@ -29,11 +31,22 @@ def training_precision(setting: str) -> str:
 
 
 def accelerator_for(*, precision: str, accumulate: int) -> Accelerator:
-    """Of this process; `accelerate launch` says how many there are."""
-    return Accelerator(
+    """Of this process; `accelerate launch` says how many there are.
+
+    Raises:
+        AtomError: processes that share parameters out: a checkpoint is made from whole modules.
+    """
+    accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=accumulate,
     )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise AtomError(
+            f"train.finetune cannot run under {accelerator.distributed_type.value}: every process "
+            "holds whole modules; launch it without, and set train.gradient_checkpointing=true or "
+            "train.components to save memory"
+        )
+    return accelerator
 
 
 def processes(accelerator: Accelerator) -> Processes:
@@ -46,3 +59,23 @@ def on_device(part: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         name: value if isinstance(value, float) else torch.from_numpy(value).to(device)
         for name, value in part.items()
     }
+
+
+def mean_over_processes(accelerator: Accelerator, losses: Mapping[str, float]) -> dict[str, float]:
+    """Losses of this process to those of all; a collective call."""
+    if accelerator.num_processes == 1:
+        return dict(losses)
+    values = torch.tensor(list(losses.values()), device=accelerator.device)
+    reduced = accelerator.reduce(values, reduction="mean").tolist()
+    return dict(zip(losses, reduced, strict=True))
+
+
+@contextmanager
+def main_process_last(accelerator: Accelerator) -> Iterator[None]:
+    """For reading what the main process may then delete."""
+    if accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield
+    else:
+        yield
+        accelerator.wait_for_everyone()

@@ -34,6 +34,7 @@ def training_data(
     dataset: Any,
     settings: TrainConfig,
     *,
+    tokenizer: Tokenizer | None,
     frames: Path,
     seed: int,
     processes: Processes,
@@ -43,15 +44,17 @@ def training_data(
 
     Args:
         dataset: prepared; one with `text_tasks` and `task_texts` adds text tasks.
+        tokenizer: of the weights that training starts from, or None to learn one.
         frames: folder that keeps decoded frames for the next run.
         progress: told of each clip that was decoded.
     """
     clips = dataset.clips("train")
     tasks = _text_tasks(model, dataset, settings, seed)
-    texts = [r for c in clips for r in c.references]
-    if tasks:
-        texts += dataset.task_texts(rows=_TOKENIZER_ROWS, seed=seed)
-    tokenizer = Tokenizer.train(texts, model.decoder.vocabulary, model.specials)
+    if tokenizer is None:
+        texts = [r for c in clips for r in c.references]
+        if tasks:
+            texts += dataset.task_texts(rows=_TOKENIZER_ROWS, seed=seed)
+        tokenizer = Tokenizer.train(texts, model.decoder.vocabulary, model.specials)
     bank = FrameBank(
         clips,
         frames=model.encoder.frames,
@@ -61,7 +64,7 @@ def training_data(
         name=dataset.fingerprint,
         progress=progress,
     )
-    captions = [[[*tokenizer.encode(r), tokenizer.end_id] for r in c.references] for c in clips]
+    captions = [[model.training_ids(tokenizer, r) for r in c.references] for c in clips]
     batches = CaptionBatches(
         bank,
         captions,

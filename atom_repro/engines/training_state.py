@@ -16,6 +16,7 @@ import torch
 from atom_repro.engines import eager
 from atom_repro.engines.checkpoints import Checkpoint, trained_label
 from atom_repro.models.captioning_model import CaptioningModel
+from atom_repro.models.lora import merged
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
 from atom_repro.records.atomic import atomically
@@ -23,12 +24,22 @@ from atom_repro.records.journal import Journal
 
 
 class TrainingState:
-    """Resume point, loss journal and best checkpoint of the run `key`."""
+    """Resume point, loss journal and best checkpoint of the run `key`.
+
+    Args:
+        writes: of several processes that train together, one does; the others read what it left.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, key: str, network: CaptioningModel, optimiser: Any
+        self,
+        checkpoint: Checkpoint,
+        key: str,
+        network: CaptioningModel,
+        optimiser: Any,
+        *,
+        writes: bool = True,
     ) -> None:
-        self.checkpoint, self.key = checkpoint, key
+        self.checkpoint, self.key, self.writes = checkpoint, key, writes
         self.network, self.optimiser = network, optimiser
         self.best: dict[str, Any] = {"step": 0, "cider": -1.0, "weights": ""}
         self.curve: list[dict[str, Any]] = []
@@ -47,6 +58,8 @@ class TrainingState:
                 self.network.load_state_dict(saved["network"])
                 self.optimiser.load_state_dict(saved["optimiser"])
                 torch.set_rng_state(saved["random"])
+        if not self.writes:
+            return step
         if step == 0:
             shutil.rmtree(self.checkpoint.state, ignore_errors=True)
         self._journal = Journal(self._journal_file)
@@ -56,6 +69,8 @@ class TrainingState:
 
     def log(self, **line: Any) -> None:
         """Add a line to the curve; `step` is one of its keys."""
+        if not self.writes:
+            return
         assert self._journal is not None, "resume() opens the journal"
         self.curve.append(line)
         self._journal.add(line)
@@ -64,7 +79,8 @@ class TrainingState:
         """Write encoder and decoder apart, if they are better than any before."""
         if cider <= self.best["cider"]:
             return
-        model, encoder, decoder = self.network.model, self.network.encoder, self.network.decoder
+        model = self.network.model
+        encoder, decoder = merged(self.network.encoder), merged(self.network.decoder)
         weights, plain = trained_label(encoder, decoder), none.build()
         eager.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
         eager.save_decoder(
@@ -74,6 +90,8 @@ class TrainingState:
 
     def save(self, step: int) -> None:
         """Make `step` the point that a killed run goes on from."""
+        if not self.writes:
+            return
         saved: Mapping[str, Any] = {
             "key": self.key,
             "step": step,
@@ -90,4 +108,6 @@ class TrainingState:
 
     def close(self) -> None:
         """Training is over and recorded: nothing is left to resume."""
+        if not self.writes:
+            return
         shutil.rmtree(self.checkpoint.state)

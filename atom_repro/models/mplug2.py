@@ -45,12 +45,8 @@ class MPlug2:
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:
+        """`visual.connector` is the universal layers, which the released code trains with text."""
         return {**COMPONENTS, "decoder": ("decoder.*",)}
-
-    def released_name(self, name: str) -> str:
-        # BERT's names are kept, and no norm of CLIP's or `uni.out` is called LayerNorm there
-        # either: the rule that reads released names decides alike for ours.
-        return name
 
     def make_encoder(self) -> VideoEncoder:
         return VideoEncoder(self.encoder, self.form)

@@ -38,11 +38,6 @@ class MPlug2Plus:
     def components(self) -> Mapping[str, Sequence[str]]:
         return {**COMPONENTS, "decoder": ("decoder.*",)}
 
-    def released_name(self, name: str) -> str:
-        # No norm of ours is one of BERT's, and "bias" is in the same names: the rule that reads
-        # released names decides alike for ours.
-        return name
-
     def make_encoder(self) -> VideoEncoder:
         return VideoEncoder(self.encoder, self.form)
 
@@ -62,6 +57,10 @@ class MPlug2Plus:
             tokenizer.begin_id, start, *user, end, *gap, *seen, *asked, turn,
             start, *assistant, end, *gap,
         ]  # fmt: skip
+
+    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        return [*tokenizer.encode(caption), tokenizer.end_id]
 
     def said(self, text: str) -> str:
         return text

@@ -31,8 +31,7 @@ def decays_as_released(name: str, parameter: nn.Parameter) -> bool:
     """All but biases and BERT's norms, by name: CLIP's norms, position and class embeddings and
     latents decay too.
 
-    Args:
-        name: in the released checkpoint.
+    The families of this package keep the released names' "bias" and BERT's "LayerNorm".
     Source: mPLUG-2, `optim/optim_factory.py`.
     """
     return not any(part in name for part in _UNDECAYED)
@@ -49,7 +48,6 @@ def parameter_groups(
     learning_rate: float,
     visual_learning_rate: float | None = None,
     is_visual: Callable[[str], bool] = lambda name: False,
-    released_name: Callable[[str], str] = lambda name: name,
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser, by learning rate and decay; empty ones are left out.
 
@@ -57,7 +55,6 @@ def parameter_groups(
         parameters: by name, each once; frozen ones are left out.
         decay_rule: `matrices` or `released`.
         visual_learning_rate: of what `is_visual`; None for the same rate everywhere.
-        released_name: a parameter's name in the released checkpoint.
 
     Raises:
         AtomError: no rule of that name.
@@ -74,7 +71,7 @@ def parameter_groups(
     for name, parameter in parameters.items():
         if parameter.requires_grad:
             visual = visual_learning_rate is not None and is_visual(name)
-            decay = weight_decay if decays(released_name(name), parameter) else 0.0
+            decay = weight_decay if decays(name, parameter) else 0.0
             groups[(rates[-1] if visual else rates[0], decay)].append(parameter)
     return [
         {"params": members, "lr": rate, "weight_decay": decay}

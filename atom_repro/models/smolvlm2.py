@@ -9,7 +9,7 @@ knows neither, so it is not used.
 Source: `transformers.models.smolvlm`; released weights HuggingFaceTB/SmolVLM2-*-Video-Instruct.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -160,6 +160,14 @@ class SmolVLM2:
             others=(AROUND, GLOBAL),
         )
 
+    @property
+    def components(self) -> Mapping[str, Sequence[str]]:
+        return {
+            "visual.tower": ("encoder.vision_model.*",),
+            "visual.connector": ("encoder.connector.*",),
+            "decoder": ("decoder.*",),
+        }
+
     def make_encoder(self) -> SmolEncoder:
         return SmolEncoder(self.encoder)
 
@@ -180,6 +188,10 @@ class SmolVLM2:
         asked = tokenizer.encode(text) if text else []
         user = tokenizer.encode("User:")
         return [tokenizer.begin_id, *user, *frame * self.encoder.frames, *asked, *answer]
+
+    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        return [*tokenizer.encode(caption), tokenizer.end_id]
 
     def said(self, text: str) -> str:
         return text

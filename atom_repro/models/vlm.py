@@ -140,15 +140,15 @@ class VideoLanguageModel(Protocol):
         `visual.clip` and `visual.temporal`; together the parts are all parameters, each once."""
         ...
 
-    def released_name(self, name: str) -> str:
-        """The name in the released checkpoint of the parameter of ours; ours if it has none."""
-        ...
-
     def make_encoder(self) -> nn.Module: ...
     def make_decoder(self) -> nn.Module: ...
 
     def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
         """The ids of a request, with its begin token, chat template and `VISUAL` places."""
+        ...
+
+    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
         ...
 
     def said(self, text: str) -> str:

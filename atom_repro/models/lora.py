@@ -1,0 +1,71 @@
+"""Low-rank adaptation of a module's linear maps: W x + (alpha / rank) B A x with W frozen.
+
+Own, because names must stay: an adapted map is still a Linear with its `weight`, so checkpoints,
+quantisers and engines see the module they know once the adaptation is merged.
+Source: LoRA (arXiv 2106.09685).
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# What the names of adapting parameters begin with.
+PREFIX = "lora_"
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class AdaptedLinear(nn.Linear):
+    """A Linear that learns a correction of low rank; it starts as the Linear that it was."""
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = alpha / rank
+        self.lora_down = nn.Parameter(torch.empty(rank, base.in_features))
+        self.lora_up = nn.Parameter(torch.zeros(base.out_features, rank))
+        nn.init.normal_(self.lora_down, std=base.in_features**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + F.linear(F.linear(x, self.lora_down), self.lora_up) * self.scale
+
+    def merged(self) -> nn.Linear:
+        """The plain Linear that does the same."""
+        plain = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        change = self.scale * (self.lora_up @ self.lora_down)
+        plain.weight = nn.Parameter((self.weight + change).detach())
+        plain.bias = self.bias
+        return plain
+
+
+def adapt(module: nn.Module, names: Iterable[str], *, rank: int, alpha: float) -> int:
+    """Adapt the Linear maps at `names` in place; the number of them.
+
+    A subclass of Linear is left alone: nn.MultiheadAttention reads its projection's weight and
+    never calls it.
+    """
+    adapted = 0
+    for name in names:
+        linear = module.get_submodule(name)
+        if type(linear) is nn.Linear:
+            module.set_submodule(name, AdaptedLinear(linear, rank=rank, alpha=alpha))
+            adapted += 1
+    return adapted
+
+
+def merged(module: Module) -> Module:
+    """The module with its adaptations in its weights: a copy, or itself if it has none."""
+    names = [n for n, m in module.named_modules() if isinstance(m, AdaptedLinear)]
+    if not names:
+        return module
+    plain = copy.deepcopy(module)
+    for name in names:
+        adapted = plain.get_submodule(name)
+        assert isinstance(adapted, AdaptedLinear)
+        plain.set_submodule(name, adapted.merged())
+    return plain

@@ -159,7 +159,7 @@ def test_training_starts_from_a_conversion(parts, tmp_path):
     model, checkpoint = small_model(), Checkpoint(tmp_path / "ck")
     report = from_parts(parts, checkpoint.folder)
     words = starting_tokenizer(checkpoint, model)
-    network = CaptioningModel(model, words, word_weight=0.0, rarity=[0.0] * 300)
+    network = CaptioningModel(model, words, word_weight=0.0, text_weight=0.0, rarity=[0.0] * 300)
     before = [id(p) for p in network.parameters()]
     assert start_from(checkpoint, network) == report.weights
     assert [id(p) for p in network.parameters()] == before

@@ -338,12 +338,14 @@ def _check_numbers(opened: Opened, model: VideoLanguageModel) -> None:
     """Compare what no shape shows with the `config.json` beside the weights, if there is one."""
     folder = opened.place if opened.place.is_dir() else opened.place.parent
     path = folder / "config.json"
-    if not path.is_file() or not opened.source.numbers:
+    if not path.is_file():
         return
     try:
         theirs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AtomError(f"{path} is not JSON ({error}); fetch it again") from error
+    if opened.source.check is not None:
+        opened.source.check(model, theirs)
     theirs = theirs.get("vision_config", theirs) if opened.source.role == "video" else theirs
     ours = {"encoder": model.encoder.to_dict(), "decoder": model.decoder.to_dict()}
     for number, name in opened.source.numbers.items():

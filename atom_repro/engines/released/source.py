@@ -6,7 +6,7 @@ serves every form of a module.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -63,6 +63,7 @@ class Source:
             are initialised as training would.
         how: where the weights are, under which terms.
         numbers: numbers of the model that no shape shows, to their places in `config.json`.
+        check: holds the model against the whole of `config.json`; raises AtomError.
     """
 
     name: str
@@ -72,3 +73,4 @@ class Source:
     how: str
     new: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[Any, Mapping[str, Any]], None] | None = None

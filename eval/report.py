@@ -16,7 +16,7 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.records.record import load_records
-    from atom_repro.report import oracle_tables, session_table, task_table
+    from atom_repro.report import oracle_tables, session_table, sweep_table, task_table
     from atom_repro.report.figures import learning_curve, timeline
     from atom_repro.report.files import to_csv, to_markdown
     from atom_repro.report.paper import load_cells
@@ -43,6 +43,7 @@ def main(cfg: Any) -> None:
             texts[f"tables/{name}.csv"] = to_csv(rows)
             texts[f"tables/{name}.md"] = oracle_tables.to_markdown(name, rows, said)
         texts |= session_table.files(shown, said)
+        texts |= sweep_table.files(shown, said)
         for name, figure in (
             ("timeline_fp32", timeline(shown, "fp32")),
             ("timeline_int8", timeline(shown, "int8")),

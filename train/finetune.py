@@ -46,7 +46,12 @@ def main(cfg: Any) -> None:
         dataset.prepare(lambda done, total: (bar.reset(total), bar.update(done)))
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
     checkpoint = Checkpoint.of(
-        work=cfg.paths.work, model=model, dataset=dataset.name, scale=cfg.scale.name, seed=cfg.seed
+        work=cfg.paths.work,
+        model=model,
+        dataset=dataset.name,
+        scale=cfg.scale.name,
+        seed=cfg.seed,
+        folder=cfg.checkpoint.folder,
     )
     inputs = {"dataset": dataset.fingerprint}
     key = stage_key("finetune", Path(__file__), settings, inputs)
@@ -158,6 +163,7 @@ def main(cfg: Any) -> None:
         run.values |= {
             "validation_cider": state.best["cider"],
             "best_step": state.best["step"],
+            "epoch_steps": epoch_steps,
             "precision": precision,
             "train_s": sum(line.get("step_s", 0.0) for line in state.curve),
             "validation_s": sum(line.get("validation_s", 0.0) for line in state.curve),

@@ -128,21 +128,46 @@ class RuntimeConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Where the modules lie: empty means what `train.finetune` of this configuration wrote."""
+    """Where the modules lie: empty means the folder that `train.finetune` names by its model, data
+    set, scale and seed."""
 
     folder: str = ""
 
 
 @dataclass
 class FinetuneConfig:
+    """`train.finetune`. `sweep` names the sweep that a training is a point of."""
+
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     dataset: Any = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    sweep: str = ""
     seed: int = 0
     force: bool = False
+
+
+@dataclass
+class SweepCommand:
+    """What a sweep runs at each point: `python -m module`, whose configuration is `primary`."""
+
+    module: str = MISSING
+    primary: str = MISSING
+
+
+@dataclass
+class SweepConfig:
+    """`train.sweep`: `command` over every combination of the values in `grid`. `axes` has the
+    command's key for each axis; `fixed` are overrides of every point."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    command: SweepCommand = field(default_factory=SweepCommand)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    axes: dict[str, str] = field(default_factory=dict)
+    fixed: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -418,6 +443,7 @@ class AuditConfig:
 
 _SCHEMAS = {
     "finetune": FinetuneConfig,
+    "sweep": SweepConfig,
     "convert": ConvertConfig,
     "evaluate": EvalConfig,
     "latency": PipelineConfig,

@@ -75,8 +75,15 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
 
 
 def learning_curve(records: Sequence[Record]) -> str | None:
-    """Loss by step and validation CIDEr of the newest training run. None without a record."""
-    runs = [r for r in records if r.stage == "finetune" and r.ok and r.data["scale"] != "smoke"]
+    """Loss by step and validation CIDEr of the newest training that is no point of a sweep.
+
+    None without a record.
+    """
+    runs = [
+        r
+        for r in records
+        if r.stage == "finetune" and r.ok and r.data["scale"] != "smoke" and not r.config("sweep")
+    ]
     if not runs:
         return None
     samples = runs[-1].samples()

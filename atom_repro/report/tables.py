@@ -146,9 +146,7 @@ def table10(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     return rows + unfilled(paper, "table10", _TO_FILL)
 
 
-def _retrieval(
-    records: Sequence[Record], table: str, wanted: Callable[[str], bool]
-) -> list[Row]:
+def _retrieval(records: Sequence[Record], table: str, wanted: Callable[[str], bool]) -> list[Row]:
     rows = []
     for data, model in subjects(records, "retrieval"):
         if not wanted(data):

@@ -70,6 +70,7 @@ def main(cfg: Any) -> None:
             model,
             dataset,
             tuning,
+            augmentation=config.build(cfg.augmentation),
             frames=Path(cfg.paths.work) / "frames",
             seed=cfg.seed,
             processes=processes(accelerator),

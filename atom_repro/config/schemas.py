@@ -60,9 +60,9 @@ class TrainConfig:
 
     A step is `batch_size * accumulate` clips, over all processes together. With `epochs` set it
     ends after so many passes over all captions, and otherwise after `max_steps`; it validates
-    every `validation_every` steps, 0 for once an epoch. `shift` is the largest move of a clip in
-    pixels; `word_weight` weighs the word loss (see `CaptioningModel`). `precision` is `bf16`,
-    `fp32`, or `auto`: bf16 where the processor computes in it.
+    every `validation_every` steps, 0 for once an epoch. `word_weight` weighs the word loss (see
+    `CaptioningModel`). `precision` is `bf16`, `fp32`, or `auto`: bf16 where the processor computes
+    in it.
 
     `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
     `floor_learning_rate`; warm-up in iterations, of which a step has `accumulate`), and
@@ -81,7 +81,6 @@ class TrainConfig:
     batch_size: int = 32
     accumulate: int = 1
     captions_per_clip: int = 2
-    shift: int = 2
     word_weight: float = 2.0
     text_every: int = 2
     text_batch_size: int = 8
@@ -142,6 +141,7 @@ class FinetuneConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     dataset: Any = MISSING
+    augmentation: Any = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

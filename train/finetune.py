@@ -6,6 +6,11 @@ was killed goes on at its last saved step and ends with the same weights.
 
     python -m train.finetune
     python -m train.finetune train.max_steps=200 seed=1
+    python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
+        'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
+
+Hydra's --multirun runs one training after another in this process; each needs a checkpoint folder
+of its own. `train.sweep` runs a grid, each point in a process and folder of its own.
 """
 
 import time

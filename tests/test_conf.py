@@ -67,6 +67,7 @@ def _is(value: Any, hint: Any) -> bool:
         ("finetune", "quant=int8", "quant is not a choice of this command"),
         ("caption", "quant.linear=3", "quant.linear=3 is a whole number"),
         ("caption", "bogus", "'bogus'"),
+        ("sweep", "grid.batch_size=3", "grid.batch_size: invalid value assigned: int is not"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_the_key(primary, override, said):

@@ -171,7 +171,7 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
     import fcntl
 
     (tmp_path / "work").mkdir()
-    with (tmp_path / "work/reproduce.lock").open("w") as lock:
+    with (tmp_path / "work/study.lock").open("w") as lock:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -9,9 +9,13 @@ batches, and one of them validates, saves and records.
     python -m train.finetune train.max_steps=200 seed=1
     python -m train.finetune 'train.components={visual.clip: frozen, decoder: lora}'
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m train.finetune
+    python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
+        'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
 
 (`accelerate launch --cpu --num_processes 2` starts one process where there is no MPI; the record
-says how many there were.)
+says how many there were.) Hydra's --multirun runs one training after another in this process; each
+needs a checkpoint folder of its own. `train.sweep` runs a grid, each point in a process and folder
+of its own.
 """
 
 import time
@@ -66,7 +70,12 @@ def main(cfg: Any) -> None:
         dataset.prepare(lambda done, total: (bar.reset(total), bar.update(done)))
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
     checkpoint = Checkpoint.of(
-        work=cfg.paths.work, model=model, dataset=dataset.name, scale=cfg.scale.name, seed=cfg.seed
+        work=cfg.paths.work,
+        model=model,
+        dataset=dataset.name,
+        scale=cfg.scale.name,
+        seed=cfg.seed,
+        folder=cfg.checkpoint.folder,
     )
     inputs = {"dataset": dataset.fingerprint}
     if start:
@@ -89,6 +98,7 @@ def main(cfg: Any) -> None:
             dataset,
             tuning,
             tokenizer=starting_tokenizer(start, model) if start else None,
+            augmentation=config.build(cfg.augmentation),
             frames=Path(cfg.paths.work) / "frames",
             seed=cfg.seed,
             processes=processes(accelerator),
@@ -194,6 +204,7 @@ def main(cfg: Any) -> None:
         run.values |= {
             "validation_cider": state.best["cider"],
             "best_step": state.best["step"],
+            "epoch_steps": epoch_steps,
             "precision": precision,
             "processes": accelerator.num_processes,
             "trained_parameters": sum(

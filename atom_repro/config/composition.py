@@ -100,7 +100,7 @@ def _explain(primary: str, error: Exception) -> str:
     if group:
         return f"{group[1]} is not a choice of this command; see --help"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    value = next((line for line in lines if line.startswith("Value ")), None)
+    value = next((line for line in lines if line.startswith(("Value ", "Invalid value"))), None)
     key = next((line.split(":", 1)[1].strip() for line in lines if "full_key:" in line), None)
     if value and key:
         return f"{key}: {value[0].lower()}{value[1:]}"

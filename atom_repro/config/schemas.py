@@ -63,9 +63,9 @@ class TrainConfig:
 
     A step is `batch_size * accumulate` clips, over all processes together. With `epochs` set it
     ends after so many passes over all captions, and otherwise after `max_steps`; it validates
-    every `validation_every` steps, 0 for once an epoch. `shift` is the largest move of a clip in
-    pixels; `word_weight` weighs the word loss (see `CaptioningModel`). `precision` is `bf16`,
-    `fp32`, or `auto`: bf16 where the processor computes in it.
+    every `validation_every` steps, 0 for once an epoch. `word_weight` weighs the word loss (see
+    `CaptioningModel`). `precision` is `bf16`, `fp32`, or `auto`: bf16 where the processor computes
+    in it.
 
     `components` says of a component of the model (see its family) whether it is trained in `full`,
     which is what the others are, `frozen`, or adapted by `lora` of `lora_rank`; checkpoints hold
@@ -89,7 +89,6 @@ class TrainConfig:
     batch_size: int = 32
     accumulate: int = 1
     captions_per_clip: int = 2
-    shift: int = 2
     word_weight: float = 2.0
     text_every: int = 2
     text_batch_size: int = 8
@@ -140,21 +139,47 @@ class RuntimeConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Where the modules lie: empty means what `train.finetune` of this configuration wrote."""
+    """Where the modules lie: empty means the folder that `train.finetune` names by its model, data
+    set, scale and seed."""
 
     folder: str = ""
 
 
 @dataclass
 class FinetuneConfig:
+    """`train.finetune`. `sweep` names the sweep that a training is a point of."""
+
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     dataset: Any = MISSING
+    augmentation: Any = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    sweep: str = ""
     seed: int = 0
     force: bool = False
+
+
+@dataclass
+class SweepCommand:
+    """What a sweep runs at each point: `python -m module`, whose configuration is `primary`."""
+
+    module: str = MISSING
+    primary: str = MISSING
+
+
+@dataclass
+class SweepConfig:
+    """`train.sweep`: `command` over every combination of the values in `grid`. `axes` has the
+    command's key for each axis; `fixed` are overrides of every point."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    command: SweepCommand = field(default_factory=SweepCommand)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    axes: dict[str, str] = field(default_factory=dict)
+    fixed: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -432,6 +457,7 @@ class AuditConfig:
 
 _SCHEMAS = {
     "finetune": FinetuneConfig,
+    "sweep": SweepConfig,
     "convert": ConvertConfig,
     "evaluate": EvalConfig,
     "latency": PipelineConfig,

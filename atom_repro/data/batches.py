@@ -7,6 +7,7 @@ segments holds several candidates, of which a step takes one at random.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,17 @@ from atom_repro.data.frames import read_frames
 from atom_repro.datatypes import AtomError, Clip
 
 ALL = slice(None)
+
+
+class Augmentation(Protocol):
+    """What a step changes in a clip, all its frames alike. Drawing and doing are apart: a process
+    draws for every clip of a batch, and changes those that it reads."""
+
+    def draw(self, rng: np.random.Generator, size: int) -> Any:
+        """What to do to one clip of `size` pixels a side; the only use of `rng`."""
+
+    def apply(self, pixels: NDArray[np.uint8], drawn: Any) -> NDArray[np.uint8]:
+        """Do it: (T, S, S, 3) to the same shape; the input is left as it is."""
 
 
 class FrameBank:
@@ -62,13 +74,10 @@ class FrameBank:
         self,
         clips: NDArray[np.int64],
         rng: np.random.Generator,
-        shift: int,
+        augmentation: Augmentation,
         rows: slice = ALL,
     ) -> NDArray[np.uint8]:
-        """One random frame of each segment: (B, T, 3, S, S).
-
-        Each clip is moved by up to `shift` pixels either way, all its frames alike; the border
-        is repeated. A shift leaves every word of a caption true, which a flip would not.
+        """One random frame of each segment, augmented: (B, T, 3, S, S).
 
         Args:
             rows: which of `clips` to read; draws are made for all of them.
@@ -76,13 +85,10 @@ class FrameBank:
         start = np.arange(self.frames) * self.per_segment
         picks = start + rng.integers(0, self.per_segment, (len(clips), self.frames))
         pixels = self.pixels[clips[rows, None], picks[rows]]
-        if shift:
-            size = pixels.shape[2]
-            moves = rng.integers(-shift, shift + 1, (len(clips), 2))[rows]
-            for clip, (down, right) in enumerate(moves):
-                rows = np.clip(np.arange(size) - down, 0, size - 1)
-                columns = np.clip(np.arange(size) - right, 0, size - 1)
-                pixels[clip] = pixels[clip][:, rows][:, :, columns]
+        size = pixels.shape[2]
+        drawn = [augmentation.draw(rng, size) for _ in clips]
+        for clip, change in enumerate(drawn[rows]):
+            pixels[clip] = augmentation.apply(pixels[clip], change)
         return np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
 
 
@@ -99,7 +105,7 @@ class CaptionBatches:
         *,
         batch_size: int,
         captions_per_clip: int,
-        shift: int,
+        augmentation: Augmentation,
         pad_id: int,
         seed: int,
     ) -> None:
@@ -110,7 +116,7 @@ class CaptionBatches:
             )
         self.bank, self.captions = bank, captions
         self.batch_size, self.captions_per_clip = batch_size, captions_per_clip
-        self.shift, self.pad_id, self.seed = shift, pad_id, seed
+        self.augmentation, self.pad_id, self.seed = augmentation, pad_id, seed
 
     def _clips(self, step: int) -> NDArray[np.int64]:
         count = len(self.captions)
@@ -128,7 +134,7 @@ class CaptionBatches:
     def frames(self, step: int, clips: NDArray[np.int64], rows: slice) -> NDArray[np.uint8]:
         """Frames of some of the clips that the step's questions are about."""
         rng = np.random.default_rng((self.seed, 3, step))
-        return self.bank.draw(clips, rng, self.shift, rows)
+        return self.bank.draw(clips, rng, self.augmentation, rows)
 
     def __call__(self, step: int, rows: slice = ALL) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Frames (B, T, 3, S, S) uint8 and caption ids (B, R, L), padded on the right.
@@ -138,7 +144,7 @@ class CaptionBatches:
         """
         clips = self._clips(step)
         rng = np.random.default_rng((self.seed, 2, step))
-        frames = self.bank.draw(clips, rng, self.shift, rows)
+        frames = self.bank.draw(clips, rng, self.augmentation, rows)
         drawn = []
         for clip in clips:
             ways = self.captions[clip]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.config.schemas import TrainConfig
-from atom_repro.data.batches import CaptionBatches, FrameBank, token_rarity
+from atom_repro.data.batches import Augmentation, CaptionBatches, FrameBank, token_rarity
 from atom_repro.data.text_batches import TextBatches
 from atom_repro.data.training_steps import Processes, TrainingSteps
 from atom_repro.datatypes import Clip
@@ -35,6 +35,7 @@ def training_data(
     settings: TrainConfig,
     *,
     tokenizer: Tokenizer | None,
+    augmentation: Augmentation,
     frames: Path,
     seed: int,
     processes: Processes,
@@ -70,7 +71,7 @@ def training_data(
         captions,
         batch_size=settings.batch_size,
         captions_per_clip=settings.captions_per_clip,
-        shift=settings.shift,
+        augmentation=augmentation,
         pad_id=tokenizer.pad_id,
         seed=seed,
     )

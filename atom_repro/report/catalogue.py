@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report import oracle_tables, session_table, storage_table, task_table
+from atom_repro.report import oracle_tables, session_table, storage_table, sweep_table, task_table
 from atom_repro.report.figures import learning_curve, timeline
 from atom_repro.report.files import to_csv, to_markdown
 from atom_repro.report.paper import Cell
@@ -29,6 +29,7 @@ def texts(records: Sequence[Record], paper: Sequence[Cell], machine: str) -> dic
         made[f"tables/{name}.csv"] = to_csv(rows)
         made[f"tables/{name}.md"] = oracle_tables.to_markdown(name, rows, machine)
     made |= session_table.files(records, machine)
+    made |= sweep_table.files(records, machine)
     for name, figure in (
         ("timeline_fp32", timeline(records, "fp32")),
         ("timeline_int8", timeline(records, "int8")),

@@ -76,11 +76,18 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
 
 
 def learning_curve(records: Sequence[Record]) -> str | None:
-    """Loss by step and validation CIDEr of mPLUG2+'s newest training. None without a record."""
+    """Loss by step and validation CIDEr of mPLUG2+'s newest training that is no point of a sweep.
+
+    None without a record.
+    """
     runs = [
         r
         for r in records
-        if r.stage == "finetune" and r.ok and r.data["scale"] != "smoke" and family(r) == "mPLUG2+"
+        if r.stage == "finetune"
+        and r.ok
+        and r.data["scale"] != "smoke"
+        and family(r) == "mPLUG2+"
+        and not r.config("sweep")
     ]
     if not runs:
         return None

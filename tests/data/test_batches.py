@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from atom_repro.data.augmentation import none, shift
 from atom_repro.data.batches import CaptionBatches, FrameBank, token_rarity
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
@@ -24,7 +25,10 @@ def bank(tmp_path):
 
 
 def batches(bank, **changes):
-    settings = {"batch_size": 2, "captions_per_clip": 1, "shift": 0, "pad_id": 0, "seed": 0}
+    settings = {
+        "batch_size": 2, "captions_per_clip": 1, "augmentation": none.build(), "pad_id": 0,
+        "seed": 0,
+    }  # fmt: skip
     return CaptionBatches(bank, CAPTIONS, **(settings | changes))
 
 
@@ -55,7 +59,7 @@ def test_shapes_and_padding(bank):
 
 
 def test_a_shift_moves_all_frames_of_a_clip_alike(bank):
-    still, moved = batches(bank)(0)[0], batches(bank, shift=3)(0)[0]
+    still, moved = batches(bank)(0)[0], batches(bank, augmentation=shift.build(pixels=3))(0)[0]
     assert not np.array_equal(still, moved)
 
     def corner(frame):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from atom_repro.data.augmentation import shift
 from atom_repro.data.batches import CaptionBatches, FrameBank
 from atom_repro.data.text_batches import TextBatches
 from atom_repro.data.toy_tasks import TextExample
@@ -36,7 +37,13 @@ def steps(bank):
 
     def make(**changed):
         captions = CaptionBatches(
-            bank, CAPTIONS, batch_size=4, captions_per_clip=1, shift=2, pad_id=0, seed=0
+            bank,
+            CAPTIONS,
+            batch_size=4,
+            captions_per_clip=1,
+            augmentation=shift.build(pixels=2),
+            pad_id=0,
+            seed=0,
         )
         text = TextBatches(rows, tokenizer, batch_size=2, room=99)
         return TrainingSteps(captions, **({"text": text, "asked": text} | changed))

@@ -1,0 +1,56 @@
+"""Fine-tune at every point of a grid and write the table (paper appendix G).
+
+Checks the grid and all overrides first, then runs `train.finetune` for each point as a command of
+its own, with a checkpoint folder of its own. What is unchanged since an earlier run is reused; a
+run that was killed goes on where it stopped. A point that fails is named at the end, and the
+others are run all the same.
+
+    python -m train.sweep
+    python -m train.sweep "grid.learning_rate=[1e-3,2e-3]" "grid.seed=[0,1,2]" train.epochs=15
+    python -m train.sweep scale=smoke paths.work=.atom/smoke paths.results=.atom/smoke/results
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from atom_repro import config
+from atom_repro.datatypes import AtomError
+from atom_repro.routing import Stage, grid, known
+from atom_repro.studies import one_line_errors, only_run_in, run
+
+
+def main() -> None:
+    if "--help" in sys.argv[1:]:
+        print(__doc__)
+        return
+    with one_line_errors():
+        points = grid("sweep", sys.argv[1:])
+        work = Path(config.compose("sweep", known("sweep", sys.argv[1:])).paths.work)
+        report = Stage("eval.report", known("report", sys.argv[1:]))
+        failed: dict[str, int] = {}
+        began, longest = time.perf_counter(), 0.0
+        with only_run_in(work):
+            for number, (name, stage) in enumerate(points.items()):
+                # The longest point so far, because those that are unchanged take no time.
+                left = longest * (len(points) - number)
+                said = f"at most about {left:.0f} s left" if number else "time left not known yet"
+                passed = time.perf_counter() - began
+                print(f"[{number + 1}/{len(points)}] {passed:5.0f} s, {said}  {name}", flush=True)
+                code = run(stage)
+                if code:
+                    failed[name] = code
+                    print(f"{name} ended with status {code}; going on", flush=True)
+                longest = max(longest, time.perf_counter() - began - passed)
+            wrong = run(report)
+        print(f"{len(points) - len(failed)} of {len(points)} points done, "
+              f"{time.perf_counter() - began:.0f} s")  # fmt: skip
+        if failed:
+            listed = ", ".join(f"{name} (status {code})" for name, code in failed.items())
+            raise AtomError(f"these points failed: {listed}; the same command tries them again")
+        if wrong:
+            raise AtomError(f"eval.report ended with status {wrong}; every point is recorded")
+
+
+if __name__ == "__main__":
+    main()

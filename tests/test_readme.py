@@ -6,6 +6,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").read_text(), re.M)
 RUN_BY_CI = ("make setup", "make check", "make test")
 NEED_DATA = ("make table7", "make oracle")
+NEED_WEIGHTS = ("python -m train.convert",)
 DATA = ROOT.parent / "shared/data"
-SCALED = ("train.finetune", "eval.caption", "eval.retrieval", "device_bench.latency")
+SCALED = (
+    "train.finetune", "eval.caption", "eval.retrieval", "eval.tasks", "eval.pipeline",
+    "device_bench.latency", "device_bench.sessions", "device_bench.endurance",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,12 @@ def folder(tmp_path_factory):
 
 def shrunk(command: str, folder: Path) -> list[str]:
     """The command as the README has it, with folders of its own and, where it is long, smoke."""
-    for long, short in (("max_steps=200", "max_steps=5"), ("repeats=10", "repeats=1")):
+    for long, short in (
+        ("max_steps=200", "max_steps=5"),
+        ("repeats=10", "repeats=1"),
+        ("model=mplug2plus", "model=tiny_mplug2plus"),
+        ("videos=DIR", f"videos={folder}/videos"),
+    ):
         command = command.replace(long, short)
     words = shlex.split(command)
     paths = [f"paths.work={folder}/work", f"paths.results={folder}/results"]
@@ -46,7 +56,7 @@ def shrunk(command: str, folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if not c.startswith(RUN_BY_CI + NEED_DATA)]
+    "command", [c for c in COMMANDS if not c.startswith(RUN_BY_CI + NEED_DATA + NEED_WEIGHTS)]
 )
 def test_command(command, folder):
     # The study comes first whatever the README's order, so that each command finds its inputs.
@@ -54,9 +64,22 @@ def test_command(command, folder):
         first = shrunk("make reproduce", folder)
         done = subprocess.run(first, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "videos").mkdir()
+        for video in sorted((folder / "work/data").glob("toy-*/videos/*.mp4"))[:2]:
+            shutil.copy(video, folder / "videos")
     words = shrunk(command, folder)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(NEED_WEIGHTS)])
+def test_a_command_without_its_weights_says_what_to_bring(command, folder):
+    words = [sys.executable, *shlex.split(command)[1:], f"paths.work={folder}/work"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "sources." in line
 
 
 @pytest.mark.slow

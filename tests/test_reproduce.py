@@ -13,7 +13,7 @@ from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "latency": 2}
+STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "tasks": 2, "latency": 4}
 
 
 def command(folder, *arguments):
@@ -114,7 +114,7 @@ def test_killed_at_five_stages_it_completes_and_does_nothing_twice(tmp_path):
 def test_an_override_narrows_the_study(tmp_path):
     finish(tmp_path, "quant=int8", "train.max_steps=4")
     made = records(tmp_path)
-    assert [r.values["precision"] for r in made if r.stage != "finetune"] == ["int8"] * 3
+    assert [r.values["precision"] for r in made if r.stage != "finetune"] == ["int8"] * 5
     (trained,) = [r for r in made if r.stage == "finetune"]
     assert trained.config("train.max_steps") == 4
 

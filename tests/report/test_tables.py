@@ -131,10 +131,8 @@ def test_models_and_data_sets_have_rows_and_columns_of_their_own(tmp_path):
     by_record = {
         r["records"]: (r["row"], r["column"])
         for r in found
-        if (r["column"].endswith("CIDEr")
-        and r["row"].endswith("PLUG2/fp32"))
-        or (r["column"].endswith("CIDEr")
-        and r["row"].endswith("PLUG2+/fp32"))
+        if (r["column"].endswith("CIDEr") and r["row"].endswith("PLUG2/fp32"))
+        or (r["column"].endswith("CIDEr") and r["row"].endswith("PLUG2+/fp32"))
     }
     assert by_record == {
         "r1": ("mPLUG2+/fp32", "toy/CIDEr"),

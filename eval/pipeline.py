@@ -20,7 +20,7 @@ from atom_repro.config import entry
 from atom_repro.datatypes import AtomError
 
 
-@entry("pipeline")
+@entry("pipeline", prose=("prompt", "videos", "index", "output"))
 def main(cfg: Any) -> None:
     videos = Path(cfg.videos).expanduser()
     prompt = cfg.prompt.strip()

@@ -78,6 +78,16 @@ def test_a_mistake_is_one_line_with_the_key(primary, override, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "words", ["first a dog, then it's night", "a: b = {c}", "${oops}", 'say "hello"', "back\\slash"]
+)
+def test_a_persons_sentence_reaches_the_program_as_it_is(words):
+    from atom_repro.config.command import _quoted
+
+    cfg = config.compose("pipeline", [_quoted(f"prompt={words}", ("prompt",))])
+    assert config.plain(cfg)["prompt"] == words
+
+
 def test_right_overrides_pass():
     cfg = config.compose("finetune", ["model.encoder.dropout=0", "seed=4", "scale=smoke"])
     assert (cfg.model.encoder.dropout, cfg.seed, cfg.train.max_steps) == (0, 4, 20)

@@ -194,6 +194,15 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
         ),
         (["eval.caption", "scale=smoke", "protocol.split=dev"], {}, "no split 'dev'"),
         (["device_bench.latency", "scale=smoke", "residencies=[forever]"], {}, "forever"),
+        (["eval.pipeline", "videos=/nowhere", "prompt=a, b"], {}, "videos=/nowhere is no folder"),
+        (["eval.pipeline", "videos=README.md", "prompt=a"], {}, "README.md is a file; name the"),
+        (["eval.pipeline", "videos=tests"], {}, 'pipeline=assembly needs prompt="'),
+        (["eval.pipeline", "videos=tests", "prompt=a"], {}, "no checkpoint in"),
+        (
+            ["eval.pipeline", "videos=tests", "prompt=a", "pipeline.candidates=0"],
+            {},
+            "pipeline.candidates=0: must be at least 1",
+        ),
     ],
 )
 def test_bad_input_is_one_line(tmp_path_factory, arguments, environment, said):

@@ -4,8 +4,9 @@ import errno
 import functools
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
@@ -19,8 +20,11 @@ from atom_repro.datatypes import AtomError
 Main = Callable[[Any], None]
 
 
-def entry(primary: str) -> Callable[[Main], Callable[[], None]]:
+def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callable[[], None]]:
     """Make `main(cfg)` a command whose configuration is `conf/<primary>.yaml`.
+
+    `prose` names keys whose values are a person's sentences: commas, quotes and colons in them
+    mean nothing to Hydra.
 
     Overrides are checked before Hydra starts, so that a mistake is one line naming the key; an
     `AtomError` from `main` is one line too. Exit status 1 for those, 130 after Ctrl-C.
@@ -29,7 +33,7 @@ def entry(primary: str) -> Callable[[Main], Callable[[], None]]:
     def decorate(main: Main) -> Callable[[], None]:
         @functools.wraps(main)
         def command() -> None:
-            arguments = sys.argv[1:]
+            arguments = sys.argv[1:] = [_quoted(a, prose) for a in sys.argv[1:]]
             try:
                 if all(_is_single_override(a) for a in arguments):
                     compose(primary, arguments)
@@ -48,6 +52,18 @@ def entry(primary: str) -> Callable[[Main], Callable[[], None]]:
         return command
 
     return decorate
+
+
+def _quoted(argument: str, prose: Sequence[str]) -> str:
+    """The argument as Hydra takes it literally, if it is prose that is not quoted yet."""
+    key, equals, value = argument.partition("=")
+    already = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    if not equals or key not in prose or already:
+        return argument
+    # Hydra's grammar: a quote is escaped, and so are the backslashes before one.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+    escaped = escaped.replace("${", "\\${")
+    return f"{key}='{escaped}'"
 
 
 def _says_something(record: logging.LogRecord) -> bool:

@@ -153,6 +153,7 @@ def test_the_papers_recipe(dataset):
     assert (cfg.model.encoder.frames, cfg.model.encoder.image_size) == (6, 224)
     assert (cfg.generation.beams, cfg.generation.max_new_tokens) == (4, 23)
     assert (cfg.scale.name, cfg.model.name) == ("paper", "mplug2plus")
+    assert cfg.augmentation._target_ == "atom_repro.data.augmentation.mplug2.build"
     assert f".{dataset}." in cfg.dataset._target_
 
 

@@ -28,7 +28,7 @@ _ARMS = {
 }
 _NOTES = {
     "rank": "as ranked; the first caption, all captions; the usual answer; the whole video",
-    "random": "clips in random order; another video's; a right answer to another question; 10 s",
+    "random": "clips drawn at random; another video's; a right answer to another question; 10 s",
 }
 
 

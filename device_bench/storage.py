@@ -15,7 +15,6 @@ from typing import Any
 
 from atom_repro import config
 from atom_repro.config import entry
-from atom_repro.datatypes import AtomError
 
 
 @entry("storage")
@@ -23,6 +22,7 @@ def main(cfg: Any) -> None:
     import torch
 
     from atom_repro.device.machine import this_machine
+    from atom_repro.device.room import require_disk
     from atom_repro.engines.eager import save_decoder, save_encoder
     from atom_repro.models.census import census
     from atom_repro.records.record import find, recording, stage_key
@@ -41,12 +41,7 @@ def main(cfg: Any) -> None:
         counts = census(counted.make_encoder(), counted.make_decoder())
     work = Path(cfg.paths.work) / "storage"
     work.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(work).free, 4 * counts.total
-    if free < needed:
-        raise AtomError(
-            f"{work} has {free / 1e9:.1f} GB free and the largest file may take "
-            f"{needed / 1e9:.1f} GB; free some or set paths.work"
-        )
+    require_disk(work, 4 * counts.total, f"writing {model.name}")
 
     with recording(
         results,

@@ -128,6 +128,11 @@ def _able(weights: str, trained_on: str) -> str:
     kind = weights.partition(":")[0]
     if kind == "random":
         return "weights: random. Every text below is noise; only times and sizes mean something."
+    if kind == "mixed":
+        return (
+            f"weights: {weights}, released ones beside new ones that nothing has trained: fine-tune "
+            "with train.start before you read anything into their texts."
+        )
     if kind == "trained" and trained_on == "toy":
         return (
             f"weights: {weights}, trained here on generated video of ten things in six places: of "

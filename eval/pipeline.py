@@ -130,8 +130,8 @@ def _able(weights: str, trained_on: str) -> str:
         return "weights: random. Every text below is noise; only times and sizes mean something."
     if kind == "mixed":
         return (
-            f"weights: {weights}, released ones beside new ones that nothing has trained: fine-tune "
-            "with train.start before you read anything into their texts."
+            f"weights: {weights}, released ones beside new ones that nothing has trained: "
+            "fine-tune with train.start before you read anything into their texts."
         )
     if kind == "trained" and trained_on == "toy":
         return (

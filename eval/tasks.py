@@ -133,12 +133,16 @@ def main(cfg: Any) -> None:
             "events": len(events),
             "pool": pool,
             "least_similarity": least,
-            "balanced_accuracy_validation": study.balanced_accuracy(chosen, least),
-            "balanced_accuracy_test": study.balanced_accuracy(tried, least),
         }
+        if least is not None:
+            run.values |= {
+                "balanced_accuracy_validation": study.balanced_accuracy(chosen, least),
+                "balanced_accuracy_test": study.balanced_accuracy(tried, least),
+            }
+    threshold = "no captions, no threshold" if least is None else f"nothing fits below {least:.2f}"
     print(
         f"tasks {quantiser.name}: {len(requests)} scripts, {len(asked)} questions, {len(videos)} "
-        f"videos, {len(events)} moments; nothing fits below {least:.2f}"
+        f"videos, {len(events)} moments; {threshold}"
     )
 
 

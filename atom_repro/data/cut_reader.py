@@ -24,6 +24,7 @@ from atom_repro.data.video_file import (
     RESIZE,
     VideoError,
     open_video,
+    packets,
     pictures,
     quarter_turns,
     said,
@@ -381,14 +382,15 @@ class SoundReader:
                 if seek_s is not None:
                     clock = int((self._zero_s + seek_s) / stream.time_base)
                     container.seek(clock, stream=stream)
-                for packet in container.demux(stream):
-                    try:
-                        decoded = packet.decode()
-                    except FFmpegError as error:
-                        # After a seek a codec may miss what lies before: no fault of the cut's.
-                        if packet.pts is None or self._since_start(packet) >= 0:
-                            self.fault = f"some of the sound cannot be decoded ({said(error)})"
-                        continue
-                    yield from decoded
+                with packets(container, stream) as demuxed:
+                    for packet in demuxed:
+                        try:
+                            decoded = packet.decode()
+                        except FFmpegError as error:
+                            # After a seek a codec may miss what lies before: no fault of the cut's.
+                            if packet.pts is None or self._since_start(packet) >= 0:
+                                self.fault = f"some of the sound cannot be decoded ({said(error)})"
+                            continue
+                        yield from decoded
             except FFmpegError as error:
                 self.fault = f"the sound breaks ({said(error)})"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
-from atom_repro.data.video_file import VideoError, open_video, pictures, said, seconds
+from atom_repro.data.video_file import VideoError, open_video, packets, pictures, said, seconds
 
 
 @dataclass(frozen=True)
@@ -69,28 +69,30 @@ def _packet_times(
     None where a packet has no timestamp, or where the seek fails.
     """
     stamps: dict[int, float] = {}
-    packets, fault = 0, ""
+    read, fault = 0, ""
     try:
         if start_s > 0:
             container.seek(zero + int(start_s / stream.time_base), stream=stream)
-        for packet in container.demux(stream):
-            packets += packet.size > 0
-            if packet.size == 0 or packet.is_discard:
-                continue
-            if packet.pts is None:
-                return None
-            stamps[packet.pts] = float((packet.duration or 0) * stream.time_base)
-            decode_s = seconds(None if packet.dts is None else packet.dts - zero, stream.time_base)
-            # Later packets are shown no earlier than they are decoded.
-            if end_s is not None and decode_s is not None and decode_s >= end_s:
-                break
-        else:
-            if start_s == 0 and packets < stream.frames:
-                fault = f"the file ends after {packets} of {stream.frames} frames"
+        with packets(container, stream) as demuxed:
+            for packet in demuxed:
+                read += packet.size > 0
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    return None
+                stamps[packet.pts] = float((packet.duration or 0) * stream.time_base)
+                dts = None if packet.dts is None else packet.dts - zero
+                decode_s = seconds(dts, stream.time_base)
+                # Later packets are shown no earlier than they are decoded.
+                if end_s is not None and decode_s is not None and decode_s >= end_s:
+                    break
+            else:
+                if start_s == 0 and read < stream.frames:
+                    fault = f"the file ends after {read} of {stream.frames} frames"
     except FFmpegError as error:
         if start_s > 0 and not stamps:
             return None
-        fault = f"the file breaks after {packets} frames ({said(error)})"
+        fault = f"the file breaks after {read} frames ({said(error)})"
     ordered = sorted(stamps)
     return ordered, stamps[ordered[-1]] if ordered else 0.0, fault
 

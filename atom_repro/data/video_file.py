@@ -5,6 +5,7 @@ same file. Which pictures of a file are wanted is `frames`' business.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def quarter_turns(rotation: float) -> int:
     return round(rotation / 90) % 4
 
 
+def packets(container: Any, stream: Any) -> AbstractContextManager[Iterator[Any]]:
+    """A stream's packets, from where the container stands.
+
+    Closed on leaving: PyAV 18 loses about 150 bytes for each demuxer that is dropped half-read.
+    """
+    return closing(container.demux(stream))
+
+
 def pictures(container: Any, stream: Any) -> Iterator[Any]:
     """Decoded frames in presentation order.
 
@@ -108,13 +117,14 @@ def pictures(container: Any, stream: Any) -> Iterator[Any]:
     pictures starts so); a failure after it is the end and is raised.
     """
     shown = False
-    for packet in container.demux(stream):
-        try:
-            decoded = packet.decode()
-        except FFmpegError:
-            if shown:
-                raise
-            continue
-        for picture in decoded:
-            shown = True
-            yield picture
+    with packets(container, stream) as demuxed:
+        for packet in demuxed:
+            try:
+                decoded = packet.decode()
+            except FFmpegError:
+                if shown:
+                    raise
+                continue
+            for picture in decoded:
+                shown = True
+                yield picture

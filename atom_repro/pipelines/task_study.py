@@ -293,10 +293,13 @@ def similarities(
     return lines
 
 
-def best_threshold(lines: Sequence[Line]) -> float:
-    """The similarity that parts matches from the rest with the best balanced accuracy."""
+def best_threshold(lines: Sequence[Line]) -> float | None:
+    """The similarity that parts matches from the rest with the best balanced accuracy.
+
+    None where no clip got a caption, so that there is nothing to choose from.
+    """
     values = sorted({line["similarity"] for line in lines})
-    return max(values, key=lambda value: (balanced_accuracy(lines, value), value))
+    return max(values, key=lambda value: (balanced_accuracy(lines, value), value), default=None)
 
 
 def balanced_accuracy(lines: Sequence[Line], least: float) -> float:

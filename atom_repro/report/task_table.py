@@ -73,4 +73,5 @@ def _thresholds(record: Record, precision: str) -> list[Row]:
             ("nothing fits below", "least_similarity", "cosine", 1.0),
             ("match or nothing, right", "balanced_accuracy_test", "percent", 100.0),
         )
+        if record.values.get(key) is not None  # None: a decoder that wrote nothing
     ]  # fmt: skip

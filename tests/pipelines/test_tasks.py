@@ -12,6 +12,7 @@ from atom_repro.pipelines import assembly, clip_search, localisation, questions,
 from atom_repro.pipelines.footage import Footage, find
 from atom_repro.pipelines.localisation import best_moment
 from atom_repro.pipelines.summary import scenes_in
+from atom_repro.pipelines.task_study import balanced_accuracy, best_threshold
 from atom_repro.runtime.timeline import Timeline
 
 AXES = {"ball": (1, 0, 0), "boat": (0, 1, 0), "snow": (0, 0, 1), "boat in snow": (0, 0.8, 0.6)}
@@ -242,3 +243,14 @@ def test_settings_out_of_range_are_named(pipeline, override, said):
 @pytest.mark.parametrize("path", sorted((CONF / "pipeline").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_pipeline_is_named_after_its_file(path):
     assert build(compose("latency", [f"pipeline={path.stem}"]).pipeline).name == path.stem
+
+
+def test_the_threshold_is_the_similarity_that_parts_best_and_none_without_captions():
+    lines = [
+        {"fits": fits, "similarity": s}
+        for fits, s in ((True, 0.9), (True, 0.6), (False, 0.5), (False, 0.2))
+    ]
+    assert best_threshold(lines) == 0.6
+    assert balanced_accuracy(lines, 0.6) == 1.0
+    assert balanced_accuracy(lines, 0.3) == 0.75
+    assert best_threshold([]) is None

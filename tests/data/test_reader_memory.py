@@ -1,0 +1,47 @@
+"""What a thousand windows leave behind: nothing, also where reading stops in mid-file."""
+
+import ctypes
+import sys
+
+import numpy as np
+import pytest
+
+from atom_repro.data.frames import read_frames
+from atom_repro.data.video_file import write_video
+
+
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc for its books")
+def test_a_reader_that_stops_in_mid_file_leaves_nothing_behind(tmp_path):
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("this C library keeps no mallinfo2")
+    libc.mallinfo2.restype = Mallinfo2
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.mp4", pixels, 4)
+
+    def read(times):
+        for _ in range(times):
+            read_frames(tmp_path / "a.mp4", frames=2, size=16, sampling="centre", end_s=2.0)
+        return libc.mallinfo2().uordblks
+
+    before = read(50)
+    left = (read(400) - before) / 400
+    assert left < 20, f"{left:.0f} bytes for each window"

@@ -78,7 +78,9 @@ def main(cfg: Any) -> None:
     ):
         with tqdm(desc="caption", unit="clip", mininterval=1) as bar:
             done = index.update(
-                runtime, videos, lambda at, total: (bar.reset(total), bar.update(at))
+                runtime,
+                videos,
+                lambda at, total: (setattr(bar, "total", total), bar.update(at - bar.n)),
             )
         footage = index.footage(videos)
         print(

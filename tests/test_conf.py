@@ -93,6 +93,14 @@ def test_right_overrides_pass():
     assert (cfg.model.encoder.dropout, cfg.seed, cfg.train.max_steps) == (0, 4, 20)
 
 
+def test_components_are_named_by_the_user():
+    named = "train.components={visual.clip: frozen, decoder: lora}"
+    cfg = config.compose("finetune", [named])
+    assert config.plain(cfg)["train"]["components"] == {"visual.clip": "frozen", "decoder": "lora"}
+    cfg = config.compose("finetune", ["train.components.decoder=frozen"])
+    assert config.plain(cfg)["train"]["components"] == {"decoder": "frozen"}
+
+
 @pytest.mark.parametrize(
     "path",
     sorted((config.CONF / "experiment").glob("*/*.yaml")),

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from atom_repro.device.machine import this_machine
@@ -20,28 +22,42 @@ LOSSES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def finetune(tmp_path_factory):
-    """Runs a training in a process of its own: its record. The data set is made once."""
-    work = tmp_path_factory.mktemp("work")
+class Training:
+    """Runs trainings in processes of their own. The data set is made once."""
 
-    def run(*arguments, steps=10, launcher=()):
-        results = tmp_path_factory.mktemp("results")
-        done = subprocess.run(
+    def __init__(self, folder):
+        self._folder, self._runs = folder, 0
+
+    def folder(self):
+        """For the modules and records of a training."""
+        self._runs += 1
+        return self._folder / f"run{self._runs}"
+
+    def start(self, folder, *arguments, steps, launcher=()):
+        return subprocess.Popen(
             [
                 sys.executable, *launcher, "-m", "train.finetune", "scale=smoke", "train.threads=1",
                 "train.precision=fp32", f"train.max_steps={steps}",
-                f"train.validation_every={steps}", "force=true", f"paths.work={work}",
-                f"paths.results={results}", *arguments,
+                f"train.validation_every={steps}", f"paths.work={self._folder / 'work'}",
+                f"paths.results={folder}", f"checkpoint.folder={folder / 'modules'}", *arguments,
             ],
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"ACCELERATE_USE_CPU": "true"},
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        (record,) = load_records(results / "records" / this_machine().fingerprint)
+
+    def __call__(self, *arguments, steps=10, launcher=(), folder=None):
+        """The record of a training, which goes on with what `folder` has."""
+        folder = folder or self.folder()
+        process = self.start(folder, *arguments, steps=steps, launcher=launcher)
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+        (record,) = load_records(folder / "records" / this_machine().fingerprint)
         return record
 
-    return run
+
+@pytest.fixture(scope="module")
+def finetune(tmp_path_factory):
+    return Training(tmp_path_factory.mktemp("trainings"))
 
 
 def curve(record, name):
@@ -64,16 +80,61 @@ def test_text_tasks_are_learned_beside_captions(finetune):
     assert asked[-1] < asked[0] - 0.5
 
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+# Text tasks, accumulation, and batches whose halves differ in tokens.
+SHARED_OUT = ("train.batch_size=4", "train.accumulate=2", "train.text_batch_size=2",
+              "train.text_words=40", "train.validation_clips=4")  # fmt: skip
+CURVES = ("caption_loss", "text_loss", "question_loss")
+
+
+@pytest.fixture(scope="module")
+def alone(finetune):
+    """What one process makes of six steps."""
+    return finetune(*SHARED_OUT, steps=6)
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one(finetune):
-    """With text tasks, accumulation, and batches whose halves differ in tokens."""
-    settings = ("train.batch_size=4", "train.accumulate=2", "train.text_batch_size=2",
-                "train.text_words=40", "train.validation_clips=4")  # fmt: skip
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    one = finetune(*settings, steps=6)
-    two = finetune(*settings, steps=6, launcher=launcher)
-    assert (one.values["processes"], two.values["processes"]) == (1, 2)
-    for name in ("caption_loss", "text_loss", "question_loss"):
-        assert len(curve(one, name)) in (3, 6)
-        assert curve(two, name) == pytest.approx(curve(one, name), rel=1e-4)
-    assert two.values["validation_cider"] == pytest.approx(one.values["validation_cider"], abs=1)
+@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
+def test_two_processes_train_as_one(finetune, alone, sharded):
+    two = finetune(
+        *SHARED_OUT,
+        f"train.shard={str(sharded).lower()}",
+        "train.gradient_checkpointing=true",
+        steps=6,
+        launcher=TWO,
+    )
+    assert (alone.values["processes"], two.values["processes"]) == (1, 2)
+    for name in CURVES:
+        assert len(curve(alone, name)) in (3, 6)
+        assert curve(two, name) == pytest.approx(curve(alone, name), rel=1e-4)
+    for same in ("parameters", "trained_parameters"):
+        assert two.values[same] == alone.values[same]
+    assert two.values["validation_cider"] == pytest.approx(alone.values["validation_cider"], abs=1)
+    asked, took = (two.values[f"step_memory_{n}_bytes"] for n in ("estimated", "measured"))
+    workspaces = 64 * 2**20  # of kernels and of the exchange between processes
+    assert 0.8 * asked < took < 1.2 * asked + workspaces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
+def test_two_processes_that_are_killed_go_on(alone, finetune, tmp_path, sharded):
+    """Both are killed behind a saved step; the same command ends as if they had not been."""
+    command = (
+        *SHARED_OUT,
+        f"train.shard={str(sharded).lower()}",
+        "train.checkpoint_every=2",
+    )
+    folder = finetune.folder()
+    process = finetune.start(folder, *command, steps=6, launcher=TWO)
+    saved = folder / "modules/state/state.pt"
+    while not saved.is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    launched = psutil.Process(process.pid)
+    for one in [launched, *launched.children(recursive=True)]:
+        one.kill()
+    process.communicate()
+    assert saved.is_file()
+    record = finetune(*command, steps=6, launcher=TWO, folder=folder)
+    for name in CURVES:
+        assert curve(record, name) == pytest.approx(curve(alone, name), rel=1e-4)

@@ -9,6 +9,7 @@ batches, and one of them validates, saves and records.
     python -m train.finetune train.max_steps=200 seed=1
     python -m train.finetune 'train.components={visual.clip: frozen, decoder: lora}'
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m train.finetune
+    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m train.finetune train.shard=true
     python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
         'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
 
@@ -20,6 +21,7 @@ of its own.
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +38,21 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.engines.acceleration import (
         accelerator_for,
-        main_process_last,
         mean_over_processes,
         on_device,
         processes,
         training_precision,
     )
     from atom_repro.engines.checkpoints import Checkpoint
-    from atom_repro.engines.conversion import start_from, starting_tokenizer
+    from atom_repro.engines.conversion import starting_tokenizer
+    from atom_repro.engines.sharding import WholeNetwork, shard
     from atom_repro.engines.starting import starting_point
+    from atom_repro.engines.step_memory import MeasuredPeak, require_step_memory, step_memory
     from atom_repro.engines.training_data import training_data
+    from atom_repro.engines.training_network import training_network, training_optimiser
     from atom_repro.engines.training_state import TrainingState
-    from atom_repro.models.captioning_model import CaptioningModel
-    from atom_repro.models.checkpointing import checkpoint_blocks
-    from atom_repro.models.components import choose_trained, is_visual
     from atom_repro.models.generation import GenerationSettings
-    from atom_repro.models.optimisation import adamw, parameter_groups, schedule_named, set_rates
+    from atom_repro.models.optimisation import schedule_named, set_rates
     from atom_repro.pipelines.validation import validation_cider
     from atom_repro.records.record import Run, find, recording, stage_key
 
@@ -67,7 +68,9 @@ def main(cfg: Any) -> None:
         accelerator.main_process_first(),
         tqdm(desc="videos", unit="clip", **bars) as bar,
     ):
-        dataset.prepare(lambda done, total: (bar.reset(total), bar.update(done)))
+        dataset.prepare(
+            lambda done, total: (setattr(bar, "total", total), bar.update(done - bar.n))
+        )
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
     checkpoint = Checkpoint.of(
         work=cfg.paths.work,
@@ -86,7 +89,7 @@ def main(cfg: Any) -> None:
         accelerator.print(f"finetune: unchanged, {done.folder}")
         return
 
-    # Data: candidate frames of every clip in memory, texts as ids.
+    # Data: candidate frames of every clip in a mapped file, texts as ids.
     torch.set_num_threads(tuning.threads)
     set_seed(cfg.seed)
     with (
@@ -109,31 +112,20 @@ def main(cfg: Any) -> None:
     validation_every = tuning.validation_every or epoch_steps
 
     # Model, optimiser, schedule; then whatever an interrupted run left of them.
-    network = CaptioningModel(
-        model,
-        data.tokenizer,
-        word_weight=tuning.word_weight,
-        text_weight=tuning.text_weight,
-        rarity=data.rarity,
+    make_network = partial(training_network, model, data, tuning)
+    needed = step_memory(
+        make_network,
+        data.large_step(),
+        precision=precision,
+        processes=accelerator.num_processes,
+        shard=tuning.shard,
     )
-    if start:
-        start_from(start, network)
-    choose_trained(
-        network, model, tuning.components, rank=tuning.lora_rank, alpha=tuning.lora_alpha
-    )
-    if tuning.gradient_checkpointing:
-        checkpoint_blocks(network)
-    optimiser = adamw(
-        parameter_groups(
-            dict(network.named_parameters()),
-            weight_decay=tuning.weight_decay,
-            decay_rule=tuning.decay_rule,
-            learning_rate=tuning.learning_rate,
-            visual_learning_rate=tuning.visual_learning_rate,
-            is_visual=is_visual(model),
-        ),
-        betas=tuning.betas,
-    )
+    require_step_memory(needed, accelerator.device)
+    measured = MeasuredPeak(accelerator.device)
+    network = make_network(start)
+    if tuning.shard:
+        shard(network, accelerator.device, accelerator.num_processes)
+    optimiser = training_optimiser(network, tuning)
     schedule = schedule_named(
         tuning.schedule,
         warmup=tuning.warmup_steps,
@@ -143,12 +135,15 @@ def main(cfg: Any) -> None:
         steps=steps,
         quirk=tuning.epoch0_quirk,
     )
-    network, optimiser = accelerator.prepare(network, optimiser)
-    state = TrainingState(
-        checkpoint, key, accelerator.unwrap_model(network), optimiser, writes=leads
-    )
-    with main_process_last(accelerator):
-        step = state.resume(fresh=cfg.force)
+    # In "evaluation mode" accelerate leaves the network to us, and makes no DDP of it.
+    network = accelerator.prepare_model(network, evaluation_mode=tuning.shard)
+    optimiser = accelerator.prepare_optimizer(optimiser)
+    plain = accelerator.unwrap_model(network)
+    whole = WholeNetwork(plain, make_network if leads else None)
+    state = TrainingState(checkpoint, key, plain, optimiser.optimizer, writes=leads)
+    step = state.resume(fresh=cfg.force)
+    accelerator.wait_for_everyone()
+    state.begin(step)
 
     with (
         recording(
@@ -181,20 +176,22 @@ def main(cfg: Any) -> None:
                 for name, value in parts.items():
                     losses[name] = losses.get(name, 0.0) + value.item() / tuning.accumulate
             step += 1
+            measured.step_done()
             losses = mean_over_processes(accelerator, losses)
             state.log(step=step, **losses, step_s=time.perf_counter() - began)
-            if leads and (step % validation_every == 0 or step == steps):
+            if step % validation_every == 0 or step == steps:
                 began = time.perf_counter()
-                cider = validation_cider(
-                    state.network,
-                    data.tokenizer,
-                    data.validation,
-                    GenerationSettings(**cfg.generation),
-                )
-                state.keep_if_best(step, cider, data.tokenizer)
-                state.log(
-                    step=step, validation_cider=cider, validation_s=time.perf_counter() - began
-                )
+                trained = whole.refreshed()
+                if leads:
+                    cider = validation_cider(
+                        trained,
+                        data.tokenizer,
+                        data.validation,
+                        GenerationSettings(**cfg.generation),
+                    )
+                    state.keep_if_best(step, cider, trained, data.tokenizer)
+                    took = time.perf_counter() - began
+                    state.log(step=step, validation_cider=cider, validation_s=took)
             if step % tuning.checkpoint_every == 0 or step == steps:
                 state.save(step)
             best, said = max(state.best["cider"], 0), losses["caption_loss"]
@@ -207,12 +204,13 @@ def main(cfg: Any) -> None:
             "epoch_steps": epoch_steps,
             "precision": precision,
             "processes": accelerator.num_processes,
-            "trained_parameters": sum(
-                p.numel() for p in state.network.parameters() if p.requires_grad
-            ),
+            "step_memory_estimated_bytes": needed.peak,
+            "step_memory_measured_bytes": measured.bytes,
+            "trained_parameters": sum(p.numel() for p in plain.parameters() if p.requires_grad),
             "train_s": sum(line.get("step_s", 0.0) for line in state.curve),
             "validation_s": sum(line.get("validation_s", 0.0) for line in state.curve),
-            "parameters": sum(p.numel() for p in state.network.parameters()),
+            "parameters": sum(p.numel() for p in plain.parameters()),
+            "sharded": tuning.shard,
         }
     state.close()
     accelerator.print(

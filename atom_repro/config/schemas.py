@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -69,7 +69,8 @@ class TrainConfig:
 
     `components` says of a component of the model (see its family) whether it is trained in `full`,
     which is what the others are, `frozen`, or adapted by `lora` of `lora_rank`; checkpoints hold
-    merged weights. `gradient_checkpointing` computes blocks again rather than keep what they made.
+    merged weights. `gradient_checkpointing` computes blocks again rather than keep what they made;
+    `shard` shares parameters, gradients and optimiser states out between processes (FSDP).
 
     `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
     `floor_learning_rate`; warm-up in iterations, of which a step has `accumulate`), and
@@ -106,6 +107,7 @@ class TrainConfig:
     lora_rank: int = 8
     lora_alpha: float = 16.0
     gradient_checkpointing: bool = False
+    shard: bool = False
     learning_rate: float = 2.0e-3
     visual_learning_rate: float | None = None
     schedule: str = "warmup_cosine"
@@ -475,13 +477,18 @@ _SCHEMAS = {
     "doctor": DoctorConfig,
     "notebooks": NotebooksConfig,
 }
+# Mappings whose keys are the user's to name; Hydra would only change keys that are there.
+_OPEN = {"finetune": ("train.components",)}
 
 
 @functools.cache
 def register() -> None:
     """Make the schemas known to Hydra; `<name>_schema` for entry points, `schema` in a group."""
     store = ConfigStore.instance()
-    for name, node in _SCHEMAS.items():
+    for name, schema in _SCHEMAS.items():
+        node = OmegaConf.structured(schema)
+        for key in _OPEN.get(name, ()):
+            OmegaConf.set_struct(OmegaConf.select(node, key), False)
         store.store(name=f"{name}_schema", node=node)
     store.store(group="scale", name="schema", node=ScaleConfig)
     store.store(group="runtime", name="schema", node=RuntimeConfig)

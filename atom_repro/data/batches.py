@@ -1,11 +1,12 @@
 """Training batches: which clips, which captions and which frames a step sees.
 
 Every draw is a function of (seed, step) alone, so a run that resumes at step n sees what the
-uninterrupted one would have seen. Frames of small clips are decoded once and kept: each of the T
+uninterrupted one would have seen. Frames of clips are decoded once and kept: each of the T
 segments holds several candidates, of which a step takes one at random.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from atom_repro.data.frames import read_frames
 from atom_repro.datatypes import AtomError, Clip
 
 ALL = slice(None)
+_FLUSH_EVERY = 50  # clips; how many a kill may cost
 
 
 class Augmentation(Protocol):
@@ -30,9 +32,14 @@ class Augmentation(Protocol):
 
 
 class FrameBank:
-    """Candidate frames of clips in memory: (clips, T * per_segment, S, S, 3) uint8.
+    """Candidate frames of clips, in a mapped file: (clips, T * per_segment, S, S, 3) uint8.
 
-    A complete bank is kept in `folder`, under the data set's fingerprint `name`, for the next run.
+    They are decoded once and written as they come, so that a data set may be larger than memory.
+    The file lies in `folder`, under the data set's fingerprint `name`, for the next run; one that
+    was interrupted goes on behind the last clip that is surely in it.
+
+    Args:
+        make_room: told how many bytes the folder is to hold, before it does.
     """
 
     def __init__(
@@ -45,30 +52,21 @@ class FrameBank:
         folder: Path,
         name: str,
         progress: Callable[[int], object] = lambda decoded: None,
+        make_room: Callable[[Path, int], object] = lambda folder, needed: None,
     ) -> None:
         self.frames, self.per_segment = frames, per_segment
         path = folder / f"{name[:16]}-{frames}x{per_segment}-{size}px.npy"
-        if path.is_file():
-            self.pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-            return
-        shape = (len(clips), frames * per_segment, size, size, 3)
-        pixels = np.empty(shape, np.uint8)
-        for i, clip in enumerate(clips):
-            read = read_frames(
-                clip.path,
-                frames=frames * per_segment,
-                size=size,
-                sampling="centre",
-                start_s=clip.start_s,
-                end_s=clip.end_s,
-            )
-            pixels[i] = read.pixels
-            progress(1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, pixels)
-        partial.replace(path)
-        self.pixels = np.load(path, mmap_mode="r")
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npy")
+            shape = (len(clips), frames * per_segment, size, size, 3)
+            if not partial.is_file():
+                make_room(folder, math.prod(shape))
+            for _ in _decode(clips, shape, partial):
+                progress(1)
+            partial.replace(path)
+            _count_file(partial).unlink(missing_ok=True)
+        self.pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
 
     def draw(
         self,
@@ -90,6 +88,47 @@ class FrameBank:
         for clip, change in enumerate(drawn[rows]):
             pixels[clip] = augmentation.apply(pixels[clip], change)
         return np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
+
+
+def _count_file(bank: Path) -> Path:
+    """Says how many clips are surely in an unfinished bank."""
+    return bank.with_suffix(".count")
+
+
+def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterator[None]:
+    """Write the frames of clips to the file `bank`, from where an earlier call was cut off."""
+    count, done = _count_file(bank), 0
+    if bank.is_file() and count.is_file():
+        done = int(count.read_text())
+        pixels = np.lib.format.open_memmap(bank, mode="r+")
+    else:
+        count.unlink(missing_ok=True)
+        pixels = np.lib.format.open_memmap(bank, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        for at, clip in enumerate(clips):
+            if at >= done:
+                read = read_frames(
+                    clip.path,
+                    frames=shape[1],
+                    size=shape[2],
+                    sampling="centre",
+                    start_s=clip.start_s,
+                    end_s=clip.end_s,
+                )
+                pixels[at], done = read.pixels, at + 1
+            yield
+            if done % _FLUSH_EVERY == 0:
+                _keep(pixels, count, done)
+    finally:
+        _keep(pixels, count, done)
+
+
+def _keep(pixels: Any, count: Path, done: int) -> None:
+    """Let the file have what was written, and then let `count` say so."""
+    pixels.flush()
+    replacement = count.with_suffix(".new")
+    replacement.write_text(str(done))
+    replacement.replace(count)
 
 
 class CaptionBatches:

@@ -1,5 +1,6 @@
 """How much memory this process holds, as Linux's /proc says."""
 
+import threading
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError
@@ -19,3 +20,26 @@ def anonymous_bytes() -> int:
         line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line
     )
     return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
+
+
+class PeakSampler:
+    """The most anonymous memory that a thread of its own saw, from making it to `stop`.
+
+    Args:
+        every_s: time between two looks; what lives shorter than that may be missed.
+    """
+
+    def __init__(self, every_s: float = 0.002) -> None:
+        self.peak_bytes = anonymous_bytes()
+        self._every_s, self._over = every_s, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        while not self._over.wait(self._every_s):
+            self.peak_bytes = max(self.peak_bytes, anonymous_bytes())
+
+    def stop(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self.peak_bytes

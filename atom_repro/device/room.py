@@ -41,16 +41,26 @@ def _group_memory(group: Path) -> int | None:
     return max(0, int(text) - taken)
 
 
-def require_memory(needed: int, what: str) -> None:
+def require_memory(
+    needed: int,
+    what: str,
+    *,
+    there: int | None = None,
+    remedy: str = "take a smaller model or quant=int8",
+) -> None:
     """
+    Args:
+        there: bytes that can be had; None for what the system says.
+
     Raises:
-        AtomError: `what` needs more bytes than there are.
+        AtomError: `what` needs more bytes than there are; ends with the `remedy`.
     """
-    there = available_memory()
+    if there is None:
+        there = available_memory()
     if there is not None and needed > there:
         raise AtomError(
             f"{what} needs {needed / 2**20:,.0f} MiB of memory and {there / 2**20:,.0f} MiB are "
-            "available; free some, or take a smaller model or quant=int8"
+            f"available; free some, or {remedy}"
         )
 
 

@@ -1,7 +1,6 @@
 """On what a training runs: its precision, and the processes that share its steps."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ def accelerator_for(*, precision: str, accumulate: int) -> Accelerator:
     """Of this process; `accelerate launch` says how many there are.
 
     Raises:
-        AtomError: processes that share parameters out: a checkpoint is made from whole modules.
+        AtomError: launched to share parameters out by accelerate; `sharding` does that.
     """
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -42,9 +41,8 @@ def accelerator_for(*, precision: str, accumulate: int) -> Accelerator:
     )
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise AtomError(
-            f"train.finetune cannot run under {accelerator.distributed_type.value}: every process "
-            "holds whole modules; launch it without, and set train.gradient_checkpointing=true or "
-            "train.components to save memory"
+            f"train.finetune cannot be launched under {accelerator.distributed_type.value}: launch "
+            "it without, and set train.shard=true to share parameters out between processes"
         )
     return accelerator
 
@@ -68,14 +66,3 @@ def mean_over_processes(accelerator: Accelerator, losses: Mapping[str, float]) -
     values = torch.tensor(list(losses.values()), device=accelerator.device)
     reduced = accelerator.reduce(values, reduction="mean").tolist()
     return dict(zip(losses, reduced, strict=True))
-
-
-@contextmanager
-def main_process_last(accelerator: Accelerator) -> Iterator[None]:
-    """For reading what the main process may then delete."""
-    if accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-        yield
-    else:
-        yield
-        accelerator.wait_for_everyone()

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.data.batches import Augmentation, CaptionBatches, FrameBank, token_rarity
 from atom_repro.data.text_batches import TextBatches
 from atom_repro.data.training_steps import Processes, TrainingSteps
 from atom_repro.datatypes import Clip
+from atom_repro.device.room import require_disk
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 
@@ -20,13 +23,24 @@ _TOKENIZER_ROWS = 1000
 @dataclass(frozen=True)
 class TrainingData:
     """`epoch` counts the iterations (micro-batches of all processes) in which as many captions
-    are shown as there are; `rarity` is that of each token, for the word loss."""
+    are shown as there are; `rarity` is that of each token, for the word loss; `longest` is the
+    longest caption's number of ids."""
 
     tokenizer: Tokenizer
     steps: TrainingSteps
     validation: Sequence[Clip]
     rarity: Sequence[float]
     epoch: int
+    longest: int
+
+    def large_step(self) -> list[dict[str, Any]]:
+        """The micro-batches of a step with text tasks, captions padded to the longest there is;
+        texts are as long as the first step's."""
+        parts = self.steps(0)
+        for part in parts:
+            more = self.longest - part["captions"].shape[2]
+            part["captions"] = np.pad(part["captions"], ((0, 0), (0, 0), (0, more)))
+        return parts
 
 
 def training_data(
@@ -41,7 +55,7 @@ def training_data(
     processes: Processes,
     progress: Callable[[int], object],
 ) -> TrainingData:
-    """Read the training split: frames of every clip to memory, texts to ids.
+    """Read the training split: frames of every clip to a mapped file, texts to ids.
 
     Args:
         dataset: prepared; one with `text_tasks` and `task_texts` adds text tasks.
@@ -64,6 +78,7 @@ def training_data(
         folder=frames,
         name=dataset.fingerprint,
         progress=progress,
+        make_room=lambda folder, needed: require_disk(folder, needed, "frames of training clips"),
     )
     captions = [[model.training_ids(tokenizer, r) for r in c.references] for c in clips]
     batches = CaptionBatches(
@@ -97,6 +112,7 @@ def training_data(
         validation=dataset.clips("validation")[: settings.validation_clips],
         rarity=token_rarity(captions, model.decoder.vocabulary, special),
         epoch=max(1, sum(map(len, captions)) // shown),
+        longest=max(len(ids) for ways in captions for ids in ways),
     )
 
 

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from atom_repro.engines import eager
 from atom_repro.engines.checkpoints import Checkpoint, trained_label
+from atom_repro.engines.sharding import restore_state, whole_state
 from atom_repro.models.captioning_model import CaptioningModel
 from atom_repro.models.lora import merged
 from atom_repro.models.tokenizer import Tokenizer
@@ -27,6 +29,7 @@ class TrainingState:
     """Resume point, loss journal and best checkpoint of the run `key`.
 
     Args:
+        network, optimiser: as they train, shared out between processes or not.
         writes: of several processes that train together, one does; the others read what it left.
     """
 
@@ -34,7 +37,7 @@ class TrainingState:
         self,
         checkpoint: Checkpoint,
         key: str,
-        network: CaptioningModel,
+        network: nn.Module,
         optimiser: Any,
         *,
         writes: bool = True,
@@ -48,39 +51,45 @@ class TrainingState:
         self._journal: Journal | None = None
 
     def resume(self, *, fresh: bool = False) -> int:
-        """Load what an interrupted run of the same key left; the step to go on from."""
-        step = 0
-        if self._file.is_file() and not fresh:
-            # Ours, and still read without running what a pickle may hold.
-            saved = torch.load(self._file, weights_only=True)
-            if saved["key"] == self.key:
-                step, self.best = saved["step"], saved["best"]
-                self.network.load_state_dict(saved["network"])
-                self.optimiser.load_state_dict(saved["optimiser"])
-                torch.set_rng_state(saved["random"])
+        """Load what an interrupted run of the same key left; the step to go on from. All
+        processes call it, and each reads the file."""
+        if fresh or not self._file.is_file():
+            return 0
+        # Ours, and still read without running what a pickle may hold.
+        saved = torch.load(self._file, weights_only=True)
+        if saved["key"] != self.key:
+            return 0
+        self.best = saved["best"]
+        restore_state(self.network, self.optimiser, saved)
+        torch.set_rng_state(saved["random"])
+        return int(saved["step"])
+
+    def begin(self, step: int) -> None:
+        """Clear away what is not of this run up to `step`, once every process has resumed."""
         if not self.writes:
-            return step
+            return
         if step == 0:
             shutil.rmtree(self.checkpoint.state, ignore_errors=True)
         self._journal = Journal(self._journal_file)
         self.curve = [line for line in self._journal.done if line["step"] <= step]
         self._journal.rewrite(self.curve)
-        return step
 
     def log(self, **line: Any) -> None:
         """Add a line to the curve; `step` is one of its keys."""
         if not self.writes:
             return
-        assert self._journal is not None, "resume() opens the journal"
+        assert self._journal is not None, "begin() opens the journal"
         self.curve.append(line)
         self._journal.add(line)
 
-    def keep_if_best(self, step: int, cider: float, tokenizer: Tokenizer) -> None:
-        """Write encoder and decoder apart, if they are better than any before."""
+    def keep_if_best(
+        self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer
+    ) -> None:
+        """Write encoder and decoder of a whole network apart, if better than any before."""
         if cider <= self.best["cider"]:
             return
-        model = self.network.model
-        encoder, decoder = merged(self.network.encoder), merged(self.network.decoder)
+        model = network.model
+        encoder, decoder = merged(network.encoder), merged(network.decoder)
         weights, plain = trained_label(encoder, decoder), none.build()
         eager.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
         eager.save_decoder(
@@ -89,16 +98,16 @@ class TrainingState:
         self.best = {"step": step, "cider": cider, "weights": weights}
 
     def save(self, step: int) -> None:
-        """Make `step` the point that a killed run goes on from."""
+        """Make `step` the point that a killed run goes on from. All processes call it."""
+        state = whole_state(self.network, self.optimiser)
         if not self.writes:
             return
         saved: Mapping[str, Any] = {
             "key": self.key,
             "step": step,
             "best": self.best,
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
+            **state,
         }
         # By way of memory: torch's own writer turns a full disk into errors of other names.
         buffer = io.BytesIO()

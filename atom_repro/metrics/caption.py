@@ -7,7 +7,6 @@ of shards of one, neither compare nor average, and a set of one clip scores 0.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
-from atom_repro.metrics.meteor import Meteor
+from atom_repro.metrics.meteor import shared_meteor
 from atom_repro.metrics.ptb import tokenise
 
 __all__ = [
@@ -75,14 +74,9 @@ def score_captions(
     _check(predictions, references, metrics)
     tokenised_references = tokenise(references, java=java)
     hypotheses = tokenise({key: [predictions[key]] for key in references}, java=java)
-    with ExitStack() as stack:
-        meteor = stack.enter_context(Meteor(java)) if "meteor" in metrics else None
-        return _score(
-            {key: texts[0] for key, texts in hypotheses.items()},
-            tokenised_references,
-            metrics,
-            meteor,
-        )
+    return _score(
+        {key: texts[0] for key, texts in hypotheses.items()}, tokenised_references, metrics, java
+    )
 
 
 def leave_one_out(
@@ -122,17 +116,15 @@ def leave_one_out(
             f"for every clip; the poorest clip has {fewest}"
         )
     tokenised = tokenise(references, java=java)
-    with ExitStack() as stack:
-        meteor = stack.enter_context(Meteor(java)) if "meteor" in metrics else None
-        rounds = [
-            _score(
-                {key: texts[k] for key, texts in tokenised.items()},
-                {key: texts[:k] + texts[k + 1 :] for key, texts in tokenised.items()},
-                metrics,
-                meteor,
-            )
-            for k in range(positions)
-        ]
+    rounds = [
+        _score(
+            {key: texts[k] for key, texts in tokenised.items()},
+            {key: texts[:k] + texts[k + 1 :] for key, texts in tokenised.items()},
+            metrics,
+            java,
+        )
+        for k in range(positions)
+    ]
     return CaptionScores(
         ids=rounds[0].ids,
         corpus={
@@ -170,7 +162,7 @@ def _score(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
-    meteor: Meteor | None,
+    java: str | Path | None,
 ) -> CaptionScores:
     """Scores tokenised text; both mappings have the same keys in the same order."""
     corpus: dict[str, float] = {}
@@ -189,8 +181,8 @@ def _score(
         from pycocoevalcap.rouge.rouge import Rouge
 
         corpus["rouge_l"], per_clip["rouge_l"] = Rouge().compute_score(truth, said)
-    if meteor is not None:
-        corpus["meteor"], per_clip["meteor"] = meteor.score(hypotheses, truth)
+    if "meteor" in metrics:
+        corpus["meteor"], per_clip["meteor"] = shared_meteor(java).score(hypotheses, truth)
     if "cider" in metrics:
         from pycocoevalcap.cider.cider import Cider
 

@@ -1,10 +1,11 @@
 """METEOR 1.5 as a child process that cannot hang, leak or corrupt a score.
 
 Same jar, options and line protocol as pycocoevalcap's wrapper, hence the same scores. Starting
-costs seconds (a paraphrase table of 62 MB is read), so one process serves many corpora. The
-jar's stderr goes to a file, not to a pipe that nobody reads; a watchdog kills a silent one.
+costs 5 to 15 s (a paraphrase table of 62 MB is read), so one process serves all corpora of a run.
+The jar's stderr goes to a file, not to a pipe that nobody reads; a watchdog kills a silent one.
 """
 
+import atexit
 import subprocess
 import tempfile
 import threading
@@ -59,6 +60,10 @@ class Meteor:
     ) -> None:
         self.close()
 
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Ends the process and closes its pipes; safe to call twice."""
         self._process.kill()
@@ -86,13 +91,17 @@ class Meteor:
         Raises:
             AtomError: the process died or stopped answering.
         """
-        statistics = [
-            self._ask(" ||| ".join(("SCORE", *map(_plain, references[key]), _plain(text))))
-            for key, text in hypotheses.items()
-        ]
-        self._send(" ||| ".join(("EVAL", *statistics)))
-        per_clip = [self._number() for _ in statistics]
-        return self._number(), np.array(per_clip, dtype=np.float64)
+        try:
+            statistics = [
+                self._ask(" ||| ".join(("SCORE", *map(_plain, references[key]), _plain(text))))
+                for key, text in hypotheses.items()
+            ]
+            self._send(" ||| ".join(("EVAL", *statistics)))
+            per_clip = [self._number() for _ in statistics]
+            return self._number(), np.array(per_clip, dtype=np.float64)
+        except BaseException:
+            self.close()  # whatever it still says would be taken for the next answer
+            raise
 
     def _ask(self, line: str) -> str:
         self._send(line)
@@ -137,6 +146,22 @@ class Meteor:
             f"METEOR ended with status {status} (it may use 2 GB): {reason}; free memory, set "
             "ATOM_JAVA to another Java, or leave meteor out of the metrics"
         )
+
+
+_shared: dict[str, Meteor] = {}
+
+
+def shared_meteor(java: str | Path | None = None) -> Meteor:
+    """The METEOR of this process and Java, started if none runs; it ends with the process.
+
+    Raises:
+        AtomError: no Java, see `find_java`.
+    """
+    path = str(find_java(java))
+    if path not in _shared or not _shared[path].running:
+        _shared[path] = Meteor(path)
+        atexit.register(_shared[path].close)
+    return _shared[path]
 
 
 def _plain(text: str) -> str:

@@ -8,16 +8,20 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpoint_blocks(network: nn.Module) -> int:
-    """Checkpoint each block of every list of blocks in `network`, in place; their number.
+def blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks of every list of blocks, outer ones first: what families stack layers in."""
+    return [b for m in network.modules() if isinstance(m, nn.ModuleList) for b in m]
 
-    Lists of blocks are what families stack their layers in. Names do not change, and without
-    gradients a block runs as it did.
+
+def checkpoint_blocks(network: nn.Module) -> int:
+    """Checkpoint each block in `network`, in place; their number.
+
+    Names do not change, and without gradients a block runs as it did.
     """
-    blocks = [b for m in network.modules() if isinstance(m, nn.ModuleList) for b in m]
-    for block in blocks:
+    found = blocks(network)
+    for block in found:
         block.forward = _recomputed(block.forward)
-    return len(blocks)
+    return len(found)
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -84,9 +84,8 @@ class MPlug2:
         wanted = captions_BRL != tokenizer.pad_id
         if self.released_text:
             # Labels 0 to 2 are not learned, and label 0 is the begin token.
-            unlearned = tokenizer.encode(self.prompt)[:2]
-            first = captions_BRL[:, :, :2].flatten(0, 1).tolist()
-            if any(ids != unlearned for ids in first):
+            unlearned = torch.tensor(tokenizer.encode(self.prompt)[:2], device=captions_BRL.device)
+            if (captions_BRL[:, :, :2] != unlearned).any():
                 raise AtomError(
                     f"model.released_text=true and a caption does not begin with {self.prompt!r}; "
                     "make its ids with training_ids, or set model.released_text=false"

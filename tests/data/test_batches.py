@@ -5,6 +5,7 @@ import pytest
 
 from atom_repro.data.augmentation import none, shift
 from atom_repro.data.batches import CaptionBatches, FrameBank, token_rarity
+from atom_repro.data.frames import read_frames
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
 
@@ -76,6 +77,34 @@ def test_a_shift_moves_all_frames_of_a_clip_alike(bank):
 def test_the_bank_is_kept_for_the_next_run(bank, tmp_path):
     again = FrameBank([], frames=3, per_segment=4, size=32, folder=tmp_path / "bank", name="f" * 20)
     assert np.array_equal(again.pixels, bank.pixels)
+
+
+def test_decoding_goes_on_where_it_was_cut_off(bank, tmp_path, monkeypatch):
+    clips = [Clip("toy", "train", str(i), tmp_path / f"{i}.mp4") for i in range(5)]
+    real, read, broken = read_frames, [], {"3"}
+
+    def reading(path, **how):
+        if path.stem in broken:
+            raise AtomError(f"{path} is cut short")
+        read.append(path.stem)
+        return real(path, **how)
+
+    monkeypatch.setattr("atom_repro.data.batches.read_frames", reading)
+    asked = []
+
+    def decode():
+        return FrameBank(
+            clips, frames=3, per_segment=4, size=32, folder=tmp_path / "other", name="f" * 20,
+            make_room=lambda folder, needed: asked.append(needed),
+        )  # fmt: skip
+
+    with pytest.raises(AtomError, match=r"3\.mp4 is cut short"):
+        decode()
+    broken.clear()
+    assert np.array_equal(decode().pixels, bank.pixels)
+    assert read == ["0", "1", "2", "3", "4"]
+    assert asked == [bank.pixels.nbytes]
+    assert [f.name for f in (tmp_path / "other").iterdir()] == [f"{'f' * 16}-3x4-32px.npy"]
 
 
 def test_too_many_captions_are_refused_by_key(bank):

@@ -9,7 +9,7 @@ import pytest
 from atom_repro.datatypes import AtomError
 from atom_repro.metrics import meteor
 from atom_repro.metrics.java import find_java, java_environment
-from atom_repro.metrics.meteor import Meteor
+from atom_repro.metrics.meteor import Meteor, shared_meteor
 
 HYPOTHESES = {"1": "a man is riding a horse", "2": "", "3": "dogs run ||| fast", "4": "a café"}
 REFERENCES = {
@@ -90,3 +90,25 @@ def test_an_answer_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     java = _fake_java(tmp_path, "for _ in sys.stdin: print('0,5', flush=True)")
     with Meteor(java) as process, pytest.raises(AtomError, match="'0,5' where a score was due"):
         process.score({"1": "a"}, {"1": ["a"]})
+
+
+def test_one_process_serves_a_run_until_it_fails(tmp_path: Path) -> None:
+    java = _fake_java(
+        tmp_path, "for _ in sys.stdin: print('1.0', flush=True); print('1.0', flush=True)"
+    )
+    first = shared_meteor(java)
+    assert shared_meteor(java) is first
+    first._process.kill()
+    with pytest.raises(AtomError, match="METEOR ended with status -9"):
+        first.score({"1": "a"}, {"1": ["a"]})
+    second = shared_meteor(java)
+    assert second is not first
+    second.close()
+
+
+def test_a_process_that_failed_is_not_asked_again(tmp_path: Path) -> None:
+    """What it still has to say would stand for the next answer."""
+    process = Meteor(_fake_java(tmp_path, "for _ in sys.stdin: print('a', flush=True)"))
+    with pytest.raises(AtomError, match="'a' where a score was due"):
+        process.score({"1": "a"}, {"1": ["a"]})
+    assert not process.running

@@ -299,57 +299,58 @@ def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
         ("caption", "table01", CAPTION_METRICS),
         ("retrieval", "table02", {k: v for k, v in RECALLS.items() if v != "median_rank"}),
     ):
-        record = newest(records, stage).get("int8")
-        difference = record.values.get("minus_fp32") if record else None
-        for column, key in columns.items():
+        for data, model in subjects(records, stage):
+            record = newest(records, stage, model=model, data=data).get("int8")
+            difference = record.values.get("minus_fp32") if record else None
             if record and difference:
-                d = difference[key]
-                rows.append(
+                rows += [
                     measured(
                         "int8_cost",
-                        "mPLUG2+",
-                        f"toy/{column}",
-                        d["mean"],
+                        model,
+                        f"{data}/{column}",
+                        difference[key]["mean"],
                         "point",
                         record,
-                        spread=f"95 % paired bootstrap {d['low']:+.2f} to {d['high']:+.2f}",
-                        note="int8 minus fp32",
+                        spread="95 % paired bootstrap {low:+.2f} to {high:+.2f}".format(
+                            **difference[key]
+                        ),
+                        note=f"{model}, int8 minus fp32",
                     )
-                )
-            drops = _paper_drops(paper, table, column)
-            rows += [
-                Row(
-                    "int8_cost",
-                    "mPLUG2+",
-                    f"{data}/{column}",
-                    None,
-                    drop,
-                    "point",
-                    note="int8 minus fp32, from the paper's cells",
-                )
-                for data, drop in drops.items()
-            ]
+                    for column, key in columns.items()
+                ]
+        rows += [
+            Row(
+                "int8_cost",
+                model,
+                column,
+                None,
+                drop,
+                "point",
+                note="int8 minus fp32, from the paper's cells",
+            )
+            for model in ("mPLUG2+", "mPLUG2")
+            for column, drop in _paper_drops(paper, table, model, columns).items()
+        ]
     return rows
 
 
 def attributes(records: Sequence[Record]) -> list[Row]:
     """What the captions get right, attribute by attribute, seen and held-out combinations apart."""
-    rows = []
-    for precision, record in newest(records, "caption").items():
-        for group, by_name in record.values.get("attribute_accuracy", {}).items():
-            for name, (correct, total) in by_name.items():
-                rows.append(
-                    measured(
-                        "attributes",
-                        f"mPLUG2+/{precision}/{group}",
-                        f"toy/{name}",
-                        100 * correct / total,
-                        "percent",
-                        record,
-                        n=total,
-                    )
-                )
-    return rows
+    return [
+        measured(
+            "attributes",
+            f"{model}/{precision}/{group}",
+            f"{data}/{name}",
+            100 * correct / total,
+            "percent",
+            record,
+            n=total,
+        )
+        for data, model in subjects(records, "caption")
+        for precision, record in newest(records, "caption", model=model, data=data).items()
+        for group, by_name in record.values.get("attribute_accuracy", {}).items()
+        for name, (correct, total) in by_name.items()
+    ]
 
 
 def build_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
@@ -402,11 +403,14 @@ def _extremes(values: Sequence[float]) -> str:
     return f"min {min(values):.4g}, max {max(values):.4g}"
 
 
-def _paper_drops(paper: Sequence[Cell], table: str, column: str) -> dict[str, float]:
+def _paper_drops(
+    paper: Sequence[Cell], table: str, model: str, metrics: Iterable[str]
+) -> dict[str, float]:
     cells = {(c.row, c.column): c.value for c in paper if c.table == table and c.value is not None}
-    drops = {}
-    for (row, name), value in cells.items():
-        data, _, metric = name.partition("/")
-        if row == "mPLUG2+/int8" and metric == column and ("mPLUG2+/fp32", name) in cells:
-            drops[data] = round(value - cells["mPLUG2+/fp32", name], 6)
-    return drops
+    return {
+        column: round(value - cells[f"{model}/fp32", column], 6)
+        for (row, column), value in cells.items()
+        if row == f"{model}/int8"
+        and column.partition("/")[2] in metrics
+        and (f"{model}/fp32", column) in cells
+    }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report import oracle_tables, session_table, storage_table, sweep_table, task_table
+from atom_repro.report.endurance_table import endurance
 from atom_repro.report.figures import learning_curve, timeline
 from atom_repro.report.files import to_csv, to_markdown
 from atom_repro.report.paper import Cell
@@ -21,6 +22,7 @@ def texts(records: Sequence[Record], paper: Sequence[Cell], machine: str) -> dic
         **build_all(records, paper),
         **storage_table.build(records, paper),
         "tasks": task_table.tasks(records),
+        "endurance": endurance(records),
     }
     for name, rows in tables.items():
         made[f"tables/{name}.csv"] = to_csv(rows)

@@ -17,6 +17,7 @@ TITLES = {
     "arms": "Every arm of the runtime, and where its seconds went",
     "int8_cost": "What int8 costs",
     "attributes": "Caption accuracy by attribute",
+    "endurance": "Many clips in one session, one in a hundred broken",
     "tasks": "Scripts, answers, summaries and moments, beside baselines",
 }
 

@@ -115,7 +115,7 @@ def test_beams_keep_their_own_past_when_reordered_and_clips_leave():
 
 
 @torch.no_grad()
-def test_beam_search_equals_transformers_generate():
+def test_beam_search_equals_a_plain_one_over_transformers_logits():
     ours, theirs = berts()
     visual = torch.randn(3, 7, 32)
     settings = GenerationSettings(beams=3, max_new_tokens=6, forbid_end=True)

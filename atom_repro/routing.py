@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from atom_repro import config
+from atom_repro.config.schemas import OPEN
 from atom_repro.datatypes import AtomError
 
 
@@ -128,4 +129,5 @@ def _knows(primary: str, key: str) -> bool:
         config.register()
         with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
             return key in hydra.compose(primary)
-    return key in config.keys(primary)
+    inside = tuple(f"{mapping}." for mapping in OPEN.get(primary, ()))
+    return key in config.keys(primary) or key.startswith(inside)

@@ -1,5 +1,6 @@
 """A training as a user runs it: the losses that it always had, and those of text tasks."""
 
+import json
 import os
 import subprocess
 import sys
@@ -135,6 +136,9 @@ def test_two_processes_that_are_killed_go_on(alone, finetune, tmp_path, sharded)
         one.kill()
     process.communicate()
     assert saved.is_file()
+    journal = (folder / "modules/state/curve.jsonl").read_text().splitlines()
+    kept = [json.loads(line) for line in journal][:2]  # of the steps before the saved one
     record = finetune(*command, steps=6, launcher=TWO, folder=folder)
+    assert record.samples()[:2] == kept  # with the seconds that they took then
     for name in CURVES:
         assert curve(record, name) == pytest.approx(curve(alone, name), rel=1e-4)

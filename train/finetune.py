@@ -45,7 +45,7 @@ def main(cfg: Any) -> None:
     )
     from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.engines.conversion import starting_tokenizer
-    from atom_repro.engines.sharding import WholeNetwork, shard
+    from atom_repro.engines.sharding import WholeNetwork, process_mesh, shard
     from atom_repro.engines.starting import starting_point
     from atom_repro.engines.step_memory import MeasuredPeak, require_step_memory, step_memory
     from atom_repro.engines.training_data import training_data
@@ -121,10 +121,11 @@ def main(cfg: Any) -> None:
         shard=tuning.shard,
     )
     require_step_memory(needed, accelerator.device)
+    accelerator.wait_for_everyone()  # all of them have looked before one takes its memory
     measured = MeasuredPeak(accelerator.device)
     network = make_network(start)
     if tuning.shard:
-        shard(network, accelerator.device, accelerator.num_processes)
+        shard(network, process_mesh(accelerator.device, accelerator.num_processes))
     optimiser = training_optimiser(network, tuning)
     schedule = schedule_named(
         tuning.schedule,
@@ -160,6 +161,7 @@ def main(cfg: Any) -> None:
         tqdm(total=steps, initial=step, desc="train", unit="step", **bars) as bar,
     ):
         run.samples = state.curve
+        measured.start()
         while step < steps:
             began = time.perf_counter()
             losses: dict[str, float] = {}
@@ -180,6 +182,7 @@ def main(cfg: Any) -> None:
             losses = mean_over_processes(accelerator, losses)
             state.log(step=step, **losses, step_s=time.perf_counter() - began)
             if step % validation_every == 0 or step == steps:
+                measured.stop()
                 began = time.perf_counter()
                 trained = whole.refreshed()
                 if leads:
@@ -197,6 +200,7 @@ def main(cfg: Any) -> None:
             best, said = max(state.best["cider"], 0), losses["caption_loss"]
             bar.set_postfix_str(f"loss {said:.2f}, best CIDEr {best:.0f}", refresh=False)
             bar.update()
+        measured.stop()
         run.weights = state.best["weights"]
         run.values |= {
             "validation_cider": state.best["cider"],

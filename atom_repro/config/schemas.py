@@ -478,7 +478,7 @@ _SCHEMAS = {
     "notebooks": NotebooksConfig,
 }
 # Mappings whose keys are the user's to name; Hydra would only change keys that are there.
-_OPEN = {"finetune": ("train.components",)}
+OPEN = {"finetune": ("train.components",)}
 
 
 @functools.cache
@@ -487,7 +487,7 @@ def register() -> None:
     store = ConfigStore.instance()
     for name, schema in _SCHEMAS.items():
         node = OmegaConf.structured(schema)
-        for key in _OPEN.get(name, ()):
+        for key in OPEN.get(name, ()):
             OmegaConf.set_struct(OmegaConf.select(node, key), False)
         store.store(name=f"{name}_schema", node=node)
     store.store(group="scale", name="schema", node=ScaleConfig)

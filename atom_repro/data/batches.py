@@ -5,7 +5,9 @@ uninterrupted one would have seen. Frames of clips are decoded once and kept: ea
 segments holds several candidates, of which a step takes one at random.
 """
 
+import fcntl
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +40,8 @@ class FrameBank:
     The file lies in `folder`, under the data set's fingerprint `name`, for the next run; one that
     was interrupted goes on behind the last clip that is surely in it.
 
-    Args:
-        make_room: told how many bytes the folder is to hold, before it does.
+    Raises:
+        AtomError: no room on the disk, or a clip that cannot be read.
     """
 
     def __init__(
@@ -52,20 +54,20 @@ class FrameBank:
         folder: Path,
         name: str,
         progress: Callable[[int], object] = lambda decoded: None,
-        make_room: Callable[[Path, int], object] = lambda folder, needed: None,
     ) -> None:
         self.frames, self.per_segment = frames, per_segment
         path = folder / f"{name[:16]}-{frames}x{per_segment}-{size}px.npy"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npy")
-            shape = (len(clips), frames * per_segment, size, size, 3)
-            if not partial.is_file():
-                make_room(folder, math.prod(shape))
-            for _ in _decode(clips, shape, partial):
-                progress(1)
-            partial.replace(path)
-            _count_file(partial).unlink(missing_ok=True)
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another training may be decoding the same
+                if not path.is_file():
+                    partial = path.with_suffix(".partial.npy")
+                    shape = (len(clips), frames * per_segment, size, size, 3)
+                    for _ in _decode(clips, shape, partial):
+                        progress(1)
+                    partial.replace(path)
+                    _count_file(partial).unlink(missing_ok=True)
         self.pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
 
     def draw(
@@ -100,10 +102,10 @@ def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterat
     count, done = _count_file(bank), 0
     if bank.is_file() and count.is_file():
         done = int(count.read_text())
-        pixels = np.lib.format.open_memmap(bank, mode="r+")
     else:
         count.unlink(missing_ok=True)
-        pixels = np.lib.format.open_memmap(bank, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(bank, shape)
+    pixels = np.lib.format.open_memmap(bank, mode="r+")
     try:
         for at, clip in enumerate(clips):
             if at >= done:
@@ -116,11 +118,26 @@ def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterat
                     end_s=clip.end_s,
                 )
                 pixels[at], done = read.pixels, at + 1
+                if done % _FLUSH_EVERY == 0:
+                    _keep(pixels, count, done)
             yield
-            if done % _FLUSH_EVERY == 0:
-                _keep(pixels, count, done)
     finally:
         _keep(pixels, count, done)
+
+
+def _reserve(bank: Path, shape: tuple[int, ...]) -> None:
+    """Make the file with all the disk that it will take: a mapped file that finds none later
+    ends the process by a signal."""
+    np.lib.format.open_memmap(bank, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        with bank.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, bank.stat().st_size)
+    except OSError as error:
+        bank.unlink()
+        raise AtomError(
+            f"the frames of training clips need {math.prod(shape) / 2**20:,.0f} MiB of disk at "
+            f"{bank.parent} ({error.strerror}); free some, or set paths.work to another disk"
+        ) from error
 
 
 def _keep(pixels: Any, count: Path, done: int) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from atom_repro.datatypes import AtomError
 
+STATUS = Path("/proc/self/status")
+
 
 def anonymous_bytes() -> int:
     """Anonymous memory, resident or swapped out: what the process allocated itself. Weights that
@@ -13,11 +15,12 @@ def anonymous_bytes() -> int:
     Raises:
         AtomError: a system without /proc/self/status.
     """
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        raise AtomError(f"{path} is not there; memory is measured on Linux only")
+    if not STATUS.is_file():
+        raise AtomError(f"{STATUS} is not there; memory is measured on Linux only")
     fields = dict(
-        line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line
+        line.split(":", 1)
+        for line in STATUS.read_text(encoding="utf-8").splitlines()
+        if ":" in line
     )
     return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
 

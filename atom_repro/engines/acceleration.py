@@ -1,14 +1,18 @@
 """On what a training runs: its precision, and the processes that share its steps."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from atom_repro.data.training_steps import Processes
 from atom_repro.datatypes import AtomError
+
+# The others wait while the first process makes a data set, decodes it or validates.
+_LONGEST_WAIT = timedelta(days=2)
 
 
 def training_precision(setting: str) -> str:
@@ -38,13 +42,22 @@ def accelerator_for(*, precision: str, accumulate: int) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=accumulate,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise AtomError(
-            f"train.finetune cannot be launched under {accelerator.distributed_type.value}: launch "
-            "it without, and set train.shard=true to share parameters out between processes"
-        )
+    refuse_other_sharders(accelerator.distributed_type)
     return accelerator
+
+
+def refuse_other_sharders(kind: DistributedType) -> None:
+    """
+    Raises:
+        AtomError: accelerate would share parameters out itself.
+    """
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise AtomError(
+            f"train.finetune cannot be launched under {kind.value}: launch it without, and set "
+            "train.shard=true to share parameters out between processes"
+        )
 
 
 def processes(accelerator: Accelerator) -> Processes:

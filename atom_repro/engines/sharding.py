@@ -2,7 +2,7 @@
 
 torch's `fully_shard` (FSDP2), the one that accelerate calls where it knows the device: accelerate
 has none for CPU processes, and this runs on those and on GPUs. Names stay those of the whole
-network, and what is saved is whole, so a run may go on with another number of processes.
+network, and what is saved is whole, so a run may go on with another number of processes above one.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from atom_repro.datatypes import AtomError
@@ -29,9 +29,8 @@ Trained = TypeVar("Trained", bound=nn.Module)
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def shard(network: nn.Module, device: torch.device, processes: int) -> None:
-    """Share `network` out, in place: a group of parameters for each block, and one of the rest,
-    which stays whole during a step (embeddings and heads are used apart from their modules).
+def process_mesh(device: torch.device, processes: int) -> DeviceMesh:
+    """All processes in a row.
 
     Raises:
         AtomError: one process has nobody to share with.
@@ -41,9 +40,14 @@ def shard(network: nn.Module, device: torch.device, processes: int) -> None:
             "train.shard=true shares parameters out between processes, and this is one; start "
             "several (torchrun --nproc_per_node 2 -m train.finetune …), or leave it out"
         )
+    return init_device_mesh(device.type, (processes,))
+
+
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+    """Share `network` out, in place: a group of parameters for each block, and one of the rest,
+    which stays whole during a step (embeddings and heads are used apart from their modules)."""
     # A decoder layer also returns keys and values, views that training does not touch.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(device.type, (processes,))
     for block in reversed(blocks(network)):
         if any(True for _ in block.parameters()):
             fully_shard(block, mesh=mesh)
@@ -51,8 +55,8 @@ def shard(network: nn.Module, device: torch.device, processes: int) -> None:
 
 
 def whole_state(network: nn.Module, optimiser: Any) -> dict[str, Any]:
-    """Weights and optimiser states by name, on the CPU. All processes call it; where they share
-    the network out, the first gets it and the others get nothing."""
+    """Weights and optimiser states by name, on the CPU. All processes call it, and the first one
+    gets them."""
     return {
         "network": get_model_state_dict(network, options=_WHOLE),
         "optimiser": get_optimizer_state_dict(network, optimiser, options=_WHOLE),
@@ -77,7 +81,8 @@ class WholeNetwork(Generic[Trained]):
     def __init__(self, network: Trained, make: Callable[[], Trained] | None) -> None:
         self._trained, self._copy = network, None
         if isinstance(network, FSDPModule) and make:
-            self._copy = make().to(next(network.parameters()).device)
+            with torch.random.fork_rng(devices=[]):  # the others draw nothing here
+                self._copy = make().to(next(network.parameters()).device)
 
     def refreshed(self) -> Trained | None:
         """As trained by now. All processes call it; None in one that needs none."""

@@ -7,7 +7,7 @@ refused before weights are read, and `MeasuredPeak` says afterwards how right th
 
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from atom_repro.device.memory import PeakSampler, anonymous_bytes
+from atom_repro.device.memory import STATUS, PeakSampler, anonymous_bytes
 from atom_repro.device.room import require_memory
 from atom_repro.models.checkpointing import blocks
 
@@ -26,19 +26,24 @@ _ADAM_STATES = 2  # the running means of the gradient and of its square
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of the process that takes most: `parameters` as it holds them, the `gradients` and
-    optimiser `states` of those that are trained, and at the `peak` all of these with activations,
-    copies and exchanges."""
+    """Bytes of a process: `parameters` as it holds them, the `gradients` and optimiser `states` of
+    those that are trained, and at the `peak` all of these with activations and exchanges.
+
+    Where parameters are shared out, the first process also has a `whole` copy, to validate with,
+    and now and then all that is saved in main memory: `gathered`.
+    """
 
     parameters: int
     gradients: int
     states: int
     peak: int
+    whole: int = 0
+    gathered: int = 0
 
 
 def step_memory(
     make_network: Callable[[], nn.Module],
-    parts: Iterable[dict[str, Any]],
+    parts: Sequence[dict[str, Any]],
     *,
     precision: str,
     processes: int = 1,
@@ -61,26 +66,32 @@ def step_memory(
         network = make_network()
         network.train()
         parameters = live.now
-        for part in parts:
+        for part in parts[:2]:  # those after the second find what the second finds
             shapes = {n: _without_contents(v) for n, v in part.items()}
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss, _ = network(shapes)
             loss.backward()
             del loss, shapes
         gradients = sum(_size(p) for p in network.parameters() if p.requires_grad)
-        held, peak = parameters + gradients, live.peak
-        if shard:
-            # Each holds its share; blocks are whole while they compute, and the next beside them.
-            # The first process also keeps a whole copy, which it validates with.
-            whole = [sum(_size(p) for p in block.parameters()) for block in blocks(network)]
-            rest = sum(_size(p) for p in network.parameters()) - sum(whole)
-            peak += 2 * (rest + 2 * max(whole, default=0)) + parameters
-            peak -= held - held // processes
-            parameters, gradients = parameters // processes, gradients // processes
-        elif processes > 1:
-            peak += gradients
+    peak, whole = live.peak + _ADAM_STATES * gradients, parameters
+    if not shard:
+        if processes > 1:
+            peak += gradients  # DDP's buckets
+        return StepMemory(parameters, gradients, _ADAM_STATES * gradients, peak)
+    # Each holds its share; a block is whole while it computes, and the next beside it.
+    sizes = [sum(_size(p) for p in block.parameters()) for block in blocks(network)]
+    rest = sum(_size(p) for p in network.parameters()) - sum(sizes)
     states = _ADAM_STATES * gradients
-    return StepMemory(parameters, gradients, states, peak + states)
+    held = parameters + gradients + states
+    peak += held // processes - held + 2 * (rest + 2 * max(sizes, default=0))
+    return StepMemory(
+        parameters // processes,
+        gradients // processes,
+        states // processes,
+        peak,
+        whole=whole,
+        gathered=whole + states,
+    )
 
 
 def require_step_memory(needed: StepMemory, device: torch.device) -> None:
@@ -88,11 +99,13 @@ def require_step_memory(needed: StepMemory, device: torch.device) -> None:
     Raises:
         AtomError: the processes of this machine find less than they need together.
     """
-    there, beside = None, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type == "cuda":
-        there, beside = torch.cuda.mem_get_info(device)[0], 1
+        there, wanted = torch.cuda.mem_get_info(device)[0], needed.peak + needed.whole
+    else:
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        there, wanted = None, needed.peak * beside + needed.whole + needed.gathered
     require_memory(
-        needed.peak * beside,
+        wanted,
         "a training step",
         there=there,
         remedy="lower train.batch_size (and raise train.accumulate), set "
@@ -101,33 +114,44 @@ def require_step_memory(needed: StepMemory, device: torch.device) -> None:
 
 
 class MeasuredPeak:
-    """The most memory that the first steps took, above what was held when this was made.
+    """The most memory in the first steps of a run, above what was held when this was made.
 
     The optimiser's states are there from the second step on. On a GPU its allocator counts; on a
     CPU the process's anonymous memory is sampled, which holds kernels' workspaces and the
-    allocator's rounding too.
+    allocator's rounding too. `bytes` is None where the system does not say, or before the end.
     """
 
     def __init__(self, device: torch.device, steps: int = 3) -> None:
         self._device, self._left = device, steps
+        self._before = self._held()
         self._sampler: PeakSampler | None = None
-        if device.type == "cuda":
-            self._before = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            self._before = anonymous_bytes()
-            self._sampler = PeakSampler()
         self.bytes: int | None = None
+
+    def _held(self) -> int | None:
+        if self._device.type == "cuda":
+            return torch.cuda.memory_allocated(self._device)
+        return anonymous_bytes() if STATUS.is_file() else None
+
+    def start(self) -> None:
+        """Training begins: what loading took for a while does not count."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif self._before is not None:
+            self._sampler = PeakSampler()
 
     def step_done(self) -> None:
         self._left -= 1
         if self._left == 0:
-            most = (
-                self._sampler.stop()
-                if self._sampler
-                else torch.cuda.max_memory_allocated(self._device)
-            )
-            self.bytes = most - self._before
+            self.stop()
+
+    def stop(self) -> None:
+        """Before a validation, or at the end; a second call does nothing."""
+        if self._before is None or self.bytes is not None:
+            return
+        if self._sampler:
+            self.bytes = self._sampler.stop() - self._before
+        else:
+            self.bytes = torch.cuda.max_memory_allocated(self._device) - self._before
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -143,7 +167,7 @@ class _LiveBytes(TorchDispatchMode):
             (mask,) = args[1]
             out = args[0].flatten(0, mask.dim() - 1).clone()
         elif func is torch.ops.aten._local_scalar_dense.default:
-            return args[0].dtype.is_floating_point  # no condition holds; a count is harmless
+            return args[0].dtype != torch.bool  # no condition holds, and every number is one
         else:
             out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):

@@ -12,7 +12,6 @@ from atom_repro.data.batches import Augmentation, CaptionBatches, FrameBank, tok
 from atom_repro.data.text_batches import TextBatches
 from atom_repro.data.training_steps import Processes, TrainingSteps
 from atom_repro.datatypes import Clip
-from atom_repro.device.room import require_disk
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 
@@ -78,7 +77,6 @@ def training_data(
         folder=frames,
         name=dataset.fingerprint,
         progress=progress,
-        make_room=lambda folder, needed: require_disk(folder, needed, "frames of training clips"),
     )
     captions = [[model.training_ids(tokenizer, r) for r in c.references] for c in clips]
     batches = CaptionBatches(

@@ -6,10 +6,9 @@ modules are written before the state that knows of them, so a kill between the t
 validation and loses nothing.
 """
 
-import io
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
@@ -56,7 +55,7 @@ class TrainingState:
         if fresh or not self._file.is_file():
             return 0
         # Ours, and still read without running what a pickle may hold.
-        saved = torch.load(self._file, weights_only=True)
+        saved = torch.load(self._file, weights_only=True, mmap=True)
         if saved["key"] != self.key:
             return 0
         self.best = saved["best"]
@@ -109,14 +108,33 @@ class TrainingState:
             "random": torch.get_rng_state(),
             **state,
         }
-        # By way of memory: torch's own writer turns a full disk into errors of other names.
-        buffer = io.BytesIO()
-        torch.save(saved, buffer)
-        with atomically(self._file) as building:
-            building.write_bytes(buffer.getbuffer())
+        with atomically(self._file) as building, building.open("wb") as file:
+            writer = _Writer(file)
+            try:
+                torch.save(saved, cast(IO[bytes], writer))
+            except Exception:
+                if writer.error:
+                    raise writer.error from None
+                raise
 
     def close(self) -> None:
         """Training is over and recorded: nothing is left to resume."""
         if not self.writes:
             return
         shutil.rmtree(self.checkpoint.state)
+
+
+class _Writer:
+    """A file that remembers why it could not be written: torch's own error does not say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.flush = file.flush
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise

@@ -112,7 +112,7 @@ class Meteor:
         try:
             self._process.stdin.write(f"{line}\n".encode("utf-8", errors="replace"))
             self._process.stdin.flush()
-        except BrokenPipeError as error:
+        except (BrokenPipeError, ValueError) as error:  # it died; it was closed
             raise self._failure() from error
 
     def _line(self) -> str:
@@ -139,6 +139,8 @@ class Meteor:
 
     def _failure(self) -> AtomError:
         status = self._process.wait()
+        if self._stderr.closed:
+            return AtomError("METEOR was closed; it is not asked again")
         self._stderr.seek(0)
         said = self._stderr.read().decode("utf-8", errors="replace").strip().splitlines()
         reason = said[-1] if said else "it wrote no message"
@@ -158,10 +160,14 @@ def shared_meteor(java: str | Path | None = None) -> Meteor:
         AtomError: no Java, see `find_java`.
     """
     path = str(find_java(java))
-    if path not in _shared or not _shared[path].running:
-        _shared[path] = Meteor(path)
-        atexit.register(_shared[path].close)
-    return _shared[path]
+    known = _shared.get(path)
+    if known and known.running:
+        return known
+    if known:
+        known.close()
+    _shared[path] = made = Meteor(path)
+    atexit.register(made.close)
+    return made
 
 
 def _plain(text: str) -> str:

@@ -185,7 +185,8 @@ class BertDecoder(nn.Module):
     def forward(self, ids_BRS: Tensor, visual_BME: Tensor) -> Tensor:
         """Hidden states (B, R, S, E) of R texts a clip, which read one copy of its video."""
         B, R, S = ids_BRS.shape
-        return self._run(ids_BRS.reshape(B * R, S), self._video(visual_BME))[0].view(B, R, S, -1)
+        video = [visual_BME] * self.config.layers
+        return self._run(ids_BRS.reshape(B * R, S), video)[0].view(B, R, S, -1)
 
     def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, VideoCache]:
         """Read a video and a prompt: logits of the first token (B, V), and the cache.
@@ -219,7 +220,10 @@ class BertDecoder(nn.Module):
     def _video(self, visual_BME: Tensor) -> list[KeysValues]:
         return [layer.crossattention.keys_values(visual_BME) for layer in self._layers()]
 
-    def _run(self, ids_NS: Tensor, video: list[KeysValues]) -> tuple[Tensor, list[KeysValues]]:
+    def _run(
+        self, ids_NS: Tensor, video: Sequence[Tensor | KeysValues]
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Hidden states and the text's keys and values; each layer reads its entry of `video`."""
         x = self.bert.embeddings(ids_NS, 0)
         text = []
         for layer, seen in zip(self._layers(), video, strict=True):

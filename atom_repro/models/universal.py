@@ -84,9 +84,15 @@ class CrossLayer(nn.Module):
         self.output = Residual(mlp_width, width, dropout)
 
     def forward(
-        self, x_NSD: Tensor, other: KeysValues, *, causal: bool = False
+        self, x_NSD: Tensor, other: Tensor | KeysValues, *, causal: bool = False
     ) -> tuple[Tensor, KeysValues]:
-        """The layer's output (N, S, D), and the keys and values of its self-attention."""
+        """The layer's output (N, S, D), and the keys and values of its self-attention.
+
+        Args:
+            other: the sequence to read, or its keys and values if they are known.
+        """
+        if isinstance(other, Tensor):
+            other = self.crossattention.keys_values(other)
         own = self.attention.keys_values(x_NSD)
         return self.read(self.attention(x_NSD, own, causal=causal), other), own
 
@@ -124,10 +130,10 @@ class UniversalLayers(nn.Module):
 
     def forward(self, video_BMD: Tensor) -> Tensor:
         latents = self.latents.expand(video_BMD.shape[0], -1, -1)
-        gathered, _ = self.pool(latents, self.pool.crossattention.keys_values(video_BMD))
+        gathered, _ = self.pool(latents, video_BMD)
         if not self.broadcast:
             return gathered
-        read, _ = self.bcast(video_BMD, self.bcast.crossattention.keys_values(gathered))
+        read, _ = self.bcast(video_BMD, gathered)
         return self.drop(self.out(video_BMD + read))
 
 

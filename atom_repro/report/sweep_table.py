@@ -70,7 +70,7 @@ def build(records: Sequence[Record]) -> list[Row]:
                     (dirty or runs)[0],
                     n=len(values),
                     spread=f"min {min(values):.4g}, max {max(values):.4g}" if several else "",
-                    note="validation clips; n and means are over seeds",
+                    note=f"validation clips{_trained_on(runs[0])}; n and means are over seeds",
                 )
             )
     return rows
@@ -194,6 +194,12 @@ def _settings(record: Record) -> str:
     kept = {k: v for k, v in config.items() if k not in ("seed", "checkpoint", "force", "train")}
     kept["train"] = {k: v for k, v in config["train"].items() if k not in _AXES}
     return json.dumps(kept, sort_keys=True)
+
+
+def _trained_on(record: Record) -> str:
+    """How many clips, where the data set's configuration says."""
+    clips = record.config("dataset.train")
+    return f"; trained on {clips} clips" if clips else ""
 
 
 def _dataset(record: Record) -> str:

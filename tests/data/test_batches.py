@@ -1,8 +1,14 @@
 """Training batches are functions of seed and step, so a resumed run sees the same ones."""
 
+import errno
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+import atom_repro.data.batches
 from atom_repro.data.augmentation import none, shift
 from atom_repro.data.batches import CaptionBatches, FrameBank, token_rarity
 from atom_repro.data.frames import read_frames
@@ -79,32 +85,79 @@ def test_the_bank_is_kept_for_the_next_run(bank, tmp_path):
     assert np.array_equal(again.pixels, bank.pixels)
 
 
-def test_decoding_goes_on_where_it_was_cut_off(bank, tmp_path, monkeypatch):
-    clips = [Clip("toy", "train", str(i), tmp_path / f"{i}.mp4") for i in range(5)]
-    real, read, broken = read_frames, [], {"3"}
+def decoded(folder):
+    """A bank of the clips of `bank`, in a folder of its own."""
+    clips = [Clip("toy", "train", str(i), folder / f"{i}.mp4") for i in range(5)]
+    return FrameBank(
+        clips, frames=3, per_segment=4, size=32, folder=folder / "other", name="f" * 20
+    )
 
-    def reading(path, **how):
+
+@pytest.fixture
+def reading(monkeypatch):
+    """Which clips were read, of which some are broken; every second one is flushed."""
+    real, read, broken = read_frames, [], set()
+
+    def recorded(path, **how):
         if path.stem in broken:
             raise AtomError(f"{path} is cut short")
         read.append(path.stem)
         return real(path, **how)
 
-    monkeypatch.setattr("atom_repro.data.batches.read_frames", reading)
-    asked = []
+    monkeypatch.setattr("atom_repro.data.batches.read_frames", recorded)
+    monkeypatch.setattr("atom_repro.data.batches._FLUSH_EVERY", 2)
+    return read, broken
 
-    def decode():
-        return FrameBank(
-            clips, frames=3, per_segment=4, size=32, folder=tmp_path / "other", name="f" * 20,
-            make_room=lambda folder, needed: asked.append(needed),
-        )  # fmt: skip
 
+def test_decoding_goes_on_behind_a_broken_clip_that_was_mended(bank, tmp_path, reading):
+    read, broken = reading
+    broken.add("3")
     with pytest.raises(AtomError, match=r"3\.mp4 is cut short"):
-        decode()
+        decoded(tmp_path)
     broken.clear()
-    assert np.array_equal(decode().pixels, bank.pixels)
+    assert np.array_equal(decoded(tmp_path).pixels, bank.pixels)
     assert read == ["0", "1", "2", "3", "4"]
-    assert asked == [bank.pixels.nbytes]
-    assert [f.name for f in (tmp_path / "other").iterdir()] == [f"{'f' * 16}-3x4-32px.npy"]
+    left = sorted(f.suffix for f in (tmp_path / "other").iterdir())
+    assert left == [".lock", ".npy"]
+
+
+def test_decoding_goes_on_after_a_kill(bank, tmp_path, reading, monkeypatch):
+    read, _ = reading
+    child = os.fork()
+    if child == 0:
+        real = atom_repro.data.batches.read_frames
+
+        def killed(path, **how):
+            if path.stem == "3":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(path, **how)
+
+        monkeypatch.setattr("atom_repro.data.batches.read_frames", killed)
+        try:
+            decoded(tmp_path)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert np.array_equal(decoded(tmp_path).pixels, bank.pixels)
+    assert read == ["2", "3", "4"]  # 0 and 1 were flushed
+
+
+def test_two_trainings_that_need_the_same_frames_decode_them_once(bank, tmp_path, reading):
+    read, _ = reading
+    with ThreadPoolExecutor() as pool:
+        banks = list(pool.map(decoded, [tmp_path] * 3))
+    assert sorted(read) == ["0", "1", "2", "3", "4"]
+    assert all(np.array_equal(b.pixels, bank.pixels) for b in banks)
+
+
+def test_frames_without_room_on_the_disk_are_one_line(bank, tmp_path, monkeypatch):
+    def full(file, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(AtomError, match=r"0 MiB of disk at .*/other \(No space left on device\)"):
+        decoded(tmp_path)
+    assert [f.suffix for f in (tmp_path / "other").iterdir()] == [".lock"]
 
 
 def test_too_many_captions_are_refused_by_key(bank):

@@ -43,7 +43,8 @@ class Training:
                 f"paths.results={folder}", f"checkpoint.folder={folder / 'modules'}", *arguments,
             ],
             cwd=ROOT, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+            # Freed memory goes back at once, so that what is measured is what was in use.
+            env=os.environ | {"ACCELERATE_USE_CPU": "true", "MALLOC_MMAP_THRESHOLD_": "65536"},
         )  # fmt: skip
 
     def __call__(self, *arguments, steps=10, launcher=(), folder=None):
@@ -112,8 +113,8 @@ def test_two_processes_train_as_one(finetune, alone, sharded):
         assert two.values[same] == alone.values[same]
     assert two.values["validation_cider"] == pytest.approx(alone.values["validation_cider"], abs=1)
     asked, took = (two.values[f"step_memory_{n}_bytes"] for n in ("estimated", "measured"))
-    workspaces = 64 * 2**20  # of kernels and of the exchange between processes
-    assert 0.8 * asked < took < 1.2 * asked + workspaces
+    workspaces = 24 * 2**20  # of kernels and of the exchange between processes
+    assert 0.8 * asked < took < 1.1 * asked + workspaces
 
 
 @pytest.mark.slow

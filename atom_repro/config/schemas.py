@@ -23,7 +23,8 @@ class PathsConfig:
 
 @dataclass
 class ScaleConfig:
-    """How much of everything: `tiny`, `systems`, `paper`, and `smoke`, which no table shows."""
+    """How much of everything: `tiny`, `small`, `systems`, `paper`; and `smoke`, which no table
+    shows."""
 
     name: str = MISSING
     train_clips: int = MISSING

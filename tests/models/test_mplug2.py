@@ -260,6 +260,20 @@ def test_counts_of_connectors_of_mplug2plus(connector, total, tokens):
     assert model.encoder.visual_tokens == tokens
 
 
+@pytest.mark.parametrize(
+    ("family", "total"), [(mplug2plus, 41_884_160), (mplug2, 58_876_928)], ids=["plus", "mplug2"]
+)
+def test_small_models_are_what_their_files_say(family, total):
+    name = family.__name__.rpartition(".")[2]
+    numbers = yaml.safe_load((CONF / f"model/small_{name}.yaml").read_text())
+    del numbers["_target_"]
+    model = family.build(**numbers)
+    with torch.device("meta"):
+        modules = model.make_encoder(), model.make_decoder()
+    assert sum(p.numel() for m in modules for p in m.parameters()) == total
+    assert model.encoder.visual_tokens == 97
+
+
 @pytest.mark.parametrize("connector", ["pooled", "mlp", "resampler", "universal"])
 @torch.no_grad()
 def test_connectors_emit_what_they_say_in_both_forms(frames, connector):

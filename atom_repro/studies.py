@@ -6,6 +6,7 @@ from what its stages kept.
 
 import ctypes
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -21,13 +22,16 @@ from atom_repro.routing import Stage
 def run(stage: Stage) -> int:
     """Run a stage with this process's output as its own: its exit status."""
     command = [sys.executable, "-m", stage.module, *stage.overrides]
-    return subprocess.run(command, preexec_fn=die_with_parent, check=False).returncode
+    dying = functools.partial(die_with, os.getpid())
+    return subprocess.run(command, preexec_fn=dying, check=False).returncode
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
     """A stage whose study was killed must not go on beside the one that replaces it (Linux)."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before this could be asked for
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

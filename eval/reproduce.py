@@ -17,7 +17,7 @@ from pathlib import Path
 from atom_repro import config
 from atom_repro.datatypes import AtomError
 from atom_repro.routing import plan
-from atom_repro.studies import die_with_parent, one_line_errors, only_run_in, run
+from atom_repro.studies import die_with, one_line_errors, only_run_in, run
 
 
 def main() -> None:
@@ -45,5 +45,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "MAKELEVEL" in os.environ:
-        die_with_parent()  # a killed make takes its study along
+        die_with(os.getppid())  # a killed make takes its study along
     main()

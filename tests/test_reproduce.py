@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
+from atom_repro.studies import die_with
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "tasks": 2, "latency": 4}
@@ -162,6 +164,15 @@ def test_a_mistake_is_refused_before_any_work(tmp_path, arguments, said):
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+def test_a_stage_whose_study_is_gone_before_it_begins_does_not_begin():
+    someone_else = os.getppid()
+    done = subprocess.run(
+        [sys.executable, "-c", "print('begun')"], preexec_fn=partial(die_with, someone_else),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
 
 
 def test_two_studies_do_not_share_a_folder(tmp_path):

@@ -119,7 +119,7 @@ def test_two_processes_train_as_one(finetune, alone, sharded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
-def test_two_processes_that_are_killed_go_on(alone, finetune, tmp_path, sharded):
+def test_two_processes_that_are_killed_go_on(alone, finetune, sharded):
     """Both are killed behind a saved step; the same command ends as if they had not been."""
     command = (
         *SHARED_OUT,

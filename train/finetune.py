@@ -208,7 +208,7 @@ def main(cfg: Any) -> None:
             "epoch_steps": epoch_steps,
             "precision": precision,
             "processes": accelerator.num_processes,
-            "step_memory_estimated_bytes": needed.peak,
+            "step_memory_estimated_bytes": needed.peak + needed.whole,  # of this process
             "step_memory_measured_bytes": measured.bytes,
             "trained_parameters": sum(p.numel() for p in plain.parameters() if p.requires_grad),
             "train_s": sum(line.get("step_s", 0.0) for line in state.curve),

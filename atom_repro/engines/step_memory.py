@@ -118,8 +118,8 @@ class MeasuredPeak:
 
     The optimiser's states are there from the second step on. On a GPU its allocator counts; on a
     CPU the process's anonymous memory is sampled, in which is also what glibc keeps of freed
-    blocks: a third of a small model's step, nothing with MALLOC_MMAP_THRESHOLD_=65536. `bytes` is
-    None where the system does not say, or before the end.
+    blocks: a third to a half of a small model's step, next to nothing with
+    MALLOC_MMAP_THRESHOLD_=65536. `bytes` is None where the system does not say, or before the end.
     """
 
     def __init__(self, device: torch.device, steps: int = 3) -> None:

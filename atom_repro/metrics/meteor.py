@@ -1,7 +1,7 @@
 """METEOR 1.5 as a child process that cannot hang, leak or corrupt a score.
 
 Same jar, options and line protocol as pycocoevalcap's wrapper, hence the same scores. Starting
-costs 5 to 15 s (a paraphrase table of 62 MB is read), so one process serves all corpora of a run.
+costs seconds (a paraphrase table of 62 MB is read), so one process serves all corpora of a run.
 The jar's stderr goes to a file, not to a pipe that nobody reads; a watchdog kills a silent one.
 """
 

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
+from words import Words
 
 from atom_repro import config
 from atom_repro.config.composition import compose
@@ -33,18 +34,6 @@ SMALL_SMOLVLM2 = (
     "model.decoder.heads=4", "model.decoder.kv_heads=2", "model.decoder.head_width=8",
     "model.decoder.mlp_width=64",
 )  # fmt: skip
-
-
-class Words:
-    """A tokenizer of one word."""
-
-    begin_id, end_id, pad_id = 1, 2, 0
-
-    def encode(self, text):
-        return [5] * len(text.split())
-
-    def special_id(self, token):
-        return 3
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from words import Words
 
 from atom_repro import config
 from atom_repro.config.composition import compose
@@ -13,18 +14,6 @@ from atom_repro.device import room
 from atom_repro.engines import step_memory as measured
 from atom_repro.engines.step_memory import StepMemory, require_step_memory, step_memory
 from atom_repro.engines.training_network import training_network
-
-
-class Words:
-    """A tokenizer of one word."""
-
-    begin_id, end_id, pad_id = 1, 2, 0
-
-    def encode(self, text):
-        return [5] * len(text.split())
-
-    def special_id(self, token):
-        return 3
 
 
 def training(*overrides):

@@ -22,14 +22,12 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.metrics.slope import slope
-    from atom_repro.models.generation import GenerationSettings
     from atom_repro.pipelines.endurance import endure, many_clips
     from atom_repro.records.journal import Journal
     from atom_repro.records.record import find, recording, stage_key
-    from atom_repro.runtime.loaders import module_loaders
-    from atom_repro.runtime.runtime import Arm, Runtime
+    from atom_repro.runtime.runtime import Arm
+    from atom_repro.runtime.subject import Subject
 
     arm = Arm(
         residency=cfg.residency,
@@ -38,23 +36,15 @@ def main(cfg: Any) -> None:
         threads_alone=cfg.runtime.threads_alone,
         threads_beside=cfg.runtime.threads_beside,
     )
-    model, dataset, quantiser = (config.build(n) for n in (cfg.model, cfg.dataset, cfg.quant))
+    subject = Subject.of(cfg)
+    dataset, precision = subject.dataset, subject.quantiser.name
     dataset.prepare()
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
-    checkpoint.prepare(quantiser, model)
-    inputs = {"dataset": dataset.fingerprint, "weights": checkpoint.weights()}
-    key = stage_key("endurance", Path(__file__), settings, inputs)
+    subject.make_modules(judged=False)
+    key = stage_key("endurance", Path(__file__), settings, subject.inputs)
     done = find(results, machine, "endurance", key)
     if done and not cfg.force:
-        print(f"endurance {quantiser.name}: unchanged, {done.folder}")
+        print(f"endurance {precision}: unchanged, {done.folder}")
         return
 
     folder = Path(cfg.paths.work) / "endurance"
@@ -64,7 +54,6 @@ def main(cfg: Any) -> None:
         broken_every=cfg.broken_every,
         folder=folder / f"broken-{dataset.fingerprint[:12]}",
     )
-    loaders = module_loaders(checkpoint, quantiser.name, model, embedder="embedded")
     with (
         recording(
             results,
@@ -72,18 +61,14 @@ def main(cfg: Any) -> None:
             stage="endurance",
             key=key,
             config=settings,
-            inputs=inputs,
-            weights=checkpoint.weights(),
+            inputs=subject.inputs,
+            weights=subject.weights,
             protocol=f"{dataset.name}/{len(clips)}-clips",
+            device=subject.device.name,
         ) as run,
         Journal(folder / f"{key[:24]}.jsonl") as journal,
         tqdm(total=len(clips), desc="endurance", unit="clip", mininterval=1) as bar,
-        Runtime(
-            arm,
-            loaders,
-            prompt=model.prompt,
-            settings=GenerationSettings(**settings["generation"]),
-        ) as runtime,
+        subject.session(arm) as runtime,
     ):
         journal.rewrite([])  # a session is measured whole: nothing of an earlier one counts
         endured = endure(
@@ -101,7 +86,7 @@ def main(cfg: Any) -> None:
             for at, held in zip(endured.at, endured.memory_bytes, strict=True)
         ]
         run.values |= {
-            "precision": quantiser.name,
+            "precision": precision,
             "arm": arm.name,
             "clips": len(clips),
             "captioned": endured.captioned,
@@ -112,7 +97,7 @@ def main(cfg: Any) -> None:
             "clips_per_s": len(clips) / endured.seconds,
         }
     print(
-        f"endurance {quantiser.name} {arm.name}: {endured.captioned} captions, "
+        f"endurance {precision} {arm.name}: {endured.captioned} captions, "
         f"{len(broken)} broken clips named, {rise.mean:+.0f} bytes a clip "
         f"({rise.low:+.0f} to {rise.high:+.0f}), {len(clips) / endured.seconds:.1f} clips a second"
     )

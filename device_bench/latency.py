@@ -2,14 +2,17 @@
 
 An arm is a residency and a schedule of the one runtime. Each repeat runs every arm once, in an
 order drawn anew, after one round that is recorded as warm-up. All arms must give the same
-tokens and rankings; a run in which they differ fails.
+tokens and rankings; a run in which they differ fails. With `limits` the device's rates are measured
+in the same run, and stages are held against the least time that they allow.
 
     python -m device_bench.latency
     python -m device_bench.latency pipeline=assembly
     python -m device_bench.latency quant=int8 'residencies=[resident,reload_stage]' repeats=10
+    python -m device_bench.latency experiment=latency/full_size device=cuda
 """
 
 import random
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,16 @@ from atom_repro.config import entry
 
 @entry("latency")
 def main(cfg: Any) -> None:
+    import torch
     from tqdm import tqdm
 
+    from atom_repro.device.limits import limits
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.checkpoints import Checkpoint
-    from atom_repro.models.generation import GenerationSettings
+    from atom_repro.engines.least_work import least_work
+    from atom_repro.models.tokenizer import Tokenizer
     from atom_repro.records.record import find, recording, stage_key
-    from atom_repro.runtime.loaders import module_loaders
-    from atom_repro.runtime.runtime import Arm, Runtime
+    from atom_repro.runtime.runtime import Arm
+    from atom_repro.runtime.subject import Subject
     from atom_repro.runtime.timeline import waterfall
 
     arms = [
@@ -42,51 +47,43 @@ def main(cfg: Any) -> None:
     ]
 
     # The job: the first clips of the test split; the modules, in the wanted precision.
-    model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    quantiser, pipeline = config.build(cfg.quant), config.build(cfg.pipeline)
+    subject, pipeline = Subject.of(cfg), config.build(cfg.pipeline)
+    dataset, precision, device = subject.dataset, subject.quantiser.name, subject.device
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
+    subject.make_modules(judged=False)
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
-    checkpoint.prepare(quantiser, model)
-    inputs = {"dataset": dataset.fingerprint, "weights": checkpoint.weights()}
-    key = stage_key("latency", Path(__file__), settings, inputs)
+    key = stage_key("latency", Path(__file__), settings, subject.inputs)
     done = find(results, machine, "latency", key)
     if done and not cfg.force:
-        print(f"latency {quantiser.name}: unchanged, {done.folder}")
+        print(f"latency {precision}: unchanged, {done.folder}")
         return
 
-    loaders = module_loaders(checkpoint, quantiser.name, model, embedder=cfg.embedder)
     with recording(
         results,
         machine,
         stage="latency",
         key=key,
         config=settings,
-        inputs=inputs,
-        weights=checkpoint.weights(),
+        inputs=subject.inputs,
+        weights=subject.weights,
         protocol=f"{dataset.name}/{pipeline.name}-{len(clips)}",
+        device=device.name,
     ) as run:
+        # What the device can do, before and after, with the threads of a module that works alone.
+        torch.set_num_threads(cfg.runtime.threads_alone)
+        rates = [limits(device)] if cfg.limits else []
+
         order = random.Random(cfg.seed)
         said: dict[str, Any] = {}
         rounds = tqdm(total=(cfg.repeats + 1) * len(arms), desc="sessions", mininterval=1)
         with rounds as bar:
             for repeat in range(cfg.repeats + 1):
                 for arm in order.sample(arms, len(arms)):
-                    with Runtime(
-                        arm,
-                        loaders,
-                        prompt=model.prompt,
-                        settings=GenerationSettings(**settings["generation"]),
-                    ) as runtime:
+                    device.start_peak()
+                    with subject.session(arm) as runtime:
                         answers = pipeline.run(runtime, clips)
+                    peak_bytes = device.peak_bytes()
                     place = {"arm": arm.name, "repeat": repeat, "warmup": repeat == 0}
                     for number, answer in enumerate(answers):
                         fall = waterfall(runtime.timeline.spans(), answer.start_s, answer.end_s)
@@ -99,6 +96,7 @@ def main(cfg: Any) -> None:
                                 "stages_s": fall.stages,
                                 "overlap_s": fall.overlap_s,
                                 "residual_s": fall.residual_s,
+                                "session_device_peak_bytes": peak_bytes,
                             }
                         )
                     for span in runtime.timeline.spans():
@@ -113,17 +111,29 @@ def main(cfg: Any) -> None:
                         )
                     said.setdefault("arm", arm.name)
                     bar.update()
+        if cfg.limits:
+            rates.append(limits(device))
+            fastest = {name: max(r[name] for r in rates) for name in rates[0]}
+            model, folder = subject.model, subject.checkpoint.decoder(precision)
+            tokenizer = Tokenizer.load(folder, model.specials)
+            work = least_work(model, tokenizer, subject.generation, precision)
+            run.values |= {
+                "limits_before": rates[0],
+                "limits_after": rates[1],
+                "least_work_per_clip": asdict(work),
+                "least_s_per_clip": work.least_s(fastest, precision),
+            }
         run.values |= {
-            "precision": quantiser.name,
+            "precision": precision,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),
             "session": pipeline.session,
             "arms": [arm.name for arm in arms],
             "tokens_identical": True,
-            "module_bytes": {name: loader.bytes for name, loader in loaders.items()},
+            "module_bytes": {name: loader.bytes for name, loader in subject.loaders.items()},
             "caption_tokens": [len(ids) for ids in said["output"][0][0]],
         }
-    print(f"latency {quantiser.name}: {len(arms)} arms, {cfg.repeats} repeats, same tokens in all")
+    print(f"latency {precision}: {len(arms)} arms, {cfg.repeats} repeats, same tokens in all")
 
 
 if __name__ == "__main__":

@@ -25,17 +25,15 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.checkpoints import Checkpoint
-    from atom_repro.models.generation import GenerationSettings
     from atom_repro.pipelines.session import Session
     from atom_repro.records.record import find, recording, stage_key
-    from atom_repro.runtime.loaders import module_loaders
-    from atom_repro.runtime.runtime import Arm, Runtime
+    from atom_repro.runtime.runtime import Arm
+    from atom_repro.runtime.subject import Subject
     from atom_repro.runtime.timeline import reads, waterfall
 
     # Sessions: the pipeline's prompts, over and over until there are enough, under every arm.
-    model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    quantiser, pipeline = config.build(cfg.quant), config.build(cfg.pipeline, Session)
+    subject, pipeline = Subject.of(cfg), config.build(cfg.pipeline, Session)
+    dataset, precision = subject.dataset, subject.quantiser.name
     prompts = tuple(islice(cycle(pipeline.prompts), max(cfg.prompt_counts)))
     threads = {k: cfg.runtime[k] for k in ("queue", "threads_alone", "threads_beside")}
     sessions = [
@@ -50,33 +48,23 @@ def main(cfg: Any) -> None:
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
-    checkpoint.prepare(quantiser, model)
-    inputs = {"dataset": dataset.fingerprint, "weights": checkpoint.weights()}
-    key = stage_key("sessions", Path(__file__), settings, inputs)
+    subject.make_modules(judged=False)
+    key = stage_key("sessions", Path(__file__), settings, subject.inputs)
     done = find(results, machine, "sessions", key)
     if done and not cfg.force:
-        print(f"sessions {quantiser.name}: unchanged, {done.folder}")
+        print(f"sessions {precision}: unchanged, {done.folder}")
         return
 
-    loaders = module_loaders(checkpoint, quantiser.name, model, embedder=cfg.embedder)
-    generation = GenerationSettings(**settings["generation"])
     with recording(
         results,
         machine,
         stage="sessions",
         key=key,
         config=settings,
-        inputs=inputs,
-        weights=checkpoint.weights(),
+        inputs=subject.inputs,
+        weights=subject.weights,
         protocol=f"{dataset.name}/{pipeline.name}-{len(clips)}",
+        device=subject.device.name,
     ) as run:
         order = random.Random(cfg.seed)
         said: dict[str, Any] = {}
@@ -100,7 +88,7 @@ def main(cfg: Any) -> None:
                     "warmup": repeat == 0,
                 }
                 try:
-                    with Runtime(arm, loaders, prompt=model.prompt, settings=generation) as runtime:
+                    with subject.session(arm) as runtime:
                         answers = session.run(runtime, clips)
                 except MemoryError as error:
                     out_of_memory.add(name)
@@ -130,20 +118,20 @@ def main(cfg: Any) -> None:
                     raise RuntimeError(f"{name} said or found other than {said['by']}")
                 said.setdefault("by", name)
         run.values |= {
-            "precision": quantiser.name,
+            "precision": precision,
             "pipeline": pipeline.name,
             "clips": len(clips),
             "prompt_counts": list(cfg.prompt_counts),
             "sessions": [f"{session.session}/{arm.name}" for session, arm in sessions],
             "out_of_memory": sorted(out_of_memory),
             "tokens_identical": True,
-            "module_bytes": {name: loader.bytes for name, loader in loaders.items()},
+            "module_bytes": {name: loader.bytes for name, loader in subject.loaders.items()},
             "failed_clips": len(answers[0].failures),
         }
         if len(out_of_memory) == len(sessions):
-            raise MemoryError(f"no memory for any session of {quantiser.name} modules")
+            raise MemoryError(f"no memory for any session of {precision} modules")
     print(
-        f"sessions {quantiser.name}: {len(sessions)} sessions of {len(prompts)} prompts, "
+        f"sessions {precision}: {len(sessions)} sessions of {len(prompts)} prompts, "
         f"{cfg.repeats} repeats, same tokens in all"
     )
 

@@ -23,7 +23,6 @@ def main(cfg: Any) -> None:
 
     from atom_repro.data.frames import scan
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.metrics.attributes import attribute_accuracy
     from atom_repro.metrics.bootstrap import paired_bleu_difference, paired_difference
     from atom_repro.metrics.caption import leave_one_out, score_captions
@@ -36,34 +35,27 @@ def main(cfg: Any) -> None:
     from atom_repro.pipelines.captioning import existing_file, kept_captions, read_predictions
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.record import counterpart, find, recording, stage_key
+    from atom_repro.runtime.subject import Subject
 
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)
-    model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    quantiser, protocol = config.build(cfg.quant), config.build(cfg.protocol)
+    subject, protocol = Subject.of(cfg), config.build(cfg.protocol)
+    dataset, precision = subject.dataset, subject.quantiser.name
     dataset.prepare()
     checked = scan(protocol.select(dataset), cfg.on_bad)
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    inputs = {"dataset": dataset.fingerprint}
     if cfg.from_predictions:
         weights, quantised = "unknown (from_predictions)", {}
-        inputs["predictions"] = file_hash(existing_file(cfg.from_predictions))
+        predicted = file_hash(existing_file(cfg.from_predictions))
+        inputs = {"dataset": dataset.fingerprint, "predictions": predicted}
     else:
-        checkpoint = Checkpoint.of(
-            work=cfg.paths.work,
-            model=model,
-            dataset=dataset.name,
-            scale=cfg.scale.name,
-            seed=cfg.seed,
-            folder=cfg.checkpoint.folder,
-        )
-        quantised = checkpoint.prepare(quantiser, model)
-        weights = inputs["weights"] = checkpoint.weights()
+        quantised = subject.make_modules(judged=True)
+        weights, inputs = subject.weights, subject.inputs
 
     key = stage_key("caption", Path(__file__), settings, inputs)
     done = find(results, machine, "caption", key)
     if done and not cfg.force:
-        print(f"caption {quantiser.name}: unchanged, {done.folder}")
+        print(f"caption {precision}: unchanged, {done.folder}")
         return
 
     with recording(
@@ -75,6 +67,7 @@ def main(cfg: Any) -> None:
         inputs=inputs,
         weights=weights,
         protocol=protocol.name,
+        device=subject.device.name,
     ) as run:
         # Captions: from a file, or by the model.
         if cfg.from_predictions:
@@ -83,11 +76,7 @@ def main(cfg: Any) -> None:
             with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
                 predictions = kept_captions(
                     checked.clips,
-                    model=model,
-                    checkpoint=checkpoint,
-                    precision=quantiser.name,
-                    settings=settings["generation"],
-                    inputs=inputs,
+                    subject,
                     batch_size=cfg.batch_size,
                     folder=Path(cfg.paths.work) / "captions",
                     progress=bar.update,
@@ -107,7 +96,7 @@ def main(cfg: Any) -> None:
             "people_leave_one_out": leave_one_out(references, java=java),
         }
         run.values |= {
-            "precision": quantiser.name,
+            "precision": precision,
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),
             "label": checked.label,
@@ -146,7 +135,7 @@ def main(cfg: Any) -> None:
             inputs=inputs,
             quant={"_target_": "atom_repro.quant.none.build"},
         )
-        if quantiser.name != "fp32" and fp32:
+        if precision != "fp32" and fp32:
             before = {line["video_id"]: line for line in fp32.samples()}
             order = [before[v] for v in scores.ids]
             draws = {"draws": cfg.bootstrap_draws, "seed": cfg.seed}
@@ -181,7 +170,7 @@ def main(cfg: Any) -> None:
     floor = rows["floor_constant_sentence"].corpus["cider"]
     people = rows["people_leave_one_out"].corpus["cider"]
     print(
-        f"caption {quantiser.name}: CIDEr {scores.corpus['cider']:.1f} "
+        f"caption {precision}: CIDEr {scores.corpus['cider']:.1f} "
         f"(constant sentence {floor:.1f}, people {people:.1f}), {len(said)} clips"
     )
 

@@ -33,47 +33,35 @@ def main(cfg: Any) -> None:
 
     from tqdm import tqdm
 
-    from atom_repro.engines.checkpoints import Checkpoint
-    from atom_repro.models.generation import GenerationSettings
     from atom_repro.pipelines import result_folder
     from atom_repro.pipelines.clip_index import ClipIndex, IndexProvenance
-    from atom_repro.runtime.loaders import module_loaders
-    from atom_repro.runtime.runtime import Arm, Runtime
+    from atom_repro.runtime.runtime import Arm
+    from atom_repro.runtime.subject import Subject
     from atom_repro.runtime.timeline import waterfall
 
     # The modules, and what their weights can say anything about.
-    model, dataset, quantiser = (config.build(n) for n in (cfg.model, cfg.dataset, cfg.quant))
-    settings = config.plain(cfg)
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
-    checkpoint.prepare(quantiser, model)
-    able = _able(checkpoint.weights(), dataset.name)
+    subject, settings = Subject.of(cfg), config.plain(cfg)
+    model, precision = subject.model, subject.quantiser.name
+    subject.make_modules(judged=False)
+    able = _able(subject.weights, subject.dataset.name)
     print(able)
 
     # One runtime, one resident decoder; captions into the index, then the task.
     work = Path(cfg.paths.work)
     provenance = IndexProvenance(
         model=model.name,
-        weights=checkpoint.weights(),
-        precision=quantiser.name,
+        weights=subject.weights,
+        precision=precision,
         prompt=model.prompt,
         generation=settings["generation"],
         embedder=cfg.embedder,
     )
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
-    loaders = module_loaders(checkpoint, quantiser.name, model, embedder=cfg.embedder)
-    generation = GenerationSettings(**settings["generation"])
     index_file = (
         Path(cfg.index) if cfg.index else work / "indexes" / _index_name(videos, provenance)
     )
     with (
-        Runtime(arm, loaders, prompt=model.prompt, settings=generation) as runtime,
+        subject.session(arm) as runtime,
         ClipIndex.open(index_file, provenance) as index,
     ):
         with tqdm(desc="caption", unit="clip", mininterval=1) as bar:
@@ -110,9 +98,10 @@ def main(cfg: Any) -> None:
         delivery=delivery,
         notes=[able, *broken],
         about={
-            "weights": checkpoint.weights(),
+            "weights": subject.weights,
             "model": model.name,
-            "precision": quantiser.name,
+            "precision": precision,
+            "device": subject.device.name,
             "arm": arm.name,
             "broken": broken,
             "stages_s": fall.stages,

@@ -21,34 +21,26 @@ def main(cfg: Any) -> None:
 
     from atom_repro.data.frames import scan
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.metrics.bootstrap import paired_difference
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
     from atom_repro.pipelines.captioning import kept_captions
     from atom_repro.pipelines.retrieval import search
     from atom_repro.records.record import counterpart, find, recording, stage_key
+    from atom_repro.runtime.subject import Subject
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
-    model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    quantiser, protocol = config.build(cfg.quant), config.build(cfg.protocol)
+    subject, protocol = Subject.of(cfg), config.build(cfg.protocol)
+    dataset, precision = subject.dataset, subject.quantiser.name
     dataset.prepare()
     checked = scan(protocol.select(dataset), cfg.on_bad)
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
-    checkpoint.prepare(quantiser, model)
-    inputs = {"dataset": dataset.fingerprint, "weights": checkpoint.weights()}
+    subject.make_modules(judged=True)
+    inputs = subject.inputs
     key = stage_key("retrieval", Path(__file__), settings, inputs)
     done = find(results, machine, "retrieval", key)
     if done and not cfg.force:
-        print(f"retrieval {quantiser.name}: unchanged, {done.folder}")
+        print(f"retrieval {precision}: unchanged, {done.folder}")
         return
 
     with recording(
@@ -58,18 +50,15 @@ def main(cfg: Any) -> None:
         key=key,
         config=settings,
         inputs=inputs,
-        weights=checkpoint.weights(),
+        weights=subject.weights,
         protocol=protocol.name,
+        device=subject.device.name,
     ) as run:
         # Captions are the index; the caption stage's journal serves if it is there.
         with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
             predictions = kept_captions(
                 checked.clips,
-                model=model,
-                checkpoint=checkpoint,
-                precision=quantiser.name,
-                settings=settings["generation"],
-                inputs=inputs,
+                subject,
                 batch_size=cfg.batch_size,
                 folder=Path(cfg.paths.work) / "captions",
                 progress=bar.update,
@@ -86,7 +75,7 @@ def main(cfg: Any) -> None:
             "floor_next_video": search(embedder, shuffled_predictions(references), checked.clips),
         }
         run.values |= {
-            "precision": quantiser.name,
+            "precision": precision,
             "embedder": f"{cfg.embedder}/fp32",
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),
@@ -122,7 +111,7 @@ def main(cfg: Any) -> None:
                 zip(found.query_ids, found.ranks.rank, found.ranks.ties, strict=True)
             )
         ]
-        if quantiser.name != "fp32" and fp32:
+        if precision != "fp32" and fp32:
             before = {line["query_id"]: line for line in fp32.samples()}
             run.values["minus_fp32"] = {"record": fp32.run_id}
             for k in (1, 5, 10):
@@ -138,7 +127,7 @@ def main(cfg: Any) -> None:
                     "high": interval.high,
                 }
     print(
-        f"retrieval {quantiser.name}: R@1 {found.scores.micro[1].expected:.1f} "
+        f"retrieval {precision}: R@1 {found.scores.micro[1].expected:.1f} "
         f"(true captions {rows['ceiling_true_caption'].scores.micro[1].expected:.1f}, chance "
         f"{100 / len(checked.clips):.1f}), {len(found.query_ids)} queries, {len(captions)} videos"
     )

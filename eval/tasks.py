@@ -24,37 +24,27 @@ def main(cfg: Any) -> None:
     from atom_repro.data import toy_truth
     from atom_repro.data.frames import probe, segment
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.checkpoints import Checkpoint
     from atom_repro.metrics.summary import usual_answers
-    from atom_repro.models.generation import GenerationSettings
     from atom_repro.pipelines import task_study as study
     from atom_repro.pipelines.captioning import kept_captions
     from atom_repro.records.record import find, recording, stage_key
-    from atom_repro.runtime.loaders import module_loaders
-    from atom_repro.runtime.runtime import Arm, Runtime
+    from atom_repro.runtime.runtime import Arm
+    from atom_repro.runtime.subject import Subject
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
-    model, dataset, quantiser = (config.build(n) for n in (cfg.model, cfg.dataset, cfg.quant))
+    subject = Subject.of(cfg)
+    dataset, precision = subject.dataset, subject.quantiser.name
     assembly, questions, summary, localisation = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
     dataset.prepare()
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
-    checkpoint.prepare(quantiser, model)
-    inputs = {"dataset": dataset.fingerprint, "weights": checkpoint.weights()}
-    key = stage_key("tasks", Path(__file__), settings, inputs)
+    subject.make_modules(judged=True)
+    key = stage_key("tasks", Path(__file__), settings, subject.inputs)
     done = find(results, machine, "tasks", key)
     if done and not cfg.force:
-        print(f"tasks {quantiser.name}: unchanged, {done.folder}")
+        print(f"tasks {precision}: unchanged, {done.folder}")
         return
 
     # What is asked: of test clips and long videos; of validation clips for the threshold.
@@ -72,8 +62,6 @@ def main(cfg: Any) -> None:
     events = toy_truth.events(videos)
 
     arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
-    loaders = module_loaders(checkpoint, quantiser.name, model, embedder=cfg.embedder)
-    generation = GenerationSettings(**settings["generation"])
     with (
         recording(
             results,
@@ -81,11 +69,12 @@ def main(cfg: Any) -> None:
             stage="tasks",
             key=key,
             config=settings,
-            inputs=inputs,
-            weights=checkpoint.weights(),
+            inputs=subject.inputs,
+            weights=subject.weights,
             protocol=f"{dataset.name}/tasks",
+            device=subject.device.name,
         ) as run,
-        Runtime(arm, loaders, prompt=model.prompt, settings=generation) as runtime,
+        subject.session(arm) as runtime,
     ):
         # Captions of everything, from the journal of the caption stage as far as it goes.
         every = [*test, *validation, *cuts]
@@ -94,11 +83,7 @@ def main(cfg: Any) -> None:
             for clips in (test, validation, cuts):
                 made = kept_captions(
                     clips,
-                    model=model,
-                    checkpoint=checkpoint,
-                    precision=quantiser.name,
-                    settings=settings["generation"],
-                    inputs=inputs,
+                    subject,
                     batch_size=cfg.batch_size,
                     folder=Path(cfg.paths.work) / "captions",
                     progress=bar.update,
@@ -126,7 +111,7 @@ def main(cfg: Any) -> None:
         tried = study.similarities(runtime, shown, test, cfg.elsewhere, **options)
         least = study.best_threshold(chosen)
         run.values |= {
-            "precision": quantiser.name,
+            "precision": precision,
             "requests": len(requests),
             "questions": len(asked),
             "videos": len(videos),
@@ -141,7 +126,7 @@ def main(cfg: Any) -> None:
             }
     threshold = "no captions, no threshold" if least is None else f"nothing fits below {least:.2f}"
     print(
-        f"tasks {quantiser.name}: {len(requests)} scripts, {len(asked)} questions, {len(videos)} "
+        f"tasks {precision}: {len(requests)} scripts, {len(asked)} questions, {len(videos)} "
         f"videos, {len(events)} moments; {threshold}"
     )
 

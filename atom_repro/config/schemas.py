@@ -24,7 +24,8 @@ class PathsConfig:
 @dataclass
 class ScaleConfig:
     """How much of everything: `tiny`, `small`, `systems`, `paper`; and `smoke`, which no table
-    shows."""
+    shows. With `random_weights` a command that judges no text makes weights where there are
+    none."""
 
     name: str = MISSING
     train_clips: int = MISSING
@@ -40,6 +41,7 @@ class ScaleConfig:
     prompt_counts: list[int] = MISSING
     session_repeats: int = MISSING
     endurance_clips: int = MISSING
+    random_weights: bool = False
 
 
 @dataclass
@@ -196,6 +198,7 @@ class EvalConfig:
     dataset: Any = MISSING
     protocol: Any = MISSING
     quant: Any = MISSING
+    device: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     on_bad: str = "fail"
@@ -210,13 +213,15 @@ class EvalConfig:
 
 @dataclass
 class PipelineConfig:
-    """`device_bench.latency`: the pipeline under every arm, interleaved."""
+    """`device_bench.latency`: the pipeline under every arm, interleaved. `limits` measures the
+    device's rates beside it, which takes a minute."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     dataset: Any = MISSING
     quant: Any = MISSING
+    device: Any = MISSING
     pipeline: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -225,6 +230,7 @@ class PipelineConfig:
     schedules: list[str] = field(default_factory=list)
     job_clips: int = MISSING
     repeats: int = MISSING
+    limits: bool = False
     embedder: str = "embedded"
     seed: int = 0
     force: bool = False
@@ -240,6 +246,7 @@ class UseConfig:
     model: Any = MISSING
     dataset: Any = MISSING
     quant: Any = MISSING
+    device: Any = MISSING
     pipeline: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -265,6 +272,7 @@ class TasksConfig:
     model: Any = MISSING
     dataset: Any = MISSING
     quant: Any = MISSING
+    device: Any = MISSING
     assembly: Any = MISSING
     questions: Any = MISSING
     summary: Any = MISSING
@@ -291,6 +299,7 @@ class SessionsConfig:
     model: Any = MISSING
     dataset: Any = MISSING
     quant: Any = MISSING
+    device: Any = MISSING
     pipeline: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -316,6 +325,7 @@ class EnduranceConfig:
     model: Any = MISSING
     dataset: Any = MISSING
     quant: Any = MISSING
+    device: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -325,6 +335,7 @@ class EnduranceConfig:
     broken_every: int = 100
     warmup_share: float = 0.2
     sample_every: int = 5
+    embedder: str = "embedded"
     seed: int = 0
     force: bool = False
 
@@ -337,6 +348,23 @@ class StorageConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     quants: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class TrainingStepConfig:
+    """`device_bench.training_step`: steps of up to `most_clips` clips, each `steps` times of which
+    the first warms up, with captions of `caption_tokens` tokens (paper 5.1: 23)."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    model: Any = MISSING
+    device: Any = MISSING
+    train: TrainConfig = field(default_factory=TrainConfig)
+    caption_tokens: int = 23
+    most_clips: int = 256
+    steps: int = 6
     seed: int = 0
     force: bool = False
 
@@ -469,6 +497,7 @@ _SCHEMAS = {
     "use": UseConfig,
     "tasks": TasksConfig,
     "storage": StorageConfig,
+    "training_step": TrainingStepConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,
     "audit": AuditConfig,

@@ -31,6 +31,7 @@ from atom_repro.records.atomic import atomically
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class EncoderModule:
     model: VideoLanguageModel
     weights: str
     bytes_read: int = 0
+    device: torch.device = _CPU
 
     @torch.inference_mode()
     def __call__(self, frames_BTCHW: Tensor) -> Tensor:
-        return self.network(frames_BTCHW)
+        return self.network(frames_BTCHW.to(self.device))
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ class DecoderModule:
 
 @dataclass(frozen=True)
 class EmbedderModule:
-    """Texts to unit vectors (B, 384). Stateless; safe from any thread."""
+    """Texts to unit vectors (B, 384) in main memory. Stateless; safe from any thread."""
 
     network: TextEmbedder
     bytes_read: int = 0
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        return self.network(texts)
+        return self.network(texts).cpu()
 
 
 def save_encoder(
@@ -108,8 +110,10 @@ def save_decoder(
     _save(folder, network, quantiser, config, weights, tokenizer)
 
 
-def load_encoder(folder: Path, model: VideoLanguageModel) -> EncoderModule:
-    """Read the encoder of `model`.
+def load_encoder(
+    folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
+) -> EncoderModule:
+    """Read the encoder of `model`, and put it on a device.
 
     Raises:
         AtomError: missing or foreign files, or numbers other than the model's.
@@ -118,13 +122,14 @@ def load_encoder(folder: Path, model: VideoLanguageModel) -> EncoderModule:
     with torch.device("meta"):
         network = model.make_encoder()
     _fill(network, folder, config)
-    return EncoderModule(
-        cast(EncoderNetwork, network.eval()), model, config["weights"], _size(folder)
-    )
+    read = cast(EncoderNetwork, network.eval().to(device))
+    return EncoderModule(read, model, config["weights"], _size(folder), device)
 
 
-def load_decoder(folder: Path, model: VideoLanguageModel) -> DecoderModule:
-    """Read the decoder of `model` and its tokenizer.
+def load_decoder(
+    folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
+) -> DecoderModule:
+    """Read the decoder of `model` and its tokenizer, and put it on a device.
 
     Raises:
         AtomError: missing or foreign files, or numbers other than the model's.
@@ -134,7 +139,7 @@ def load_decoder(folder: Path, model: VideoLanguageModel) -> DecoderModule:
         network = model.make_decoder()
     _fill(network, folder, config)
     tokenizer = Tokenizer.load(folder, model.specials)
-    read = cast(DecoderNetwork, network.eval())
+    read = cast(DecoderNetwork, network.eval().to(device))
     return DecoderModule(read, model, tokenizer, config["weights"], _size(folder))
 
 
@@ -304,9 +309,9 @@ def _size(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.iterdir())
 
 
-def load_embedder(source: str) -> EmbedderModule:
+def load_embedder(source: str, device: torch.device = _CPU) -> EmbedderModule:
     """Read the text embedder: the embedded copy, a hub id or a folder."""
-    return EmbedderModule(load_text_embedder(source), embedder_bytes(source))
+    return EmbedderModule(load_text_embedder(source, device=str(device)), embedder_bytes(source))
 
 
 def embedder_bytes(source: str) -> int:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from atom_repro.device.memory import STATUS, PeakSampler, anonymous_bytes
 from atom_repro.device.room import require_memory
+from atom_repro.engines.without_contents import WithoutContents
 from atom_repro.models.checkpointing import blocks
 
 _ADAM_STATES = 2  # the running means of the gradient and of its square
@@ -155,8 +155,8 @@ class MeasuredPeak:
             self.bytes = torch.cuda.max_memory_allocated(self._device) - self._before
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that are alive, and answers what depends on contents."""
+class _LiveBytes(WithoutContents):
+    """Counts the bytes of the storages that are alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,13 +164,7 @@ class _LiveBytes(TorchDispatchMode):
         self._alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.index.Tensor and _is_mask(args[1]):
-            (mask,) = args[1]
-            out = args[0].flatten(0, mask.dim() - 1).clone()
-        elif func is torch.ops.aten._local_scalar_dense.default:
-            return args[0].dtype != torch.bool  # no condition holds, and every number is one
-        else:
-            out = func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._add(leaf.untyped_storage())
@@ -188,10 +182,6 @@ class _LiveBytes(TorchDispatchMode):
     def _drop(self, storage: int, size: int) -> None:
         self._alive.remove(storage)
         self.now -= size
-
-
-def _is_mask(indices: Any) -> bool:
-    return len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool
 
 
 def _without_contents(value: Any) -> Any:

@@ -1,21 +1,30 @@
 """The network and the optimiser of a training, as its settings ask for them."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.conversion import start_from
-from atom_repro.engines.training_data import TrainingData
 from atom_repro.models.captioning_model import CaptioningModel
 from atom_repro.models.checkpointing import checkpoint_blocks
 from atom_repro.models.components import choose_trained, is_visual
 from atom_repro.models.optimisation import adamw, parameter_groups
-from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.models.vlm import Tokens, VideoLanguageModel
+
+
+class Words(Protocol):
+    """What a loss needs to know of the texts: their tokenizer, and each token's rarity."""
+
+    @property
+    def tokenizer(self) -> Tokens: ...
+    @property
+    def rarity(self) -> Sequence[float]: ...
 
 
 def training_network(
     model: VideoLanguageModel,
-    data: TrainingData,
+    words: Words,
     settings: TrainConfig,
     start: Checkpoint | None = None,
 ) -> CaptioningModel:
@@ -26,10 +35,10 @@ def training_network(
     """
     network = CaptioningModel(
         model,
-        data.tokenizer,
+        words.tokenizer,
         word_weight=settings.word_weight,
         text_weight=settings.text_weight,
-        rarity=data.rarity,
+        rarity=words.rarity,
     )
     if start:
         start_from(start, network)

@@ -1,7 +1,7 @@
 """Token ids of the decoder, by a `tokenizer.json` and the special tokens that its family uses.
 
-The same class reads a released tokenizer and the small byte-level BPE that is trained on the toy
-captions; no text is out of vocabulary for a byte-level one.
+The same class reads a released tokenizer, the small byte-level BPE that is trained on the toy
+captions, for which no text is out of vocabulary, and a stand-in for random weights.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,6 +52,19 @@ class Tokenizer:
             show_progress=False,
         )
         fast.train_from_iterator(texts, trainer)
+        return cls(fast, specials)
+
+    @classmethod
+    def stand_in(cls, vocabulary: int, specials: Specials) -> "Tokenizer":
+        """For random weights, where no real one is at hand: every id is a word of its own, and a
+        word that is none of those costs one token."""
+        named = [specials.begin, specials.end, specials.pad, *specials.others]
+        words = [*named, *(f"w{i}" for i in range(len(named), vocabulary))]
+        fast = FastTokenizer(
+            models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[-1])
+        )
+        fast.pre_tokenizer = pre_tokenizers.Whitespace()
+        fast.add_special_tokens(named)
         return cls(fast, specials)
 
     @classmethod

@@ -5,22 +5,20 @@ overlap encoder and decoder, go through `runtime`.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from atom_repro.data.clip_frames import clip_frames
 from atom_repro.datatypes import AtomError, Clip, Prediction
-from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import stage_key
+from atom_repro.runtime.subject import Subject
 
 
 def caption_clips(
@@ -56,35 +54,32 @@ def caption_clips(
 
 def kept_captions(
     clips: Sequence[Clip],
+    subject: Subject,
     *,
-    model: VideoLanguageModel,
-    checkpoint: Checkpoint,
-    precision: str,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
     batch_size: int,
     folder: Path,
     progress: Callable[[int], object],
 ) -> list[Prediction]:
     """Captions of clips, from a journal as far as one exists, made and kept from there on.
 
-    The journal is named by everything that the captions depend on: weights, precision, settings,
-    inputs and code. A killed evaluation goes on in it, and a second metric reads it.
+    The journal is named by everything that the captions depend on: weights, precision, device,
+    settings, data and code. A killed evaluation goes on in it, and a second metric reads it.
 
     Args:
-        settings: of `GenerationSettings`.
-        inputs: hashes of what is read, such as the data set's.
+        subject: whose modules are there.
         progress: told how many clips were done since it was last told.
     """
+    model, checkpoint, precision = subject.model, subject.checkpoint, subject.quantiser.name
     depends = {
-        **inputs,
-        "weights": checkpoint.weights(),
+        **subject.inputs,
         "precision": precision,
+        "device": subject.device.name,
         "prompt": model.prompt,
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),
     }
-    key = stage_key("captions", Path(__file__), {"generation": dict(settings)}, depends)
+    generation = {"generation": asdict(subject.generation)}
+    key = stage_key("captions", Path(__file__), generation, depends)
     with Journal(folder / f"{key[:24]}.jsonl") as journal:
         said = {
             line["video_id"]: Prediction(
@@ -99,14 +94,15 @@ def kept_captions(
         progress(done)
         left = clips[done:]
         if not complete:
-            encoder = load_encoder(checkpoint.encoder(precision), model)
-            decoder = load_decoder(checkpoint.decoder(precision), model)
+            device = subject.device.torch
+            encoder = load_encoder(checkpoint.encoder(precision), model, device)
+            decoder = load_decoder(checkpoint.decoder(precision), model, device)
             for batch in caption_clips(
                 encoder,
                 decoder,
                 left,
                 prompt=model.prompt,
-                settings=GenerationSettings(**settings),
+                settings=subject.generation,
                 batch_size=batch_size,
             ):
                 for prediction in batch:

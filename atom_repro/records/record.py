@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -106,6 +106,7 @@ def recording(
     inputs: Mapping[str, str],
     weights: str,
     protocol: str = "",
+    device: str = "cpu",
 ) -> Iterator[Run]:
     """Record what happens inside, whether it ends well or not.
 
@@ -113,6 +114,7 @@ def recording(
         weights: `random`, `trained:<sha>`, `released:<sha>`, `mixed:<sha>` (released ones beside
             new ones that nothing has trained) or `none`; a run that makes weights sets
             `run.weights` before it ends.
+        device: what computed, as `ComputeDevice.name` has it.
     """
     run = Run(key, weights)
     started = datetime.now(UTC)
@@ -139,7 +141,7 @@ def recording(
             "inputs": dict(inputs),
             "versions": provenance.versions(),
             "machine": machine.to_dict(),
-            "device": "cpu",
+            "device": device,
             "weights": run.weights,
             "seed": config.get("seed"),
             "values": run.values,
@@ -216,10 +218,20 @@ def load_records(folder: Path) -> list[Record]:
     return sorted(found, key=lambda r: (r.data["started_utc"], r.run_id))
 
 
-def find(results: Path, machine: Machine, stage: str, key: str) -> Record | None:
-    """The newest good record of exactly this run, if there is one."""
+def find(
+    results: Path, machine: Machine, stage: str, key: str, *, statuses: Collection[str] = ("ok",)
+) -> Record | None:
+    """The newest record of exactly this run, if there is one.
+
+    Args:
+        statuses: of the records that count; where running out of memory is an answer, `oom` too.
+    """
     records = load_records(results / "records" / machine.fingerprint)
-    same = [r for r in records if r.stage == stage and r.ok and r.data["key"] == key]
+    same = [
+        r
+        for r in records
+        if r.stage == stage and r.data["status"] in statuses and r.data["key"] == key
+    ]
     return same[-1] if same else None
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from atom_repro.device.compute import ComputeDevice
 from atom_repro.records.record import out_of_memory
 from atom_repro.runtime.timeline import Timeline
 
@@ -37,8 +38,15 @@ class Loader:
 class ModuleStore:
     """Modules of one session under one residency. Safe to use from several threads."""
 
-    def __init__(self, residency: str, loaders: Mapping[str, Loader], timeline: Timeline) -> None:
+    def __init__(
+        self,
+        residency: str,
+        loaders: Mapping[str, Loader],
+        timeline: Timeline,
+        device: ComputeDevice,
+    ) -> None:
         self.residency, self.loaders, self.timeline = residency, loaders, timeline
+        self.device = device
         self._held: dict[str, Any] = {}
         self._locks = {name: threading.Lock() for name in (*loaders, "script_decoder")}
 
@@ -86,8 +94,10 @@ class ModuleStore:
 
     def _read(self, name: str, item: str) -> Any:
         loader = self.loaders["decoder" if name == "script_decoder" else name]
-        with self.timeline.span("load", name, item, loader.bytes):
-            return loader.read()
+        with self.timeline.span("load", name, item, loader.bytes), self.device.lane():
+            module = loader.read()
+            self.device.wait()
+            return module
 
     def _release(self, name: str, item: str) -> None:
         with self.timeline.span("release", name, item):
@@ -100,3 +110,4 @@ class ModuleStore:
                 gc.collect()  # a cycle inside the module; a reload must meet free memory
             if gone() is not None:
                 raise RuntimeError(f"{name} is still referenced after its release")
+            self.device.give_back()

@@ -5,7 +5,8 @@ are written against it once.
 """
 
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from atom_repro.data.clip_frames import clip_frames
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
+from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModule
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import out_of_memory, status_of
@@ -54,12 +56,19 @@ class Runtime:
     in memory, and `status` then says how it ended (ok, oom, interrupted, failed)."""
 
     def __init__(
-        self, arm: Arm, loaders: dict[str, Loader], *, prompt: str, settings: GenerationSettings
+        self,
+        arm: Arm,
+        loaders: dict[str, Loader],
+        device: ComputeDevice,
+        *,
+        prompt: str,
+        settings: GenerationSettings,
     ) -> None:
         self.arm, self.prompt, self.settings = arm, prompt, settings
         self.status = "running"
+        self.device = device
         self.timeline = Timeline()
-        self.store = ModuleStore(arm.residency, loaders, self.timeline)
+        self.store = ModuleStore(arm.residency, loaders, self.timeline, device)
         self._stages: weakref.WeakSet[Generator[Outcome, None, None]] = weakref.WeakSet()
 
     def __enter__(self) -> "Runtime":
@@ -121,7 +130,7 @@ class Runtime:
         """What the decoder writes to a prompt without video; `stage` names the span."""
 
         def work(decoder: DecoderModule) -> str:
-            with self.timeline.span(stage, "decoder", item):
+            with self._computing(stage, "decoder", item):
                 return decoder.text(decoder(None, prompt, settings)[0])
 
         return self.store.call("script_decoder", item, work)
@@ -139,7 +148,7 @@ class Runtime:
             raise AtomError(visual.detail)
 
         def work(decoder: DecoderModule) -> str:
-            with self.timeline.span("answer", "decoder", clip.video_id):
+            with self._computing("answer", "decoder", clip.video_id):
                 return decoder.text(decoder(visual, prompt, settings)[0])
 
         return self.store.call("script_decoder", clip.video_id, work)
@@ -148,10 +157,17 @@ class Runtime:
         """Unit vectors (len(texts), 384) of texts."""
 
         def work(embedder: EmbedderModule) -> Tensor:
-            with self.timeline.span("embed", "embedder", item):
+            with self._computing("embed", "embedder", item):
                 return embedder(texts)
 
         return self.store.call("embedder", item, work)
+
+    @contextmanager
+    def _computing(self, stage: str, module: str, item: str) -> Iterator[None]:
+        """A span in this thread's lane of the device, which ends when the device has done it."""
+        with self.timeline.span(stage, module, item), self.device.lane():
+            yield
+            self.device.wait()
 
     def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor | Failure:
         numbers = encoder.model.encoder
@@ -165,11 +181,11 @@ class Runtime:
                     raise
                 said = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
                 return Failure(clip.video_id, "decode_video", " ".join(said.split()))
-        with self.timeline.span("encode", "encoder", clip.video_id):
+        with self._computing("encode", "encoder", clip.video_id):
             return encoder(torch.from_numpy(frames[None]))
 
     def _caption(self, decoder: DecoderModule, clip: Clip, visual: Tensor) -> Prediction:
-        with self.timeline.span("caption", "decoder", clip.video_id):
+        with self._computing("caption", "decoder", clip.video_id):
             best = decoder(visual, self.prompt, self.settings)[0]
         return Prediction(clip.video_id, decoder.text(best), best.token_ids, best.log_prob)
 

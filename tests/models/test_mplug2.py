@@ -13,6 +13,7 @@ from transformers import BertConfig, BertLMHeadModel
 from atom_repro.config import CONF
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
+from atom_repro.device.cpu import Cpu
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
 from atom_repro.models import mplug2, mplug2plus
@@ -401,13 +402,13 @@ def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
         clips.append(Clip("toy", "test", f"{i}", tmp_path / f"{i}.mp4"))
     outputs = []
     for residency, schedule in itertools.product(RESIDENCIES, SCHEDULES):
-        loaders = module_loaders(Checkpoint(folder), "fp32", model, embedder="embedded")
+        loaders = module_loaders(Checkpoint(folder), "fp32", model, Cpu(), embedder="embedded")
         pipeline = clip_search.build(
             name="retrieval", session="indexed", prompts=["a boat"], most=10, least_similarity=-1.0
         )
         settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
         arm = Arm(residency=residency, schedule=schedule)
-        with Runtime(arm, loaders, prompt="", settings=settings) as runtime:
+        with Runtime(arm, loaders, Cpu(), prompt="", settings=settings) as runtime:
             answers = pipeline.run(runtime, clips)
         outputs.append([p.token_ids for a in answers for p in a.predictions])
     assert all(output == outputs[0] for output in outputs)

@@ -17,6 +17,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
+from atom_repro.device.cpu import Cpu
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
 from atom_repro.models import smolvlm2
@@ -349,9 +350,9 @@ def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, precision):
     settings = GenerationSettings(beams=2, max_new_tokens=4, forbid_end=True)
     outputs = []
     for residency, schedule in itertools.product(("resident", "reload_input"), SCHEDULES):
-        loaders = module_loaders(smol_saved, precision, model, embedder="embedded")
+        loaders = module_loaders(smol_saved, precision, model, Cpu(), embedder="embedded")
         arm = Arm(residency=residency, schedule=schedule)
-        with Runtime(arm, loaders, prompt=model.prompt, settings=settings) as runtime:
+        with Runtime(arm, loaders, Cpu(), prompt=model.prompt, settings=settings) as runtime:
             captions = [made.token_ids for made in runtime.caption(clips)]
             script = runtime.write("a red ball", settings, stage="script", item="p")
         outputs.append((captions, script))

@@ -1,16 +1,20 @@
 """Captions of clips: batched equals single, kept for the next run, read back from a file."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
+from atom_repro.device.cpu import Cpu
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.pipelines.captioning import caption_clips, kept_captions, read_predictions
+from atom_repro.quant import none
+from atom_repro.runtime.subject import Subject
 
 SETTINGS = {"beams": 2, "max_new_tokens": 5, "length_penalty": 1.0, "forbid_end": False}
 
@@ -47,15 +51,23 @@ def test_a_clip_without_a_video_gets_an_empty_caption(saved, model, clips):
 
 
 def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
+    subject = Subject(
+        model=model,
+        dataset=SimpleNamespace(fingerprint="d"),
+        quantiser=none.build(),
+        device=Cpu(),
+        checkpoint=Checkpoint(saved),
+        generation=GenerationSettings(**SETTINGS),
+        embedder="embedded",
+        seed=0,
+        random_weights=False,
+    )
+
     def run(clips):
         steps = []
         made = kept_captions(
             clips,
-            model=model,
-            checkpoint=Checkpoint(saved),
-            precision="fp32",
-            settings=SETTINGS,
-            inputs={"dataset": "d"},
+            subject,
             batch_size=2,
             folder=tmp_path / "journals",
             progress=steps.append,

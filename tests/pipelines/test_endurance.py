@@ -5,6 +5,7 @@ import pytest
 
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import Clip, Failure
+from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.metrics.slope import slope
@@ -24,13 +25,13 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
         originals.append(Clip("toy", "test", f"c{i}", tmp_path / f"{i}.mp4"))
     clips, broken = many_clips(originals, 40, broken_every=10, folder=tmp_path / "broken")
     assert broken == ("c0#9", "c1#19", "c2#29", "c0#39")
-    loaders = module_loaders(Checkpoint(saved), "fp32", model, embedder="embedded")
+    loaders = module_loaders(Checkpoint(saved), "fp32", model, Cpu(), embedder="embedded")
     arm = Arm(residency="resident", schedule=schedule, threads_alone=1)
     kept = []
     with (
         Journal(tmp_path / "j.jsonl") as journal,
         Runtime(
-            arm, loaders, prompt="", settings=GenerationSettings(beams=1, max_new_tokens=2)
+            arm, loaders, Cpu(), prompt="", settings=GenerationSettings(beams=1, max_new_tokens=2)
         ) as runtime,
     ):
 

@@ -8,6 +8,7 @@ import pytest
 
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
+from atom_repro.device.cpu import Cpu
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.pipelines import clip_search
@@ -39,9 +40,9 @@ def session(saved, model, clips, arm, kind="fresh"):
         most=10,
         least_similarity=-1.0,
     )
-    loaders = module_loaders(Checkpoint(saved), "fp32", model, embedder="embedded")
+    loaders = module_loaders(Checkpoint(saved), "fp32", model, Cpu(), embedder="embedded")
     settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
-    with Runtime(arm, loaders, prompt="", settings=settings) as runtime:
+    with Runtime(arm, loaders, Cpu(), prompt="", settings=settings) as runtime:
         answers = pipeline.run(runtime, clips)
     return answers, runtime.timeline.spans()
 
@@ -157,7 +158,7 @@ def fake_runtime(model, schedule, *, encoder=None, decoder=None):
     made = {"encoder": encoder or Fake(model), "decoder": decoder or Fake(model)}
     loaders = {name: Loader(lambda name=name: made.pop(name), 1) for name in made}
     arm = Arm(residency="resident", schedule=schedule)
-    return Runtime(arm, loaders, prompt="", settings=GenerationSettings())
+    return Runtime(arm, loaders, Cpu(), prompt="", settings=GenerationSettings())
 
 
 TORCH_SAYS = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4611 bytes"
@@ -211,7 +212,7 @@ def test_a_script_decoder_of_its_own_only_where_co_resident():
     for residency, count in (("resident", 1), ("co_resident", 2)):
         made = []
         loader = Loader(lambda made=made: made.append(1) or Module(), 7)
-        store = ModuleStore(residency, {"decoder": loader}, Timeline())
+        store = ModuleStore(residency, {"decoder": loader}, Timeline(), Cpu())
         for role in ("caption_decoder", "script_decoder", "caption_decoder"):
             store.call(role, "x", lambda module: None)
         assert len(made) == count
@@ -219,7 +220,7 @@ def test_a_script_decoder_of_its_own_only_where_co_resident():
 
 def test_a_module_that_outlives_its_release_is_a_defect():
     kept = []
-    store = ModuleStore("reload_input", {"encoder": Loader(Module, 1)}, Timeline())
+    store = ModuleStore("reload_input", {"encoder": Loader(Module, 1)}, Timeline(), Cpu())
     with pytest.raises(RuntimeError, match="encoder is still referenced"):
         store.call("encoder", "x", lambda module: kept.append(module.network))
 

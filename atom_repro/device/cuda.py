@@ -1,0 +1,63 @@
+"""An NVIDIA GPU, with a stream for each lane.
+
+Streams are kept by the thread's name: the encoder's thread is a new one in every job, and memory
+that was freed in a stream is reused in that stream only.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+
+from atom_repro.datatypes import AtomError
+
+
+class Cuda:
+    """
+    Args:
+        index: which GPU, as CUDA numbers them.
+
+    Raises:
+        AtomError: no such GPU.
+    """
+
+    def __init__(self, index: int) -> None:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not 0 <= index < count:
+            raise AtomError(
+                f"device=cuda device.index={index}: PyTorch {torch.__version__} sees {count} GPUs "
+                "here; install a CUDA build and its driver, or take device=cpu"
+            )
+        self.torch = torch.device("cuda", index)
+        self._streams: dict[str, torch.cuda.Stream] = {}
+
+    @cached_property
+    def name(self) -> str:
+        return f"cuda: {torch.cuda.get_device_name(self.torch)}"
+
+    @contextmanager
+    def lane(self) -> Iterator[None]:
+        thread = threading.current_thread().name
+        if thread not in self._streams:
+            self._streams[thread] = torch.cuda.Stream(self.torch)
+        with torch.cuda.stream(self._streams[thread]):
+            yield
+
+    def wait(self) -> None:
+        torch.cuda.current_stream(self.torch).synchronize()
+
+    def give_back(self) -> None:
+        torch.cuda.empty_cache()
+
+    def start_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.torch)
+
+    def peak_bytes(self) -> int | None:
+        return torch.cuda.max_memory_allocated(self.torch)
+
+
+def build(*, index: int) -> Cuda:
+    """The device of `conf/device/cuda.yaml`."""
+    return Cuda(index)

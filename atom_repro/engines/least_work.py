@@ -1,0 +1,108 @@
+"""The work that no implementation of a module can leave out, counted without weights or memory.
+
+Held against a device's `limits`, it gives the least time of a stage: the encoder multiplies, and
+each step of the decoder reads all its weights and the keys and values so far.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from atom_repro.engines.without_contents import WithoutContents
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import VideoLanguageModel
+
+# torch counts the attention kernels of GPUs only.
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v)
+    )
+}
+
+
+@dataclass(frozen=True)
+class LeastWork:
+    """Of one clip: `operations` are multiplications and additions in matrix products, `bytes` what
+    is read from memory."""
+
+    encode_operations: int
+    prefill_operations: int
+    step_bytes: int
+    steps: int
+
+    def least_s(self, limits: Mapping[str, float], precision: str) -> dict[str, float]:
+        """Seconds by stage that the rates allow at the best; nothing for a rate that is not
+        there."""
+        multiply = limits.get(f"{precision}_operations_per_s")
+        if not multiply:
+            return {}
+        reading = self.steps * self.step_bytes / limits["read_bytes_per_s"]
+        return {
+            "encode": self.encode_operations / multiply,
+            "caption": self.prefill_operations / multiply + reading,
+        }
+
+
+def least_work(
+    model: VideoLanguageModel, tokenizer: Tokenizer, settings: GenerationSettings, precision: str
+) -> LeastWork:
+    """The work of one clip's caption of `settings.max_new_tokens` tokens.
+
+    In int8 the matrices are a byte a weight and a fp32 scale a row, and the rest is fp32 as in the
+    paper's recipe. Keys and values, fp32 too, are counted at their mean length.
+    """
+    numbers = model.encoder
+    with FakeTensorMode(), WithoutContents(), torch.inference_mode():
+        encoder = cast(Any, model.make_encoder()).eval()
+        decoder = cast(Any, model.make_decoder()).eval()
+        size = numbers.image_size
+        frames = torch.empty(1, numbers.frames, 3, size, size, dtype=torch.uint8)
+        with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as encoding:
+            visual = encoder(frames)
+        ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
+        with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as prefilling:
+            _, cache = decoder.start(visual, ids)
+        cache.open(settings.beams, settings.max_new_tokens)
+        with _Read() as read:
+            decoder.step(torch.zeros(1, settings.beams, dtype=torch.long), cache)
+        weights = {id(p.untyped_storage()): p for p in decoder.parameters()}
+        cache.length = settings.max_new_tokens // 2
+        step_bytes = cache.bytes() + sum(
+            _stored(weight, precision) for key, weight in weights.items() if key in read.storages
+        )
+    return LeastWork(
+        encode_operations=encoding.get_total_flops(),
+        prefill_operations=prefilling.get_total_flops(),
+        step_bytes=step_bytes,
+        steps=settings.max_new_tokens - 1,
+    )
+
+
+def _stored(weight: Tensor, precision: str) -> int:
+    if precision == "int8" and weight.dim() == 2:
+        return weight.numel() + 4 * weight.shape[0]
+    return 4 * weight.numel()
+
+
+class _Read(TorchDispatchMode):
+    """The storages that are read as a whole: all that an operation takes, but for the table of an
+    embedding, of which it reads some rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.embedding.default:
+            self.storages |= {
+                id(leaf.untyped_storage()) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)
+            }
+        return func(*args, **(kwargs or {}))

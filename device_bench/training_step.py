@@ -1,0 +1,125 @@
+"""What a training step costs on this device: tokens a second, memory, and the largest that fits.
+
+A step of 1 clip is tried, then twice as many, and so on until one does not fit; then sizes between,
+until the largest is known to an eighth. Each size is a record of its own, a size without memory
+too, so a run that was cut off goes on where it was. Clips are made up and weights random: nothing
+is read, and no loss is of interest. Each step's multiplications are held against the rate that the
+device reaches in the same run.
+
+    python -m device_bench.training_step
+    python -m device_bench.training_step model=mplug2plus device=cuda train.precision=bf16
+    python -m device_bench.training_step model=mplug2plus train.gradient_checkpointing=true
+"""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from atom_repro import config
+from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
+
+
+@entry("training_step")
+def main(cfg: Any) -> None:
+    import torch
+
+    from atom_repro.device.limits import limits
+    from atom_repro.device.machine import this_machine
+    from atom_repro.engines.acceleration import training_precision
+    from atom_repro.engines.step_memory import require_step_memory, step_memory
+    from atom_repro.engines.step_trial import MadeUp, next_size, try_step
+    from atom_repro.engines.training_network import training_network
+    from atom_repro.records.record import find, out_of_memory, recording, stage_key
+
+    model, device = config.build(cfg.model), config.build(cfg.device)
+    precision = training_precision(cfg.train.precision)
+    results, machine = Path(cfg.paths.results), this_machine()
+    words = MadeUp.of(model, length=cfg.caption_tokens, seed=cfg.seed)
+    make_network = partial(training_network, model, words, cfg.train)
+    torch.set_num_threads(cfg.train.threads)
+    rates: dict[str, float] = {}
+
+    fits, too_large = 0, None
+    while clips := next_size(fits, too_large, cfg.most_clips):
+        # One size of step, unless it is on record.
+        settings = config.plain(cfg)
+        settings["train"]["batch_size"] = clips
+        key = stage_key("training_step", Path(__file__), settings, {})
+        done = find(results, machine, "training_step", key, statuses=("ok", "oom"))
+        if done and not cfg.force:
+            print(f"{clips} clips: unchanged, {done.folder}")
+            fits, too_large = (clips, too_large) if done.ok else (fits, clips)
+            continue
+        part = words.part(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
+        try:
+            with recording(
+                results,
+                machine,
+                stage="training_step",
+                key=key,
+                config=settings,
+                inputs={},
+                weights="random",
+                protocol=f"training_step/{model.name}",
+                device=device.name,
+            ) as run:
+                needed = step_memory(make_network, [part], precision=precision)
+                run.values |= {
+                    "model": model.name,
+                    "precision": precision,
+                    "clips": clips,
+                    "text_tokens": int(part["captions"].size),
+                    "visual_tokens": clips * model.encoder.visual_tokens,
+                    "step_memory_estimated_bytes": needed.peak,
+                    "step_memory_parts_bytes": asdict(needed),
+                }
+                if device.torch.type == "cpu":  # a system without memory kills, and says nothing
+                    _require(require_step_memory, needed, device.torch)
+                rates = rates or limits(device)
+                trial = try_step(
+                    make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
+                )
+                warm = trial.seconds[1:]
+                rate = trial.operations / median(warm)
+                run.samples += [
+                    {"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate(trial.seconds)
+                ]
+                run.values |= {
+                    "step_s": median(warm),
+                    "tokens_per_s": (run.values["text_tokens"] + run.values["visual_tokens"])
+                    / median(warm),
+                    "operations_per_step": trial.operations,
+                    "operations_per_s": rate,
+                    "limits": rates,
+                    "share_of_limit": rate / rates[f"{precision}_operations_per_s"],
+                    "step_memory_measured_bytes": trial.peak_bytes,
+                }
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            too_large = clips
+            print(f"{clips} clips: no memory ({' '.join(str(error).split())[:160]})")
+        else:
+            fits = clips
+            print(
+                f"{clips} clips: {run.values['tokens_per_s']:,.0f} tokens/s, "
+                f"{100 * run.values['share_of_limit']:.0f} % of the {precision} limit"
+            )
+        device.give_back()
+    most = "the most that was asked for" if too_large is None else f"{too_large} do not fit"
+    print(f"training step of {model.name} in {precision} on {device.name}: {fits} clips, {most}")
+
+
+def _require(require: Any, needed: Any, device: Any) -> None:
+    """A step that does not fit, as running out of memory."""
+    try:
+        require(needed, device)
+    except AtomError as error:
+        raise MemoryError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

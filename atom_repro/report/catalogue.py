@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report import oracle_tables, session_table, storage_table, sweep_table, task_table
+from atom_repro.report import (
+    latency_table,
+    oracle_tables,
+    session_table,
+    storage_table,
+    sweep_table,
+    task_table,
+    training_table,
+)
 from atom_repro.report.endurance_table import endurance
 from atom_repro.report.figures import learning_curve, timeline
 from atom_repro.report.files import to_csv, to_markdown
@@ -20,9 +28,11 @@ def texts(records: Sequence[Record], paper: Sequence[Cell], machine: str) -> dic
     made = {}
     tables = {
         **build_all(records, paper),
+        **latency_table.build(records, paper),
         **storage_table.build(records, paper),
         "tasks": task_table.tasks(records),
         "endurance": endurance(records),
+        "training_step": training_table.training_step(records),
     }
     for name, rows in tables.items():
         made[f"tables/{name}.csv"] = to_csv(rows)

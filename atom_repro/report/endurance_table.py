@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables import Row, measured
+from atom_repro.report.tables import Row, functional, measured, ran_on, shown
 
 
 def endurance(records: Sequence[Record]) -> list[Row]:
-    """A row for each precision and arm: its longest run, of several the newest."""
-    found: dict[tuple[str, str], Record] = {}
+    """A row for each device, model, arm and precision: its longest run, of several the newest."""
+    found: dict[tuple[str, str, str], Record] = {}
     for record in records:
-        if record.stage == "endurance" and record.ok and record.data["scale"] != "smoke":
-            ran = (str(record.values["arm"]), str(record.values["precision"]))
+        if shown(record, "endurance"):
+            values = record.values
+            ran = (ran_on(record), str(values["arm"]), str(values["precision"]))
             if ran not in found or record.values["clips"] >= found[ran].values["clips"]:
                 found[ran] = record
     rows: list[Row] = []
-    for (arm, precision), record in found.items():
+    for ran, record in found.items():
         values = record.values
         rise = values["slope_bytes_per_clip"]
         for column, value, unit, spread in (
@@ -28,9 +29,9 @@ def endurance(records: Sequence[Record]) -> list[Row]:
         ):  # fmt: skip
             rows.append(
                 measured(
-                    "endurance", f"{arm}/{precision}", f"toy/{column}", value, unit, record,
+                    "endurance", "/".join(ran), f"toy/{column}", value, unit, record,
                     n=values["samples_after_warmup"] if unit == "bytes" else values["clips"],
-                    spread=spread, note="functional only; memory after the warm-up",
+                    spread=spread, note=f"{functional(record)}; memory after the warm-up",
                 )
             )  # fmt: skip
     return rows

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables import family, newest
+from atom_repro.report import latency_table
+from atom_repro.report.tables import family, functional
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -31,9 +32,14 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
 
     The repeat shown is the one with the median end-to-end time. None without a record.
     """
-    record = newest(records, "latency", pipeline="retrieval").get(precision)
-    if record is None:
+    found = [
+        r
+        for r in latency_table.newest(records)
+        if (r.config("pipeline.name"), r.values["precision"]) == ("retrieval", precision)
+    ]
+    if not found:
         return None
+    record = found[0]
     samples = record.samples()
     figure, axes = plt.subplots(2, 1, figsize=(9, 4), sharex=True)
     for axis, schedule in zip(axes, ("sequential", "parallel"), strict=True):
@@ -68,7 +74,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
     figure.legend(handles, COLOURS, loc="lower center", ncols=len(COLOURS), fontsize=8)
     figure.suptitle(
         f"Encoder and decoder of {record.config('model.name')}, {precision}, "
-        f"{record.values['clips']} clips ({record.data['scale']}: functional only)",
+        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)})",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.06, 1, 1))

@@ -14,6 +14,8 @@ TITLES = {
     "table03": "Table 3: latency",
     "table06": "Table 6: storage",
     "table09": "Table 9: parameters by layer type",
+    "limits": "How close encoder and decoder come to what the device allows",
+    "training_step": "What a training step costs",
     "arms": "Every arm of the runtime, and where its seconds went",
     "int8_cost": "What int8 costs",
     "attributes": "Caption accuracy by attribute",

@@ -5,6 +5,7 @@ columns of loads answer it. Pure functions of records, like `tables`.
 """
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -16,9 +17,10 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
 from atom_repro.report.files import to_csv
-from atom_repro.report.tables import Row, measured
+from atom_repro.report.tables import Row, functional, measured, ran_on, shown
 
 NAME = "sessions"
+TINY = "host/tiny_mplug2plus"  # whose figures need no name
 COLOURS = {
     "resident": "#1f77b4",
     "co_resident": "#2ca02c",
@@ -28,13 +30,13 @@ COLOURS = {
 LINES = {"fresh": "-", "indexed": "--"}
 
 
-def newest(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
-    """The newest good record of each pipeline and precision; smoke left out."""
-    found: dict[tuple[str, str], Record] = {}
-    for record in records:
-        if record.stage == NAME and record.ok and record.data["scale"] != "smoke":
-            found[record.values["pipeline"], record.values["precision"]] = record
-    return found
+def newest(records: Sequence[Record]) -> dict[tuple[str, str, str], Record]:
+    """The newest good record of each device and model, pipeline and precision; smoke left out."""
+    return {
+        (ran_on(r), str(r.values["pipeline"]), str(r.values["precision"])): r
+        for r in records
+        if shown(r, NAME)
+    }
 
 
 def build(records: Sequence[Record]) -> dict[str, list[Row]]:
@@ -44,10 +46,10 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
     every repeat, which is checked.
     """
     rows: list[Row] = []
-    for (pipeline, precision), record in newest(records).items():
+    for subject, record in newest(records).items():
         by_session = _sessions(record)
         for name in record.values["sessions"]:
-            row = f"{pipeline}/{precision}/{name}"
+            row = f"{'/'.join(subject)}/{name}"
             repeats = by_session.get(name)
             if repeats is None:
                 rows.append(
@@ -80,7 +82,7 @@ def _row(
         cells.append((f"bytes read in prompt {n}", first[n - 1]["bytes_read"], "byte"))
     made = [
         measured(NAME, row, _column(record, name), value, unit, record, n=len(repeats),
-                 note=f"functional only; {record.values['clips']} clips")
+                 note=f"{functional(record)}; {record.values['clips']} clips")
         for name, value, unit in cells
     ]  # fmt: skip
     seconds: dict[str, list[float]] = {
@@ -97,7 +99,7 @@ def _row(
     return made + [
         measured(NAME, row, _column(record, name), median(values), "s", record, n=len(values),
                  spread=f"min {min(values):.4g}, max {max(values):.4g}",
-                 note=f"functional only; {record.values['clips']} clips")
+                 note=f"{functional(record)}; {record.values['clips']} clips")
         for name, values in seconds.items()
         if values
     ]  # fmt: skip
@@ -112,8 +114,9 @@ def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
         )
     scales = ", ".join(sorted({r.scale for r in rows if r.scale}))
     lines += [
-        f"Ours, scale {scales}, on {machine}. A row is pipeline/precision/session/residency/"
-        "schedule. Medians over repeats; all sessions gave the same tokens and rankings.",
+        f"Ours, scale {scales}, on {machine}. A row is device/model/pipeline/precision/"
+        "session/residency/schedule. Medians over repeats; all sessions gave the same tokens and "
+        "rankings.",
         "",
     ]
     counted = [r for r in rows if r.unit != "s"]
@@ -132,8 +135,9 @@ def files(records: Sequence[Record], machine: str) -> dict[str, str]:
     for name, rows in build(records).items():
         texts[f"tables/{name}.csv"] = to_csv(rows)
         texts[f"tables/{name}.md"] = to_markdown(name, rows, machine)
-    for (pipeline, precision), record in newest(records).items():
-        texts[f"figures/sessions_{pipeline}_{precision}.svg"] = curves(record)
+    for (ran, pipeline, precision), record in newest(records).items():
+        other = "" if ran == TINY else "_" + re.sub(r"\W+", "-", ran)
+        texts[f"figures/sessions_{pipeline}_{precision}{other}.svg"] = curves(record)
     return texts
 
 
@@ -160,7 +164,7 @@ def curves(record: Record) -> str:
     figure.legend(loc="lower center", ncols=4, fontsize=8)
     figure.suptitle(
         f"{record.values['pipeline']}, {record.values['precision']}, {schedule}, "
-        f"{record.values['clips']} clips ({record.data['scale']}: functional only)",
+        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)})",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.12, 1, 1))

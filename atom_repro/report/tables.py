@@ -7,7 +7,6 @@ with ours empty and the command that would fill them. Smoke records never appear
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from atom_repro.records.record import Record
@@ -33,7 +32,6 @@ _TO_FILL = (
     "needs weights and videos that are yours to bring: `python -m eval.caption` and "
     "`eval.retrieval` with dataset, protocol and checkpoint.folder fill ours"
 )
-BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
 
 
 @dataclass(frozen=True)
@@ -80,35 +78,44 @@ def newest(
     *,
     model: str = "mPLUG2+",
     data: str = TOY,
-    pipeline: str | None = None,
 ) -> dict[str, Record]:
     """The newest good record of a stage for each precision; smoke runs left out, and captions
-    that came from a file, whose model is not known. `pipeline` narrows a latency stage to one.
+    that came from a file, whose model is not known.
 
     Newest by start: among records of one machine a later one replaces an earlier one whole, so a
     table never mixes two runs within a row.
     """
     found: dict[str, Record] = {}
     for record in records:
-        ran = record.config("pipeline.name")
-        if (
-            _shown(record, stage)
-            and (family(record), data_of(record)) == (model, data)
-            and pipeline in (None, ran)
-        ):
+        if shown(record, stage) and (family(record), data_of(record)) == (model, data):
             found[str(record.values["precision"])] = record
     return found
 
 
 def subjects(records: Iterable[Record], stage: str) -> list[tuple[str, str]]:
     """(data, model) of a stage's records: the toy data first, mPLUG2+ first."""
-    met = {(data_of(r), family(r)) for r in records if _shown(r, stage)}
+    met = {(data_of(r), family(r)) for r in records if shown(r, stage)}
     return sorted(met, key=lambda s: (s[0] != TOY, s[0], s[1] != "mPLUG2+", s[1]))
 
 
-def _shown(record: Record, stage: str) -> bool:
+def shown(record: Record, stage: str) -> bool:
+    """Whether a record of that stage may stand in a table."""
     known = record.data["scale"] != "smoke" and not record.config("from_predictions")
     return record.stage == stage and record.ok and known
+
+
+def ran_on(record: Record) -> str:
+    """The device and the model of a record, which rows of speed and memory begin with."""
+    device = record.data["device"]
+    return f"{'host' if device == 'cpu' else device}/{record.config('model.name')}"
+
+
+def functional(record: Record) -> str:
+    """What a time of this record stands for: at tiny scale that measuring works, and else a model
+    of these weights."""
+    if record.data["scale"] == "tiny":
+        return "functional only"
+    return f"{record.data['weights']} weights"
 
 
 def unfilled(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
@@ -193,102 +200,6 @@ def _retrieval(records: Sequence[Record], table: str, wanted: Callable[[str], bo
     return rows
 
 
-def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """Latency, Table 3's shape: `baseline` is w/o reuse, one prompt over a job of clips.
-
-    Loading is the whole job's; encoding and captioning are a clip's; indexing is embedding the
-    captions and the prompt and ranking; script and assembly are of the assembly pipeline, whose
-    movie is cut after its session ends and is not counted, as in the paper. At tiny scale it shows
-    that the measurement works, and nothing about a full-size model.
-    """
-    rows = []
-    for pipeline in ("retrieval", "assembly"):
-        for precision, record in newest(records, "latency", pipeline=pipeline).items():
-            for variant, arm in (("baseline", BASELINE), ("atom", ATOM)):
-                clips = record.values["clips"]
-                for column, seconds in _table3_cells(record, arm, pipeline).items():
-                    rows.append(
-                        measured(
-                            "table03",
-                            f"host/{precision}/{variant}",
-                            f"tiny/{column}",
-                            median(seconds),
-                            "s",
-                            record,
-                            n=len(seconds),
-                            spread=_extremes(seconds),
-                            note=f"functional only; {arm}, {clips} clips",
-                        )
-                    )
-    return rows + unfilled(
-        paper, "table03", "needs full-size modules, and phones for the phones' rows"
-    )
-
-
-def _table3_cells(record: Record, arm: str, pipeline: str) -> dict[str, list[float]]:
-    """Samples of the cells that a pipeline fills, of the first prompt of each session."""
-    prompts = _prompts(record, arm, first_only=True)
-    if not prompts:
-        return {}
-    whole = [p["end_to_end_s"] for p in prompts]
-    if pipeline == "assembly":
-        return {"script": [p["stages_s"].get("script", 0.0) for p in prompts], "assembly": whole}
-    clips = record.values["clips"]
-    return {
-        "load": [p["stages_s"].get("load", 0.0) for p in prompts],
-        "encode": [p["stages_s"]["encode"] / clips for p in prompts],
-        "caption": [p["stages_s"]["caption"] / clips for p in prompts],
-        "index": [p["stages_s"]["embed"] + p["stages_s"]["rank"] for p in prompts],
-        "retrieval": whole,
-    }
-
-
-_STAGES = ("load", "decode_video", "encode", "caption", "embed", "rank", "script", "release")
-
-
-def arms(records: Sequence[Record]) -> list[Row]:
-    """Every arm: a session's first prompt, all its prompts, and where the seconds went."""
-    rows = []
-    kinds = [
-        (pipeline, precision, record)
-        for pipeline in ("retrieval", "assembly")
-        for precision, record in newest(records, "latency", pipeline=pipeline).items()
-    ]
-    for pipeline, precision, record in kinds:
-        for arm in record.values["arms"]:
-            first = _prompts(record, arm, first_only=True)
-            sessions: dict[int, float] = {}
-            for p in _prompts(record, arm, first_only=False):
-                sessions[p["repeat"]] = sessions.get(p["repeat"], 0.0) + p["end_to_end_s"]
-            total = list(sessions.values())
-            count = record.values["prompts"]
-            columns: dict[str, list[float]] = {
-                "prompt 1": [p["end_to_end_s"] for p in first],
-                f"prompts 1-{count}": total,
-                **{
-                    f"stage/{stage}": [p["stages_s"].get(stage, 0.0) for p in first]
-                    for stage in _STAGES
-                },
-                "less overlap": [p["overlap_s"] for p in first],
-                "residual": [p["residual_s"] for p in first],
-            }
-            for column, seconds in columns.items():
-                rows.append(
-                    measured(
-                        "arms",
-                        f"{pipeline}/{precision}/{arm}",
-                        f"tiny/{column}",
-                        median(seconds),
-                        "s",
-                        record,
-                        n=len(seconds),
-                        spread=_extremes(seconds),
-                        note="functional only",
-                    )
-                )
-    return rows
-
-
 def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     """int8 minus fp32 of the same weights on the same clips, with its interval.
 
@@ -359,8 +270,6 @@ def build_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, lis
         "table01": table1(records, paper),
         "table02": table2(records, paper),
         "table10": table10(records, paper),
-        "table03": table3(records, paper),
-        "arms": arms(records),
         "int8_cost": int8_cost(records, paper),
         "attributes": attributes(records),
     }
@@ -386,21 +295,6 @@ def measured(
         n if n is not None else record.values.get("videos"),
         spread, str(record.data["scale"]), record.run_id, note,
     )  # fmt: skip
-
-
-def _prompts(record: Record, arm: str, *, first_only: bool) -> list[dict[str, Any]]:
-    return [
-        s
-        for s in record.samples()
-        if s["kind"] == "prompt"
-        and s["arm"] == arm
-        and not s["warmup"]
-        and (s["prompt"] == 0 or not first_only)
-    ]
-
-
-def _extremes(values: Sequence[float]) -> str:
-    return f"min {min(values):.4g}, max {max(values):.4g}"
 
 
 def _paper_drops(

@@ -9,6 +9,7 @@ def record(tmp_path, name, clips, rise, **changes):
         tmp_path / name,
         {
             "stage": "endurance", "status": "ok", "scale": "tiny", "git": {"clean": True},
+            "device": "cpu", "config": {"model": {"name": "m"}},
             "values": {
                 "arm": "resident/parallel", "precision": "fp32", "clips": clips,
                 "captioned": clips - 2, "broken_named": ["a", "b"], "clips_per_s": 12.5,
@@ -32,7 +33,7 @@ def test_the_longest_run_of_an_arm_is_shown(tmp_path):
         ]
     )
     cells = {r.column: r for r in rows}
-    assert {r.row for r in rows} == {"resident/parallel/fp32"}
+    assert {r.row for r in rows} == {"host/m/resident/parallel/fp32"}
     assert {r.records for r in rows} == {long.run_id}
     assert cells["toy/memory a clip, bytes"].ours == 150.0
     assert cells["toy/memory a clip, bytes"].spread == "95 % block bootstrap +140 to +160"

@@ -29,6 +29,7 @@ def record(tmp_path, samples, **values):
     path.write_text("".join(json.dumps(s) + "\n" for s in samples))
     body = {
         "stage": "sessions", "status": "ok", "scale": "tiny", "git": {"clean": True},
+        "device": "cpu", "config": {"model": {"name": "tiny_mplug2plus"}},
         "samples": {"sha256": file_hash(path), "lines": len(samples)},
         "values": {
             "precision": "fp32", "pipeline": "retrieval", "clips": 5, "prompt_counts": [1, 3],
@@ -53,8 +54,8 @@ def cells(made):
 
 def test_loads_bytes_and_seconds_of_the_nth_prompt(made):
     found = cells(made)
-    fresh = "retrieval/fp32/fresh/resident/sequential"
-    indexed = "retrieval/fp32/indexed/resident/sequential"
+    fresh = "host/tiny_mplug2plus/retrieval/fp32/fresh/resident/sequential"
+    indexed = "host/tiny_mplug2plus/retrieval/fp32/indexed/resident/sequential"
     assert [found[fresh, f"tiny/loads in prompt {n}"].ours for n in (1, 2, 3)] == [2, 2, 2]
     assert [found[indexed, f"tiny/loads in prompt {n}"].ours for n in (1, 2, 3)] == [1, 0, 0]
     assert found[fresh, "tiny/bytes read in prompt 3"].ours == 200
@@ -70,7 +71,7 @@ def test_loads_bytes_and_seconds_of_the_nth_prompt(made):
 def test_a_session_without_memory_says_so(tmp_path):
     ended = "indexed/resident/sequential"
     made = record(tmp_path, prompts("fresh", "resident", [4, 3, 3]), out_of_memory=[ended])
-    found = cells(made)[f"retrieval/fp32/{ended}", "tiny/prompt 1"]
+    found = cells(made)[f"host/tiny_mplug2plus/retrieval/fp32/{ended}", "tiny/prompt 1"]
     assert (found.ours, found.note) == (None, "out of memory")
 
 
@@ -89,6 +90,10 @@ def test_files_are_the_same_for_the_same_records_and_smoke_has_none(made, tmp_pa
         "tables/sessions.csv", "tables/sessions.md", "figures/sessions_retrieval_fp32.svg",
     }  # fmt: skip
     assert "fresh, resident" in curves(made)
+    made.data["device"] = "cuda: NVIDIA H100"
+    assert "figures/sessions_retrieval_fp32_cuda-NVIDIA-H100-tiny_mplug2plus.svg" in files(
+        [made], "m"
+    )
     made.data["scale"] = "smoke"
     assert newest([made]) == {}
     assert "No record of ours yet" in files([made], "m")["tables/sessions.md"]

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from atom_repro.records.record import Record
+from atom_repro.report import latency_table
 from atom_repro.report.files import to_csv, to_markdown
 from atom_repro.report.paper import Cell
 from atom_repro.report.tables import build_all, newest
@@ -25,6 +26,7 @@ def record(tmp_path, run_id, *, stage="caption", precision="fp32", samples=(), c
         "stage": stage,
         "status": "ok",
         "scale": "tiny",
+        "device": "cpu",
         "git": {"clean": clean},
         "config": {"model": {"name": "m", "_target_": "atom_repro.models.mplug2plus.build"}},
         "samples": None,
@@ -108,15 +110,15 @@ def test_table3_takes_medians_without_the_warmup(tmp_path):
         prompts(arms[0], [99, 4, 6, 5]) + prompts(arms[1], [99, 3, 2, 4]),
     )
     assembled = latency(tmp_path, "r2", "assembly", arms[1:], prompts(arms[1], [99, 8, 7, 9]))
-    built = build_all([searched, assembled], [])
+    built = latency_table.build([searched, assembled], [])
     found = {(r["row"], r["column"]): r for r in rows(built, "table03")}
-    assert float(found["host/fp32/baseline", "tiny/retrieval"]["ours"]) == 5
-    assert float(found["host/fp32/atom", "tiny/retrieval"]["ours"]) == 3
-    assert float(found["host/fp32/atom", "tiny/encode"]["ours"]) == pytest.approx(0.1)
-    assert found["host/fp32/atom", "tiny/retrieval"]["n"] == "3"
-    assert float(found["host/fp32/atom", "tiny/assembly"]["ours"]) == 8
-    assert found["host/fp32/atom", "tiny/assembly"]["records"] == "r2"
-    assert ("host/fp32/baseline", "tiny/assembly") not in found
+    assert float(found["host/m/fp32/baseline", "tiny/retrieval"]["ours"]) == 5
+    assert float(found["host/m/fp32/atom", "tiny/retrieval"]["ours"]) == 3
+    assert float(found["host/m/fp32/atom", "tiny/encode"]["ours"]) == pytest.approx(0.1)
+    assert found["host/m/fp32/atom", "tiny/retrieval"]["n"] == "3"
+    assert float(found["host/m/fp32/atom", "tiny/assembly"]["ours"]) == 8
+    assert found["host/m/fp32/atom", "tiny/assembly"]["records"] == "r2"
+    assert ("host/m/fp32/baseline", "tiny/assembly") not in found
 
 
 def test_models_and_data_sets_have_rows_and_columns_of_their_own(tmp_path):

@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor reproduce smoke test check tables notebooks audit oracle table7 data-check lock clean
+.PHONY: help setup doctor reproduce smoke systems test check tables notebooks audit oracle table7 data-check lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ reproduce: $(READY)  ## fine-tune, evaluate, time the pipeline, write the tables
 
 smoke: $(READY)  ## the same, shrunk, in a folder of its own; no table shows it
 	@$(RUN) -m eval.reproduce scale=smoke paths.work=.atom/smoke paths.results=.atom/smoke/results $(ARGS)
+
+systems: $(READY)  ## the full-size architecture on random weights, every arm (Table 3)
+	@$(RUN) -m device_bench.latency experiment=latency/full_size $(ARGS)
 
 tables: $(READY)  ## tables and figures from the records; measures nothing
 	@$(RUN) -m eval.report $(ARGS)

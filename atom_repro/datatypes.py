@@ -22,6 +22,10 @@ class AtomError(Exception):
     """
 
 
+class OutOfMemory(AtomError, MemoryError):
+    """Too little memory, found before it was needed."""
+
+
 @dataclass(frozen=True)
 class Query:
     """A text that looks for one video; relevant is the clip that carries it."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from atom_repro import config
 from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
 
 
 @entry("latency")
@@ -45,6 +46,12 @@ def main(cfg: Any) -> None:
         )
         for residency, schedule in product(cfg.residencies, cfg.schedules)
     ]
+
+    if cfg.limits and not cfg.generation.forbid_end:
+        raise AtomError(
+            "limits=true holds captions of full length against the machine's rates; set "
+            "generation.forbid_end=true, or limits=false"
+        )
 
     # The job: the first clips of the test split; the modules, in the wanted precision.
     subject, pipeline = Subject.of(cfg), config.build(cfg.pipeline)

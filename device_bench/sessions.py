@@ -10,6 +10,7 @@ in which they differ fails. An arm that runs out of memory is recorded as that a
     python -m device_bench.sessions quant=int8 'residencies=[resident,reload_stage]' repeats=5
 """
 
+import gc
 import random
 from dataclasses import replace
 from itertools import cycle, islice, product
@@ -93,6 +94,10 @@ def main(cfg: Any) -> None:
                 except MemoryError as error:
                     out_of_memory.add(name)
                     run.samples.append({"kind": "oom", **place, "detail": str(error)})
+                    answers = []
+                if not answers:
+                    gc.collect()  # the error's frames are gone, and with them what they held
+                    subject.device.give_back()
                     continue
                 spans = runtime.timeline.spans()
                 for number, answer in enumerate(answers, 1):
@@ -117,6 +122,9 @@ def main(cfg: Any) -> None:
                 if said.setdefault("output", output) != output:
                     raise RuntimeError(f"{name} said or found other than {said['by']}")
                 said.setdefault("by", name)
+                said["failed_clips"] = len(answers[0].failures)
+        if len(out_of_memory) == len(sessions):
+            raise MemoryError(f"no memory for any session of {precision} modules")
         run.values |= {
             "precision": precision,
             "pipeline": pipeline.name,
@@ -126,10 +134,8 @@ def main(cfg: Any) -> None:
             "out_of_memory": sorted(out_of_memory),
             "tokens_identical": True,
             "module_bytes": {name: loader.bytes for name, loader in subject.loaders.items()},
-            "failed_clips": len(answers[0].failures),
+            "failed_clips": said["failed_clips"],
         }
-        if len(out_of_memory) == len(sessions):
-            raise MemoryError(f"no memory for any session of {precision} modules")
     print(
         f"sessions {precision}: {len(sessions)} sessions of {len(prompts)} prompts, "
         f"{cfg.repeats} repeats, same tokens in all"

@@ -11,6 +11,7 @@ device reaches in the same run.
     python -m device_bench.training_step model=mplug2plus train.gradient_checkpointing=true
 """
 
+import gc
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,8 @@ def main(cfg: Any) -> None:
     from atom_repro.records.record import find, out_of_memory, recording, stage_key
 
     model, device = config.build(cfg.model), config.build(cfg.device)
-    precision = training_precision(cfg.train.precision)
+    _refuse_what_has_no_part(cfg.train)
+    precision = training_precision(cfg.train.precision, device.torch.type)
     results, machine = Path(cfg.paths.results), this_machine()
     words = MadeUp.of(model, length=cfg.caption_tokens, seed=cfg.seed)
     make_network = partial(training_network, model, words, cfg.train)
@@ -47,7 +49,8 @@ def main(cfg: Any) -> None:
         # One size of step, unless it is on record.
         settings = config.plain(cfg)
         settings["train"]["batch_size"] = clips
-        key = stage_key("training_step", Path(__file__), settings, {})
+        inputs = {"device": device.name}
+        key = stage_key("training_step", Path(__file__), settings, inputs)
         done = find(results, machine, "training_step", key, statuses=("ok", "oom"))
         if done and not cfg.force:
             print(f"{clips} clips: unchanged, {done.folder}")
@@ -61,7 +64,7 @@ def main(cfg: Any) -> None:
                 stage="training_step",
                 key=key,
                 config=settings,
-                inputs={},
+                inputs=inputs,
                 weights="random",
                 protocol=f"training_step/{model.name}",
                 device=device.name,
@@ -77,7 +80,7 @@ def main(cfg: Any) -> None:
                     "step_memory_parts_bytes": asdict(needed),
                 }
                 if device.torch.type == "cpu":  # a system without memory kills, and says nothing
-                    _require(require_step_memory, needed, device.torch)
+                    require_step_memory(needed, device.torch)
                 rates = rates or limits(device)
                 trial = try_step(
                     make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
@@ -108,17 +111,19 @@ def main(cfg: Any) -> None:
                 f"{clips} clips: {run.values['tokens_per_s']:,.0f} tokens/s, "
                 f"{100 * run.values['share_of_limit']:.0f} % of the {precision} limit"
             )
+        gc.collect()  # recomputed blocks hold themselves
         device.give_back()
     most = "the most that was asked for" if too_large is None else f"{too_large} do not fit"
     print(f"training step of {model.name} in {precision} on {device.name}: {fits} clips, {most}")
 
 
-def _require(require: Any, needed: Any, device: Any) -> None:
-    """A step that does not fit, as running out of memory."""
-    try:
-        require(needed, device)
-    except AtomError as error:
-        raise MemoryError(str(error)) from error
+def _refuse_what_has_no_part(train: Any) -> None:
+    for key, default in (("shard", False), ("accumulate", 1), ("start", ""), ("text_every", 0)):
+        if train[key] != default:
+            raise AtomError(
+                f"train.{key}={train[key]}: a step of one process on made-up captions has no part "
+                "for it; leave it out"
+            )
 
 
 if __name__ == "__main__":

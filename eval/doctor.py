@@ -100,7 +100,9 @@ def _gpu() -> str:
         return "unknown, torch is not installed"
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none; CPU is used"
+    if not torch.cuda.is_available():
+        return "none; CPU is used"
+    return f"{torch.cuda.get_device_name()}; training takes it, other commands with device=cuda"
 
 
 if __name__ == "__main__":

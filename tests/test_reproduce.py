@@ -1,4 +1,4 @@
-"""The study as a user runs it: whole, killed and run again, refused, run twice."""
+"""The study and its stages: refused, run twice at once, a training that is killed."""
 
 import os
 import signal
@@ -15,7 +15,6 @@ from atom_repro.records.record import load_records
 from atom_repro.studies import die_with
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "tasks": 2, "latency": 4}
 
 
 def command(folder, *arguments):
@@ -25,103 +24,8 @@ def command(folder, *arguments):
     ]  # fmt: skip
 
 
-def finish(folder, *arguments):
-    done = subprocess.run(
-        command(folder, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def records(folder):
     return load_records(folder / "results/records" / this_machine().fingerprint)
-
-
-def keys(folder):
-    return sorted((r.stage, r.data["key"]) for r in records(folder) if r.ok)
-
-
-def kill_after(folder, line):
-    """Start the study, SIGKILL it once `line` stands in its output, and wait for its stages."""
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command(folder), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            deadline = time.monotonic() + 900
-            while line not in (folder / "log").read_text():
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, f"no {line!r} in 900 s"
-                time.sleep(0.05)
-        finally:
-            process.send_signal(signal.SIGKILL)  # the study only: its stage must not outlive it
-            process.wait()
-    for _ in range(100):
-        if not _alive(process.pid):
-            return
-        time.sleep(0.05)
-    pytest.fail("a stage outlived its study")
-
-
-def _alive(session):
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            return True
-    return False
-
-
-@pytest.mark.slow
-def test_killed_at_five_stages_it_completes_and_does_nothing_twice(tmp_path):
-    for line in (
-        "[1/",  # while it makes the data set
-        "loss ",  # in the middle of training
-        "eval.caption quant=none",
-        "eval.retrieval quant=int8",
-        "device_bench.latency quant=none",
-    ):
-        kill_after(tmp_path, line)
-    out = finish(tmp_path)
-    assert "tables in" in out
-    made = records(tmp_path)
-    stages = [r.stage for r in made]
-    assert {s: stages.count(s) for s in STAGES} == STAGES
-    assert all(r.ok for r in made)
-    before = keys(tmp_path)
-
-    # A smoke record fills no table.
-    table = tmp_path / "results/local" / this_machine().fingerprint / "tables/table01.md"
-    assert "No record of ours yet" in table.read_text()
-
-    # Deleted results come back, and nothing else is measured again: of each stage that is run
-    # more than once, one run at least is left.
-    deleted = [
-        r
-        for r in made
-        if (r.stage, r.values.get("precision")) in (("caption", "fp32"), ("retrieval", "int8"))
-    ]
-    assert len(deleted) == 2
-    for record in deleted:
-        for path in record.folder.iterdir():
-            path.unlink()
-        record.folder.rmdir()
-    out = finish(tmp_path)
-    assert keys(tmp_path) == before
-    assert out.count("unchanged") == sum(STAGES.values()) - len(deleted)
-    kept = {r.folder for r in made} - {r.folder for r in deleted}
-    assert kept < {r.folder for r in records(tmp_path)}
-
-
-@pytest.mark.slow
-def test_an_override_narrows_the_study(tmp_path):
-    finish(tmp_path, "quant=int8", "train.max_steps=4")
-    made = records(tmp_path)
-    assert [r.values["precision"] for r in made if r.stage != "finetune"] == ["int8"] * 5
-    (trained,) = [r for r in made if r.stage == "finetune"]
-    assert trained.config("train.max_steps") == 4
 
 
 @pytest.mark.slow

@@ -37,7 +37,9 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.machine import this_machine
     from atom_repro.engines.acceleration import (
+        accelerated_device,
         accelerator_for,
+        device_name,
         mean_over_processes,
         on_device,
         processes,
@@ -60,7 +62,7 @@ def main(cfg: Any) -> None:
     tuning = cfg.train
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     start = starting_point(tuning.start, model, cfg.scale.name)
-    precision = training_precision(tuning.precision)
+    precision = training_precision(tuning.precision, accelerated_device())
     accelerator = accelerator_for(precision=precision, accumulate=tuning.accumulate)
     leads = accelerator.is_main_process
     bars = {"disable": not leads, "mininterval": 1}
@@ -80,7 +82,7 @@ def main(cfg: Any) -> None:
         seed=cfg.seed,
         folder=cfg.checkpoint.folder,
     )
-    inputs = {"dataset": dataset.fingerprint}
+    inputs = {"dataset": dataset.fingerprint, "device": device_name(accelerator.device)}
     if start:
         inputs["start"] = start.weights()
     key = stage_key("finetune", Path(__file__), settings, inputs)
@@ -155,6 +157,7 @@ def main(cfg: Any) -> None:
             config=settings,
             inputs=inputs,
             weights="training",
+            device=device_name(accelerator.device),
         )
         if leads
         else nullcontext(Run(key, "training")) as run,

@@ -5,6 +5,7 @@ with a `_target_`, whose schema is its builder's signature (see `composition`).
 """
 
 import functools
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -335,7 +336,6 @@ class EnduranceConfig:
     broken_every: int = 100
     warmup_share: float = 0.2
     sample_every: int = 5
-    embedder: str = "embedded"
     seed: int = 0
     force: bool = False
 
@@ -513,7 +513,11 @@ OPEN = {"finetune": ("train.components",)}
 
 @functools.cache
 def register() -> None:
-    """Make the schemas known to Hydra; `<name>_schema` for entry points, `schema` in a group."""
+    """Make the schemas known to Hydra; `<name>_schema` for entry points, `schema` in a group. In
+    YAML `${cores:n}` is an n-th of the cores that this process may use."""
+    OmegaConf.register_new_resolver(
+        "cores", lambda share: max(1, len(os.sched_getaffinity(0)) // share), replace=True
+    )
     store = ConfigStore.instance()
     for name, schema in _SCHEMAS.items():
         node = OmegaConf.structured(schema)

@@ -4,6 +4,7 @@ Streams are kept by the thread's name: the encoder's thread is a new one in ever
 that was freed in a stream is reused in that stream only.
 """
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,11 @@ from functools import cached_property
 import torch
 
 from atom_repro.datatypes import AtomError
+
+
+def gpu_name(device: torch.device) -> str:
+    """What records call a GPU: two models of one host are two devices."""
+    return f"cuda: {torch.cuda.get_device_name(device)}"
 
 
 class Cuda:
@@ -35,7 +41,7 @@ class Cuda:
 
     @cached_property
     def name(self) -> str:
-        return f"cuda: {torch.cuda.get_device_name(self.torch)}"
+        return gpu_name(self.torch)
 
     @contextmanager
     def lane(self) -> Iterator[None]:
@@ -49,6 +55,7 @@ class Cuda:
         torch.cuda.current_stream(self.torch).synchronize()
 
     def give_back(self) -> None:
+        gc.collect()  # what a cycle holds is not free yet
         torch.cuda.empty_cache()
 
     def start_peak(self) -> None:

@@ -7,15 +7,17 @@ so a rate is what this software reaches on the device, not what the device could
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from atom_repro.device.compute import ComputeDevice
+from atom_repro.records.record import out_of_memory
 
 _SIZES = (256, 512, 1024, 2048, 4096, 8192)
-_READ_BYTES = {"cpu": 2**28, "cuda": 2**31}  # far beyond any cache
-_BUDGET_S = 1.0
+_HOST_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # far beyond their caches
+_BUDGET_S = 0.5
 
 
 def limits(device: ComputeDevice) -> dict[str, float]:
@@ -27,7 +29,7 @@ def limits(device: ComputeDevice) -> dict[str, float]:
         try:
             found[f"{name}_operations_per_s"] = _best(_products(device, dtype), device)
         except RuntimeError as error:  # torch has no other word for "no such kernel here"
-            if "out of memory" in str(error):
+            if out_of_memory(error):
                 raise
     return found
 
@@ -54,7 +56,7 @@ def _best(trials: Iterator[tuple[float, Callable[[], Any]]], device: ComputeDevi
 
 
 def _reads(device: ComputeDevice) -> Iterator[tuple[float, Callable[[], Any]]]:
-    size = _READ_BYTES[device.torch.type]
+    size = _HOST_BYTES if device.torch.type == "cpu" else _ACCELERATOR_BYTES
     held = torch.ones(size // 4, device=device.torch)
     rows = held.view(-1, 4096)
     vector = torch.ones(4096, device=device.torch)
@@ -68,4 +70,5 @@ def _products(
     for n in _SIZES:
         ones = torch.ones(n, n, dtype=dtype, device=device.torch)
         multiply: Callable[..., Any] = torch._int_mm if dtype == torch.int8 else torch.mm
-        yield 2.0 * n**3, lambda ones=ones, multiply=multiply: multiply(ones, ones)  # type: ignore[misc]
+        for other in (ones, ones.t()):
+            yield 2.0 * n**3, partial(multiply, ones, other)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from atom_repro.datatypes import AtomError
+from atom_repro.datatypes import AtomError, OutOfMemory
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
@@ -53,12 +53,12 @@ def require_memory(
         there: bytes that can be had; None for what the system says.
 
     Raises:
-        AtomError: `what` needs more bytes than there are; ends with the `remedy`.
+        OutOfMemory: `what` needs more bytes than there are; ends with the `remedy`.
     """
     if there is None:
         there = available_memory()
     if there is not None and needed > there:
-        raise AtomError(
+        raise OutOfMemory(
             f"{what} needs {needed / 2**20:,.0f} MiB of memory and {there / 2**20:,.0f} MiB are "
             f"available; free some, or {remedy}"
         )

@@ -6,18 +6,30 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, parse_flag_from_env
 
 from atom_repro.data.training_steps import Processes
 from atom_repro.datatypes import AtomError
+from atom_repro.device.cuda import gpu_name
 
 # The others wait while the first process makes a data set, decodes it or validates.
 _LONGEST_WAIT = timedelta(days=2)
 
 
-def training_precision(setting: str) -> str:
-    """`bf16` or `fp32`. On a processor without instructions for it bf16 is emulated, at a tenth
-    of the speed of fp32; `auto` takes what is fast.
+def accelerated_device() -> str:
+    """The type of device that accelerate will take: a GPU if there is one and none is refused."""
+    refused = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return "cuda" if torch.cuda.is_available() and not refused else "cpu"
+
+
+def device_name(device: torch.device) -> str:
+    """What records call a device, as `ComputeDevice.name` does."""
+    return gpu_name(device) if device.type == "cuda" else device.type
+
+
+def training_precision(setting: str, device: str) -> str:
+    """`bf16` or `fp32` on a type of device. On a processor without instructions for it bf16 is
+    emulated, at a tenth of the speed of fp32; `auto` takes what is fast.
 
     Raises:
         AtomError: the setting is none of those.
@@ -26,7 +38,7 @@ def training_precision(setting: str) -> str:
         raise AtomError(f"train.precision={setting!r} is none of bf16, fp32, auto")
     if setting != "auto":
         return setting
-    if torch.cuda.is_available():
+    if device == "cuda":
         fast = torch.cuda.is_bf16_supported()
     else:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -63,9 +63,14 @@ class Checkpoint:
         """The folder of an unfinished training."""
         return self.folder / "state"
 
+    @property
+    def complete(self) -> bool:
+        """Whether both fp32 modules are there."""
+        return self.encoder("fp32").is_dir() and self.decoder("fp32").is_dir()
+
     def holds(self, weights: str) -> bool:
         """Whether the fp32 modules are there and are these weights."""
-        return self.encoder("fp32").is_dir() and self.weights() == weights
+        return self.complete and self.weights() == weights
 
     def encoder(self, precision: str) -> Path:
         return self.folder / precision / "encoder"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.device.room import require_memory
+from atom_repro.engines.few_rows import speed_up_few_rows
 from atom_repro.engines.weight_files import SafetensorsFile, SafetensorsWriter, read_safetensors
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
@@ -122,7 +123,7 @@ def load_encoder(
     with torch.device("meta"):
         network = model.make_encoder()
     _fill(network, folder, config)
-    read = cast(EncoderNetwork, network.eval().to(device))
+    read = cast(EncoderNetwork, _placed(network, device))
     return EncoderModule(read, model, config["weights"], _size(folder), device)
 
 
@@ -139,7 +140,7 @@ def load_decoder(
         network = model.make_decoder()
     _fill(network, folder, config)
     tokenizer = Tokenizer.load(folder, model.specials)
-    read = cast(DecoderNetwork, network.eval().to(device))
+    read = cast(DecoderNetwork, _placed(network, device))
     return DecoderModule(read, model, tokenizer, config["weights"], _size(folder))
 
 
@@ -303,6 +304,12 @@ def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     network.restore_constants()  # type: ignore[operator]
     for parameter in network.parameters():
         parameter.requires_grad_(False)
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == "cpu":
+        speed_up_few_rows(network)
+    return network.eval().to(device)
 
 
 def _size(folder: Path) -> int:

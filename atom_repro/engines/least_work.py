@@ -13,19 +13,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from atom_repro.engines.operations import operations
 from atom_repro.engines.without_contents import WithoutContents
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
-
-# torch counts the attention kernels of GPUs only.
-_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
-        lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v)
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -65,10 +58,10 @@ def least_work(
         decoder = cast(Any, model.make_decoder()).eval()
         size = numbers.image_size
         frames = torch.empty(1, numbers.frames, 3, size, size, dtype=torch.uint8)
-        with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as encoding:
+        with operations() as encoding:
             visual = encoder(frames)
         ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
-        with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as prefilling:
+        with operations() as prefilling:
             _, cache = decoder.start(visual, ids)
         cache.open(settings.beams, settings.max_new_tokens)
         with _Read() as read:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from atom_repro.config.schemas import TrainConfig
+from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.acceleration import on_device
+from atom_repro.engines.operations import operations
 from atom_repro.engines.step_memory import MeasuredPeak
 from atom_repro.engines.training_network import training_optimiser
 from atom_repro.models.captioning_model import CaptioningModel
@@ -78,23 +79,29 @@ def try_step(
     """Make a network on the device, and train it on one micro-batch over and over.
 
     Raises:
+        AtomError: fewer than two steps.
         RuntimeError, MemoryError: out of memory, as `out_of_memory` knows it.
     """
+    if steps < 2:
+        raise AtomError(f"steps={steps}: the first step warms up, so there must be at least 2")
     measured = MeasuredPeak(device.torch, steps)
     with device.torch:
         network = make_network()
     network.train()
     optimiser = training_optimiser(network, settings)
     tensors = on_device(part, device.torch)
-    seconds, counted = [], FlopCounterMode(display=False)
+    seconds, counted = [], operations()
     measured.start()
-    for step in range(steps):
-        began = time.perf_counter()
-        with counted if step == 0 else nullcontext():
-            _step(network, optimiser, tensors, precision, settings.clip_norm)
-        device.wait()
-        seconds.append(time.perf_counter() - began)
-        measured.step_done()
+    try:
+        for step in range(steps):
+            began = time.perf_counter()
+            with counted if step == 0 else nullcontext():
+                _step(network, optimiser, tensors, precision, settings.clip_norm)
+            device.wait()
+            seconds.append(time.perf_counter() - began)
+            measured.step_done()
+    finally:
+        measured.stop()
     return StepTrial(tuple(seconds), counted.get_total_flops(), measured.bytes)
 
 

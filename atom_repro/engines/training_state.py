@@ -61,6 +61,8 @@ class TrainingState:
         self.best = saved["best"]
         restore_state(self.network, self.optimiser, saved)
         torch.set_rng_state(saved["random"])
+        if saved["random_gpu"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["random_gpu"])
         return int(saved["step"])
 
     def begin(self, step: int) -> None:
@@ -106,6 +108,7 @@ class TrainingState:
             "step": step,
             "best": self.best,
             "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             **state,
         }
         with atomically(self._file) as building, building.open("wb") as file:

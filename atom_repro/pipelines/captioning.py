@@ -73,7 +73,6 @@ def kept_captions(
     depends = {
         **subject.inputs,
         "precision": precision,
-        "device": subject.device.name,
         "prompt": model.prompt,
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),

@@ -21,10 +21,11 @@ def validation_cider(
 ) -> float:
     """CIDEr, in points, of the captions of `clips`; leaves the network in evaluation mode."""
     network.eval()
-    model = network.model
+    model, device = network.model, next(network.parameters()).device
+    encoder, decoder = cast(EncoderNetwork, network.encoder), cast(DecoderNetwork, network.decoder)
     batches = caption_clips(
-        EncoderModule(cast(EncoderNetwork, network.encoder), model, "training"),
-        DecoderModule(cast(DecoderNetwork, network.decoder), model, tokenizer, "training"),
+        EncoderModule(encoder, model, "training", device=device),
+        DecoderModule(decoder, model, tokenizer, "training"),
         clips,
         prompt=model.prompt,
         settings=settings,

@@ -168,7 +168,7 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, OSError) and error.errno == errno.ENOMEM
     ):
         return True
-    said = ("can't allocate memory", "out of memory", "bad_alloc")
+    said = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
 from atom_repro.report import latency_table
-from atom_repro.report.tables import family, functional
+from atom_repro.report.tables import HOST_TINY, family, functional, ran_on
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -28,7 +28,8 @@ COLOURS = {
 
 
 def timeline(records: Sequence[Record], precision: str) -> str | None:
-    """The measured first prompt of a resident session under both schedules, on one time axis.
+    """The measured first prompt of a resident session under both schedules, on one time axis; of
+    the tiny mPLUG2+ on the host.
 
     The repeat shown is the one with the median end-to-end time. None without a record.
     """
@@ -36,6 +37,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
         r
         for r in latency_table.newest(records)
         if (r.config("pipeline.name"), r.values["precision"]) == ("retrieval", precision)
+        and ran_on(r) == HOST_TINY
     ]
     if not found:
         return None

@@ -24,6 +24,15 @@ TITLES = {
 }
 
 
+MADE_BY = {
+    "limits": "make systems",
+    "training_step": "python -m device_bench.training_step",
+    "endurance": "python -m device_bench.endurance",
+    "table06": "python -m device_bench.storage model=mplug2plus",
+    "table09": "python -m device_bench.storage model=mplug2plus",
+}
+
+
 def to_csv(rows: Sequence[Row]) -> str:
     """`table,row,column,ours,paper,unit,n,spread,scale,records,note`; empty where None."""
     stream = io.StringIO()
@@ -50,7 +59,8 @@ def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
         records = sorted({r.records for r in ours})
         lines += [f"Records: {', '.join(records)}.", ""]
     else:
-        lines += ["No record of ours yet: `make reproduce` makes them.", ""]
+        command = MADE_BY.get(name, "make reproduce")
+        lines += [f"No record of ours yet: `{command}` makes them.", ""]
     if paper:
         lines += ["The paper's, on its own data and devices; not comparable with the above.", ""]
         lines += [*_grid(paper, "paper"), ""]

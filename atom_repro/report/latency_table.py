@@ -3,7 +3,7 @@
 Pure functions of records, like `tables`. Devices, models and precisions never share a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -41,49 +41,44 @@ def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Ro
 def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     """Latency, Table 3's shape: `baseline` is w/o reuse, one prompt over a job of clips.
 
-    Loading is the whole job's; encoding and captioning are a clip's; indexing is embedding the
-    captions and the prompt and ranking; script and assembly are of the assembly pipeline, whose
-    movie is cut after its session ends and is not counted, as in the paper. A saving is that of
-    atom over the baseline, of the medians.
+    Encoding and captioning are a clip's; indexing is embedding the captions and the prompt and
+    ranking. Loading is the whole job's, in seconds that pass; it is the assembly pipeline's, the
+    one in which the baseline reads a module twice, as are script and assembly. The movie is cut
+    after the session ends and is not counted, as in the paper. A saving is that of atom over the
+    baseline, of the medians, and its extremes are those of pairs that ran in one round.
     """
     rows = []
-    for record in newest(records):
-        pipeline, precision = record.config("pipeline.name"), record.values["precision"]
-        cells = {
-            variant: _table3_cells(record, arm, pipeline)
-            for variant, arm in (("baseline", BASELINE), ("atom", ATOM))
-        }
+    shown_records = newest(records)
+    searched = {_subject(r) for r in shown_records if r.config("pipeline.name") == "retrieval"}
+    for record in shown_records:
+        row = f"{ran_on(record)}/{record.values['precision']}"
+        scale = record.data["scale"]
         about = f"{functional(record)}; {record.values['clips']} clips"
-        for variant, by_column in cells.items():
-            row = f"{ran_on(record)}/{precision}/{variant}"
-            for column, seconds in by_column.items():
+        before, after = (
+            _table3_cells(record, arm, clips_too=_subject(record) not in searched)
+            for arm in (BASELINE, ATOM)
+        )
+        for variant, cells in (("baseline", before), ("atom", after)):
+            for column, by_repeat in cells.items():
+                seconds = list(by_repeat.values())
                 rows.append(
                     measured(
-                        "table03",
-                        row,
-                        f"{record.data['scale']}/{column}",
-                        median(seconds),
-                        "s",
-                        record,
-                        n=len(seconds),
-                        spread=_extremes(seconds),
-                        note=about,
+                        "table03", f"{row}/{variant}", f"{scale}/{column}", median(seconds), "s",
+                        record, n=len(seconds), spread=_extremes(seconds), note=about,
                     )
-                )
-        for column in (c for c in SAVED if c in cells["baseline"] and c in cells["atom"]):
-            before, after = (median(cells[v][column]) for v in ("baseline", "atom"))
+                )  # fmt: skip
+        for column in SAVED:
+            if column not in before or column not in after:
+                continue
+            first, second = before[column], after[column]
+            paired = [100 * (1 - second[r] / s) for r, s in first.items() if r in second]
+            saving = 100 * (1 - median(second.values()) / median(first.values()))
             rows.append(
                 measured(
-                    "table03",
-                    f"{ran_on(record)}/{precision}/atom",
-                    f"{record.data['scale']}/{column}_saving",
-                    100 * (1 - after / before),
-                    "percent",
-                    record,
-                    n=len(cells["atom"][column]),
-                    note=about,
+                    "table03", f"{row}/atom", f"{scale}/{column}_saving", saving, "percent",
+                    record, n=len(paired), spread=_extremes(paired), note=about,
                 )
-            )
+            )  # fmt: skip
     return rows + unfilled(
         paper,
         "table03",
@@ -92,22 +87,52 @@ def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     )
 
 
-def _table3_cells(record: Record, arm: str, pipeline: str) -> dict[str, list[float]]:
-    """Samples of the cells that a pipeline fills, of the first prompt of each session."""
+def _subject(record: Record) -> tuple[str, str, str]:
+    return ran_on(record), str(record.data["scale"]), str(record.values["precision"])
+
+
+def _table3_cells(record: Record, arm: str, *, clips_too: bool) -> dict[str, dict[int, float]]:
+    """Seconds by repeat of the cells that a pipeline fills, of each session's first prompt.
+
+    Args:
+        clips_too: whether an assembly also fills what is a clip's, which a search does.
+    """
     prompts = _prompts(record, arm, first_only=True)
     if not prompts:
         return {}
-    whole = [p["end_to_end_s"] for p in prompts]
-    if pipeline == "assembly":
-        return {"script": [p["stages_s"].get("script", 0.0) for p in prompts], "assembly": whole}
-    clips = record.values["clips"]
-    return {
-        "load": [p["stages_s"].get("load", 0.0) for p in prompts],
-        "encode": [p["stages_s"]["encode"] / clips for p in prompts],
-        "caption": [p["stages_s"]["caption"] / clips for p in prompts],
-        "index": [p["stages_s"]["embed"] + p["stages_s"]["rank"] for p in prompts],
-        "retrieval": whole,
-    }
+    clips, assembles = record.values["clips"], record.config("pipeline.name") == "assembly"
+
+    def by_repeat(seconds: Callable[[dict[str, Any]], float]) -> dict[int, float]:
+        return {p["repeat"]: seconds(p) for p in prompts}
+
+    cells = {}
+    if clips_too or not assembles:
+        cells = {
+            "encode": by_repeat(lambda p: p["stages_s"]["encode"] / clips),
+            "caption": by_repeat(lambda p: p["stages_s"]["caption"] / clips),
+            "index": by_repeat(lambda p: p["stages_s"]["embed"] + p["stages_s"]["rank"]),
+        }
+    if assembles:
+        cells["load"] = by_repeat(lambda p: _load_s(record, arm, p))
+        cells["script"] = by_repeat(lambda p: p["stages_s"].get("script", 0.0))
+    cells["assembly" if assembles else "retrieval"] = by_repeat(lambda p: p["end_to_end_s"])
+    return cells
+
+
+def _load_s(record: Record, arm: str, prompt: Mapping[str, Any]) -> float:
+    """Seconds in which at least one module was being read; two lanes may read at once."""
+    spans = sorted(
+        (s["start_s"], s["end_s"])
+        for s in record.samples()
+        if s["kind"] == "span"
+        and (s["stage"], s["arm"], s["repeat"]) == ("load", arm, prompt["repeat"])
+        and s["end_s"] <= prompt["end_to_end_s"] + 1e-3
+    )
+    seconds, reached = 0.0, 0.0
+    for start, end in spans:
+        seconds += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return seconds
 
 
 _STAGES = ("load", "decode_video", "encode", "caption", "embed", "rank", "script", "release")
@@ -134,6 +159,10 @@ def arms(records: Sequence[Record]) -> list[Row]:
                 "less overlap": [p["overlap_s"] for p in first],
                 "residual": [p["residual_s"] for p in first],
             }
+            peaks = [p.get("session_device_peak_bytes") for p in first]
+            held = [peak / 2**20 for peak in peaks if peak is not None]
+            if held:
+                columns["device memory, MiB"] = held
             for column, seconds in columns.items():
                 rows.append(
                     measured(
@@ -142,7 +171,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                         f"{record.values['precision']}/{arm}",
                         f"{record.data['scale']}/{column}",
                         median(seconds),
-                        "s",
+                        "MiB" if column.endswith("MiB") else "s",
                         record,
                         n=len(seconds),
                         spread=_extremes(seconds),

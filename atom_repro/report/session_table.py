@@ -17,10 +17,9 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
 from atom_repro.report.files import to_csv
-from atom_repro.report.tables import Row, functional, measured, ran_on, shown
+from atom_repro.report.tables import HOST_TINY, Row, functional, measured, ran_on, shown
 
 NAME = "sessions"
-TINY = "host/tiny_mplug2plus"  # whose figures need no name
 COLOURS = {
     "resident": "#1f77b4",
     "co_resident": "#2ca02c",
@@ -136,7 +135,7 @@ def files(records: Sequence[Record], machine: str) -> dict[str, str]:
         texts[f"tables/{name}.csv"] = to_csv(rows)
         texts[f"tables/{name}.md"] = to_markdown(name, rows, machine)
     for (ran, pipeline, precision), record in newest(records).items():
-        other = "" if ran == TINY else "_" + re.sub(r"\W+", "-", ran)
+        other = "" if ran == HOST_TINY else "_" + re.sub(r"\W+", "-", ran)
         texts[f"figures/sessions_{pipeline}_{precision}{other}.svg"] = curves(record)
     return texts
 

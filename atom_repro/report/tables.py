@@ -21,6 +21,7 @@ CAPTION_METRICS = {
 RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "median rank": "median_rank"}
 FAMILIES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2", "smolvlm2": "SmolVLM2"}
 TOY = "toy"
+HOST_TINY = "host/tiny_mplug2plus"  # `ran_on` of what `make reproduce` measures
 PROTOCOLS = {
     "msrvtt/caption-full": "MSR-VTT",
     "msvd/caption": "MSVD",

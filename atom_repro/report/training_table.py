@@ -7,20 +7,18 @@ from atom_repro.report.tables import Row, measured, ran_on
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
-    """A row for each device, model, precision and number of clips, of several runs the newest.
+    """A row for each kind of training and number of clips, of several runs the newest.
 
     A size without memory is a row with what it was estimated to need.
     """
     found: dict[tuple[str, int], Record] = {}
     for record in records:
-        if record.stage == "training_step" and record.data["status"] in ("ok", "oom"):
-            if record.data["scale"] == "smoke" or "clips" not in record.values:
-                continue
-            again = record.config("train.gradient_checkpointing")
-            kind = f"{record.values['precision']}{', blocks recomputed' if again else ''}"
-            found[f"{ran_on(record)}/{kind}", record.values["clips"]] = record
+        tried = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
+        if tried and record.data["scale"] != "smoke" and "clips" in record.values:
+            found[_kind(record), record.values["clips"]] = record
     rows: list[Row] = []
-    for (row, clips), record in sorted(found.items(), key=lambda item: item[0]):
+    for (kind, clips), record in sorted(found.items(), key=lambda item: item[0]):
+        row = f"{kind}/{clips} clips{'' if record.ok else ', no memory'}"
         values = record.values
         measured_bytes = values.get("step_memory_measured_bytes")
         cells = [("memory estimated, MiB", values["step_memory_estimated_bytes"] / 2**20, "MiB")]
@@ -37,10 +35,22 @@ def training_step(records: Sequence[Record]) -> list[Row]:
         for column, value, unit in cells:
             rows.append(
                 measured(
-                    "training_step", f"{row}/{clips} clips", column, value, unit, record,
+                    "training_step", row, column, value, unit, record,
                     n=len(steps) or None,
                     spread=spread if column == "step" else "",
-                    note=f"random weights; {'tokens of both kinds' if record.ok else 'no memory'}",
+                    note="random weights; tokens are visual and text",
                 )
             )  # fmt: skip
     return rows
+
+
+def _kind(record: Record) -> str:
+    """Everything but the number of clips that a step's cost depends on."""
+    captions, tokens = record.config("train.captions_per_clip"), record.config("caption_tokens")
+    kind = f"{ran_on(record)}/{record.values['precision']}, {captions} x {tokens} tokens a clip"
+    if record.data["device"] == "cpu":
+        kind += f", {record.config('train.threads')} threads"
+    if record.config("train.gradient_checkpointing"):
+        kind += ", blocks recomputed"
+    parts = record.config("train.components") or {}
+    return kind + "".join(f", {name} {how}" for name, how in sorted(parts.items()))

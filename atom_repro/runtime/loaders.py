@@ -1,23 +1,10 @@
-"""How the modules of a trained model are read for a session.
+"""How the modules of a trained model are read for a session."""
 
-A load ends when the module's first forward has, so that what an engine puts off until then
-(kernel choice, packing) is not hidden in the first stage.
-"""
-
-import torch
+from functools import partial
 
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.checkpoints import Checkpoint
-from atom_repro.engines.eager import (
-    DecoderModule,
-    EmbedderModule,
-    EncoderModule,
-    embedder_bytes,
-    load_decoder,
-    load_embedder,
-    load_encoder,
-)
-from atom_repro.models.generation import GenerationSettings
+from atom_repro.engines.eager import embedder_bytes, load_decoder, load_embedder, load_encoder
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.runtime.residency import Loader
 
@@ -32,33 +19,20 @@ def module_loaders(
 ) -> dict[str, Loader]:
     """Loaders of encoder, decoder and embedder, onto a device.
 
+    A load ends when the module can be called. No forward is made up for it: eager PyTorch puts
+    nothing off until the first one, and at full size one costs more than the reading, which would
+    be charged to every reload and to no application that really reloads. An engine that does put
+    work off has to do it in its loader.
+
     Raises:
         AtomError: a module of that precision is not there.
     """
-
-    numbers = model.encoder
-
-    def encoder() -> EncoderModule:
-        module = load_encoder(checkpoint.encoder(precision), model, device.torch)
-        size = numbers.image_size
-        module(torch.zeros(1, numbers.frames, 3, size, size, dtype=torch.uint8))
-        return module
-
-    def decoder() -> DecoderModule:
-        module = load_decoder(checkpoint.decoder(precision), model, device.torch)
-        size = (1, numbers.visual_tokens, numbers.output_width)
-        visual = torch.zeros(size, device=device.torch)
-        module(visual, model.prompt, GenerationSettings(beams=1, max_new_tokens=1))
-        return module
-
-    def text_embedder() -> EmbedderModule:
-        module = load_embedder(embedder, device.torch)
-        module(["first"])
-        return module
-
     sizes = checkpoint.bytes(precision)
+    encoder, decoder = checkpoint.encoder(precision), checkpoint.decoder(precision)
     return {
-        "encoder": Loader(encoder, sizes["encoder"]),
-        "decoder": Loader(decoder, sizes["decoder"]),
-        "embedder": Loader(text_embedder, embedder_bytes(embedder)),
+        "encoder": Loader(partial(load_encoder, encoder, model, device.torch), sizes["encoder"]),
+        "decoder": Loader(partial(load_decoder, decoder, model, device.torch), sizes["decoder"]),
+        "embedder": Loader(
+            partial(load_embedder, embedder, device.torch), embedder_bytes(embedder)
+        ),
     }

@@ -29,7 +29,7 @@ RESIDENCIES = ("resident", "reload_stage", "reload_input", "co_resident")
 
 @dataclass(frozen=True)
 class Loader:
-    """How a module is read: `read` returns it with its first forward done; `bytes` lie on disk."""
+    """How a module is read: `read` returns it ready to be called; `bytes` lie on disk."""
 
     read: Callable[[], Any]
     bytes: int

@@ -66,7 +66,10 @@ class _Handover(Generic[Middle]):
             except queue.Empty:
                 continue
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame, and all that the stage held
         return made  # type: ignore[return-value]
 
 

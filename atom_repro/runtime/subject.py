@@ -9,8 +9,9 @@ from atom_repro import config
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.checkpoints import Checkpoint
-from atom_repro.engines.random_weights import write_random_weights
+from atom_repro.engines.random_weights import LABEL, write_random_weights
 from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.text_embedder import EMBEDDED
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.runtime.loaders import module_loaders
@@ -56,7 +57,7 @@ class Subject:
             device=config.build(cfg.device),
             checkpoint=checkpoint,
             generation=GenerationSettings(**config.plain(cfg)["generation"]),
-            embedder=cfg.embedder,
+            embedder=cfg.get("embedder", EMBEDDED),
             seed=cfg.seed,
             random_weights=cfg.scale.random_weights and not cfg.checkpoint.folder,
         )
@@ -71,12 +72,14 @@ class Subject:
         Raises:
             AtomError: no weights to make them of, or random ones that would be judged.
         """
-        if self.random_weights and not judged:
+        missing = self.random_weights and not self.checkpoint.complete
+        if missing and not judged:
             write_random_weights(self.checkpoint, self.model, seed=self.seed)
-        if judged and (self.random_weights or self.weights == "random"):
+        elif judged and (missing or self.weights == LABEL):
             raise AtomError(
-                f"the weights in {self.checkpoint.folder} are random (scale=systems), and their "
-                "texts have no quality to measure; choose another scale, or a checkpoint.folder"
+                f"the weights in {self.checkpoint.folder} are random (as scale=systems makes them),"
+                " and their texts have no quality to measure; choose another scale, or a "
+                "checkpoint.folder"
             )
         return self.checkpoint.prepare(self.quantiser, self.model)
 
@@ -92,7 +95,11 @@ class Subject:
     @property
     def inputs(self) -> dict[str, str]:
         """What a record of it depends on, beside configuration and code."""
-        return {"dataset": self.dataset.fingerprint, "weights": self.weights}
+        return {
+            "dataset": self.dataset.fingerprint,
+            "weights": self.weights,
+            "device": self.device.name,
+        }
 
     @cached_property
     def loaders(self) -> dict[str, Loader]:

@@ -31,7 +31,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_name():
 
 def test_limits_are_the_best_of_several_trials(monkeypatch):
     monkeypatch.setattr(rates, "_SIZES", (32, 64))
-    monkeypatch.setitem(rates._READ_BYTES, "cpu", 2**20)
+    monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
     found = rates.limits(Cpu())
     assert found.keys() >= {"read_bytes_per_s", "fp32_operations_per_s"}
     # Any machine reads more than a kB and less than a PB in a second.
@@ -43,7 +43,7 @@ def test_a_precision_without_a_kernel_is_left_out(monkeypatch):
         raise RuntimeError("not implemented for Char")
 
     monkeypatch.setattr(rates, "_SIZES", (32,))
-    monkeypatch.setitem(rates._READ_BYTES, "cpu", 2**20)
+    monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
     monkeypatch.setattr(torch, "_int_mm", none)
     assert "int8_operations_per_s" not in rates.limits(Cpu())
 

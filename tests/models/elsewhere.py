@@ -15,6 +15,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from atom_repro import config
 from atom_repro.config.composition import compose
 from atom_repro.engines.acceleration import on_device
+from atom_repro.engines.eager import EncoderModule
 from atom_repro.engines.step_trial import MadeUp
 from atom_repro.engines.training_network import training_network
 from atom_repro.engines.without_contents import WithoutContents
@@ -77,7 +78,8 @@ def main(name):
         assert tells_devices_apart()
         encoder, decoder = move(model.make_encoder().eval()), move(model.make_decoder().eval())
         size = (2, numbers.frames, 3, numbers.image_size, numbers.image_size)
-        visual = encoder(torch.empty(size, dtype=torch.uint8, device=ELSEWHERE))
+        seeing = EncoderModule(encoder, model, "random", device=torch.device(ELSEWHERE))
+        visual = seeing(torch.empty(size, dtype=torch.uint8))  # frames come from the host
         ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
         logits, cache = decoder.start(visual, ids)
         cache.open(4, 5)

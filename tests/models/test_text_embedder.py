@@ -1,21 +1,17 @@
 """The real all-MiniLM-L6-v2: known similarities, the contract, and errors a user can mend."""
 
-import csv
 import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
-
-STSB = Path(__file__).parents[2] / "../shared/data/stsb/stsb-en-test.csv"
 
 
 @pytest.fixture(scope="module")
@@ -154,16 +150,3 @@ def test_a_hub_that_does_not_answer_is_one_line(
         with pytest.raises(AtomError, match=f"{source} is no folder .*embedded") as caught:
             load_text_embedder(source)
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.slow
-def test_sts_benchmark_gives_the_correlation_of_the_papers_table_7(embedder: TextEmbedder) -> None:
-    if not STSB.exists():
-        pytest.skip(f"no STS-B at {STSB}")
-    with STSB.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    left, right = (embedder([row[side] for row in rows]) for side in (0, 1))
-    cosine = (left * right).sum(dim=1).numpy()
-    pearson = np.corrcoef(cosine, [float(row[2]) for row in rows])[0, 1]
-    assert len(rows) == 1379
-    assert round(float(pearson), 2) == 0.83

@@ -69,7 +69,8 @@ def main(cfg: Any) -> None:
                 protocol=f"training_step/{model.name}",
                 device=device.name,
             ) as run:
-                needed = step_memory(make_network, [part], precision=precision)
+                kind = device.torch.type
+                needed = step_memory(make_network, [part], precision=precision, device=kind)
                 run.values |= {
                     "model": model.name,
                     "precision": precision,
@@ -79,7 +80,7 @@ def main(cfg: Any) -> None:
                     "step_memory_estimated_bytes": needed.peak,
                     "step_memory_parts_bytes": asdict(needed),
                 }
-                if device.torch.type == "cpu":  # a system without memory kills, and says nothing
+                if kind == "cpu":  # a system without memory kills, and says nothing
                     require_step_memory(needed, device.torch)
                 rates = rates or limits(device)
                 trial = try_step(

@@ -121,6 +121,7 @@ def main(cfg: Any) -> None:
         precision=precision,
         processes=accelerator.num_processes,
         shard=tuning.shard,
+        device=accelerator.device.type,
     )
     require_step_memory(needed, accelerator.device)
     accelerator.wait_for_everyone()  # all of them have looked before one takes its memory

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.device.room import require_memory
 from atom_repro.engines.few_rows import speed_up_few_rows
+from atom_repro.engines.int8_products import speed_up_int8
 from atom_repro.engines.weight_files import SafetensorsFile, SafetensorsWriter, read_safetensors
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
@@ -309,6 +310,7 @@ def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cpu":
         speed_up_few_rows(network)
+        speed_up_int8(network)
     return network.eval().to(device)
 
 

@@ -48,6 +48,7 @@ def step_memory(
     precision: str,
     processes: int = 1,
     shard: bool = False,
+    device: str = "cpu",
 ) -> StepMemory:
     """Run a step's micro-batches on tensors without contents.
 
@@ -61,6 +62,8 @@ def step_memory(
         precision: `fp32` or `bf16` (autocast).
         processes: that share the batch; they exchange a copy of the gradients.
         shard: whether they share out parameters, gradients and states too.
+        device: type of it; a GPU's AdamW works on all parameters at once, for which it needs as
+            much again as the gradients take.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
         network = make_network()
@@ -73,7 +76,8 @@ def step_memory(
             loss.backward()
             del loss, shapes
         gradients = sum(_size(p) for p in network.parameters() if p.requires_grad)
-    peak, whole = live.peak + _ADAM_STATES * gradients, parameters
+    update = parameters + gradients + (gradients if device == "cuda" else 0)
+    peak, whole = max(live.peak, update) + _ADAM_STATES * gradients, parameters
     if not shard:
         if processes > 1:
             peak += gradients  # DDP's buckets

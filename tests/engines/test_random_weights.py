@@ -1,5 +1,6 @@
 """Modules of random weights: of the model's shapes, labelled, made once, never judged."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -91,10 +92,28 @@ def test_what_judges_texts_refuses_them(tmp_path):
         one.make_modules(judged=True)
     assert not one.checkpoint.folder.exists()
     assert "Linear" not in one.make_modules(judged=False)["decoder"]["skipped"]
-    assert one.inputs == {"dataset": "d", "weights": "random"}
+    assert one.inputs == {"dataset": "d", "weights": "random", "device": "cpu"}
     given = subject(tmp_path, random_weights=False)  # the same folder, by checkpoint.folder
     with pytest.raises(AtomError, match="no quality to measure"):
         given.make_modules(judged=True)
+
+
+def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
+    one = subject(tmp_path)
+    one.make_modules(judged=False)
+    encoder = one.checkpoint.encoder("fp32")
+    kept = (encoder / "model.safetensors").stat().st_ino
+    shutil.rmtree(one.checkpoint.decoder("fp32"))
+    one.make_modules(judged=False)
+    assert one.checkpoint.complete
+    assert (encoder / "model.safetensors").stat().st_ino == kept
+
+    # Weights that somebody trained at this scale are used, and may be judged.
+    for folder in (encoder, one.checkpoint.decoder("fp32")):
+        path = folder / "config.json"
+        path.write_text(path.read_text().replace('"random"', '"trained:abc"'))
+    one.make_modules(judged=True)
+    assert one.weights == "trained:abc"
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "smolvlm2_256m"])

@@ -56,10 +56,16 @@ def main(cfg: Any) -> None:
     work = Path(cfg.paths.work)
     there = next(p for p in (work, *work.absolute().parents) if p.exists())
     free_gb = shutil.disk_usage(there).free / 1e9
-    print(f"disk        {free_gb:.0f} GB free at {there}; tiny takes {cfg.tiny_disk_gb:g} GB")
+    print(
+        f"disk        {free_gb:.0f} GB free at {there}; tiny takes {cfg.tiny_disk_gb:g} GB, "
+        f"full size (make systems) {cfg.systems_disk_gb:g} GB"
+    )
     if free_gb < cfg.tiny_disk_gb:
         problems.append(f"too little disk at {there}; free some or set ATOM_WORK")
-    print(f"memory      {machine.memory_gib} GiB; tiny takes {cfg.tiny_memory_gb:g} GB")
+    print(
+        f"memory      {machine.memory_gib} GiB; tiny takes {cfg.tiny_memory_gb:g} GB, full size "
+        f"{cfg.systems_memory_gb:g} GB"
+    )
     if machine.memory_gib * 2**30 / 1e9 < cfg.tiny_memory_gb:
         problems.append("too little memory for scale=tiny; scale=smoke takes less")
     load = os.getloadavg()[0]

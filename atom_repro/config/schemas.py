@@ -405,6 +405,8 @@ class DoctorConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     tiny_disk_gb: float = MISSING
     tiny_memory_gb: float = MISSING
+    systems_disk_gb: float = MISSING
+    systems_memory_gb: float = MISSING
 
 
 @dataclass

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from atom_repro.datatypes import AtomError, Machine
+from atom_repro.datatypes import AtomError, Machine, OutOfMemory
 from atom_repro.records import provenance
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import counterpart, find, load_records, recording, stage_key
@@ -48,6 +48,8 @@ def test_a_record_holds_what_the_contract_asks(tmp_path):
     [
         (KeyboardInterrupt(), "interrupted"),
         (MemoryError(), "oom"),
+        (OutOfMemory("a step needs 2 MiB and 1 MiB are available"), "oom"),
+        (RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED"), "oom"),
         (OSError(errno.ENOSPC, "full"), "disk_full"),
         (ValueError("x"), "failed"),
     ],
@@ -58,6 +60,9 @@ def test_a_failure_is_a_record_too_and_is_never_reused(tmp_path, error, status):
     (found,) = load_records(tmp_path / "records" / MACHINE.fingerprint)
     assert found.data["status"] == status
     assert find(tmp_path, MACHINE, "caption", "k" * 64) is None
+    # Where running out of memory is the answer, it is one that need not be asked for again.
+    asked = find(tmp_path, MACHINE, "caption", "k" * 64, statuses=("ok", "oom"))
+    assert (asked is not None) == (status == "oom")
 
 
 def test_runs_of_one_second_keep_apart_and_the_newest_is_found(tmp_path):

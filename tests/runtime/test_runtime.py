@@ -2,12 +2,13 @@
 
 import itertools
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from atom_repro.data.video_file import write_video
-from atom_repro.datatypes import AtomError, Clip
+from atom_repro.datatypes import AtomError, Clip, OutOfMemory
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.models.generation import Generated, GenerationSettings
@@ -216,6 +217,55 @@ def test_a_script_decoder_of_its_own_only_where_co_resident():
         for role in ("caption_decoder", "script_decoder", "caption_decoder"):
             store.call(role, "x", lambda module: None)
         assert len(made) == count
+
+
+def test_too_little_memory_for_a_module_is_running_out_of_it():
+    def read():
+        raise OutOfMemory("loading model.safetensors needs 9 MiB and 1 MiB are available")
+
+    store = ModuleStore("resident", {"encoder": Loader(read, 1)}, Timeline(), Cpu())
+    with pytest.raises(MemoryError, match="needs 9 MiB"):
+        store.call("encoder", "x", lambda module: None)
+
+
+class Counting(Cpu):
+    """A device that says what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    @contextmanager
+    def lane(self):
+        self.asked.append("lane")
+        yield
+
+    def wait(self):
+        self.asked.append("wait")
+
+    def give_back(self):
+        self.asked.append("give back")
+
+
+def test_a_load_waits_for_the_device_and_a_release_gives_memory_back():
+    device = Counting()
+    store = ModuleStore("reload_input", {"encoder": Loader(Module, 1)}, Timeline(), device)
+    store.call("encoder", "x", lambda module: device.asked.append("work"))
+    assert device.asked == ["lane", "wait", "work", "give back"]
+
+
+def test_every_stage_works_in_a_lane_and_waits(saved, model, clips):
+    device = Counting()
+    loaders = module_loaders(Checkpoint(saved), "fp32", model, device, embedder="embedded")
+    arm = Arm(residency="resident", schedule="sequential", threads_alone=1)
+    settings = GenerationSettings(max_new_tokens=4, forbid_end=True)
+    with Runtime(arm, loaders, device, prompt="", settings=settings) as runtime:
+        list(runtime.caption(clips[:1]))
+        runtime.write("a red ball", settings, stage="script", item="x")
+        runtime.ask(clips[0], "a red ball", settings)
+        runtime.embed(["a red ball"], "x")
+    # Loads of three modules; encode and caption; script; encode and answer; embed.
+    assert device.asked.count("lane") == device.asked.count("wait") == 3 + 2 + 1 + 2 + 1
+    assert device.asked[:2] == ["lane", "wait"]
 
 
 def test_a_module_that_outlives_its_release_is_a_defect():

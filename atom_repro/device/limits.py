@@ -17,7 +17,7 @@ from atom_repro.records.record import out_of_memory
 
 _SIZES = (256, 512, 1024, 2048, 4096, 8192)
 _HOST_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # far beyond their caches
-_BUDGET_S = 0.5
+_BUDGET_S = 0.2
 
 
 def limits(device: ComputeDevice) -> dict[str, float]:

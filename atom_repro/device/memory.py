@@ -1,5 +1,6 @@
 """How much memory this process holds, as Linux's /proc says."""
 
+import ctypes
 import threading
 from pathlib import Path
 
@@ -23,6 +24,13 @@ def anonymous_bytes() -> int:
         if ":" in line
     )
     return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
+
+
+def return_freed() -> None:
+    """Give the system what glibc keeps of freed blocks, so that what is taken next is seen."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class PeakSampler:

@@ -17,6 +17,7 @@ from torch import nn
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
+from atom_repro.device.memory import return_freed
 from atom_repro.engines.acceleration import on_device
 from atom_repro.engines.operations import operations
 from atom_repro.engines.step_memory import MeasuredPeak
@@ -84,6 +85,7 @@ def try_step(
     """
     if steps < 2:
         raise AtomError(f"steps={steps}: the first step warms up, so there must be at least 2")
+    return_freed()  # by a trial before
     measured = MeasuredPeak(device.torch, steps)
     with device.torch:
         network = make_network()

@@ -50,7 +50,9 @@ def test_a_trial_of_one_size(name):
     assert len(trials[1].seconds) == 3
     # Matrix products grow with clips; nothing else is counted.
     assert trials[3].operations == pytest.approx(3 * trials[1].operations, rel=0.02)
-    assert trials[1].peak_bytes > 4 * sum(p.numel() for p in made().parameters())
+    # Weights, gradients and two states; the second trial does not live off what the first freed.
+    held = 4 * 4 * sum(p.numel() for p in made().parameters())
+    assert all(trial.peak_bytes > 0.8 * held for trial in trials.values())
 
 
 def test_made_up_captions_have_the_length_that_is_asked_for():

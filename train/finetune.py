@@ -74,14 +74,7 @@ def main(cfg: Any) -> None:
             lambda done, total: (setattr(bar, "total", total), bar.update(done - bar.n))
         )
     settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    checkpoint = Checkpoint.of(
-        work=cfg.paths.work,
-        model=model,
-        dataset=dataset.name,
-        scale=cfg.scale.name,
-        seed=cfg.seed,
-        folder=cfg.checkpoint.folder,
-    )
+    checkpoint = Checkpoint.of(cfg, model, dataset)
     inputs = {"dataset": dataset.fingerprint, "device": device_name(accelerator.device)}
     if start:
         inputs["start"] = start.weights()

@@ -43,20 +43,12 @@ class Checkpoint:
     folder: Path
 
     @classmethod
-    def of(
-        cls,
-        *,
-        work: str,
-        model: VideoLanguageModel,
-        dataset: str,
-        scale: str,
-        seed: int,
-        folder: str = "",
-    ) -> "Checkpoint":
-        """The folder that training with these names writes, or `folder` if one is given."""
-        if folder:
-            return cls(Path(folder))
-        return cls(Path(work) / "checkpoints" / f"{model.name}-{dataset}-{scale}-seed{seed}")
+    def of(cls, cfg: Any, model: VideoLanguageModel, dataset: Any) -> "Checkpoint":
+        """The folder that training with this configuration writes, or the one that it gives."""
+        if cfg.checkpoint.folder:
+            return cls(Path(cfg.checkpoint.folder))
+        name = f"{model.name}-{dataset.name}-{cfg.scale.name}-seed{cfg.seed}"
+        return cls(Path(cfg.paths.work) / "checkpoints" / name)
 
     @property
     def state(self) -> Path:

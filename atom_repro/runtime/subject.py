@@ -42,14 +42,7 @@ class Subject:
         """
         model: VideoLanguageModel = config.build(cfg.model)
         dataset: Any = config.build(cfg.dataset)
-        checkpoint = Checkpoint.of(
-            work=cfg.paths.work,
-            model=model,
-            dataset=dataset.name,
-            scale=cfg.scale.name,
-            seed=cfg.seed,
-            folder=cfg.checkpoint.folder,
-        )
+        checkpoint = Checkpoint.of(cfg, model, dataset)
         return cls(
             model=model,
             dataset=dataset,

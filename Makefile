@@ -57,7 +57,7 @@ check: $(READY)  ## lint, format, types, layers
 	.venv/bin/lint-imports
 
 test: $(READY)  ## all tests, two files at a time
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lock: $(READY)  ## write the versions that are installed now into requirements.lock
 	@{ head -2 requirements.lock; $(RUN) -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > .lock.new

@@ -11,7 +11,14 @@ from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import Specials
 from atom_repro.quant import none
 
+# Files that run whole stages, the longest first: two workers that begin with them end together.
+LONG = ("test_readme", "test_readme_alone", "test_finetune", "test_reproduce", "test_sweep")
 TEXTS = ["a red ball bounces on the beach", "two boats drift left at night"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 def small_model(**changes: dict[str, object]) -> MPlug2Plus:

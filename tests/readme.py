@@ -1,0 +1,66 @@
+"""The README's commands, and how a test runs one: shrunk, in folders of its own."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").read_text(), re.M)
+RUN_BY_CI = ("make setup", "make check", "make test")
+WHOLE, NARROWS = "make reproduce", 'make reproduce ARGS="quant=int8 train.max_steps=200"'
+RUN_APART = (WHOLE,)  # NARROWS begins like it
+NEEDS_GPU = "device=cuda"
+NEED_DATA = ("make table7", "make oracle")
+NEED_WEIGHTS = ("python -m train.convert",)
+# These build on nothing that another command left.
+ALONE = (
+    "make help", "make doctor", "make systems", "make audit", "make data-check",
+    "python -m train.finetune", "python -m device_bench.storage",
+    "python -m device_bench.training_step",
+)  # fmt: skip
+SCALED = (
+    "train.finetune", "eval.caption", "eval.retrieval", "eval.tasks", "eval.pipeline",
+    "device_bench.latency", "device_bench.sessions", "device_bench.endurance",
+    "device_bench.training_step",
+)  # fmt: skip
+
+
+def shrunk(command: str, folder: Path) -> list[str]:
+    """The command as the README has it, with folders of its own and, where it is long, smoke."""
+    for long, short in (
+        ("max_steps=200", "max_steps=5"),
+        ("repeats=10", "repeats=1"),
+        (
+            "sessions pipeline=assembly",
+            "sessions pipeline=assembly residencies=[resident,reload_stage]",
+        ),
+        ("model=mplug2plus", "model=tiny_mplug2plus"),
+        ("latency/full_size", "latency/full_size model=tiny_mplug2plus"),
+        ("device_bench.training_step", "device_bench.training_step most_clips=2"),
+        ("videos=DIR", f"videos={folder}/videos"),
+    ):
+        command = command.replace(long, short)
+    words = shlex.split(command)
+    paths = [f"paths.work={folder}/work", f"paths.results={folder}/results"]
+    if words[0] == "make":
+        given = next((w.removeprefix("ARGS=") for w in words if w.startswith("ARGS=")), "")
+        scale = {
+            "reproduce": ["scale=smoke", "train.threads=1"],
+            "smoke": ["quant=none", "train.threads=1"],
+            "systems": ["model=tiny_mplug2plus", "job_clips=2", "repeats=1"],
+        }.get(words[1], [])
+        words = [w for w in words if not w.startswith("ARGS=")]
+        if words[1] == "help":
+            return words
+        return [*words, f"PYTHON={sys.executable}", "ARGS=" + " ".join([given, *scale, *paths])]
+    scale = ["scale=smoke"] if words[2] in SCALED else []
+    scale += ["train.threads=1"] if words[2] == "train.finetune" else []
+    return [sys.executable, *words[1:], *scale, *paths]
+
+
+def run(words):
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

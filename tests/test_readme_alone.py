@@ -1,0 +1,81 @@
+"""Commands of the README that build on no other, and those that lack something and say so."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+from readme import ALONE, COMMANDS, NEED_DATA, NEED_WEIGHTS, NEEDS_GPU, ROOT, run, shrunk
+
+DATA = ROOT.parent / "shared/data"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme-alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        c
+        for c in COMMANDS
+        if c.startswith(ALONE) and (torch.cuda.is_available() or NEEDS_GPU not in c)
+    ],
+)
+def test_command(command, folder):
+    run(shrunk(command, folder))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(NEED_WEIGHTS)])
+def test_a_command_without_its_weights_says_what_to_bring(command):
+    words = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "sources." in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", [c for c in COMMANDS if NEEDS_GPU in c])
+def test_a_command_without_its_gpu_says_what_to_do(command, tmp_path):
+    done = subprocess.run(
+        shrunk(command, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]
+    assert "sees 0 GPUs" in line
+    assert "device=cpu" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", NEED_DATA)
+def test_a_command_without_its_data_says_what_to_bring(command, folder):
+    done = subprocess.run(
+        shrunk(command, folder), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2  # make's own
+    (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]
+    assert "stsb-en-test.csv" in line or "eval.data_check" in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the annotation files are not beside this checkout")
+def test_the_oracle_runs_on_one_protocol(folder):
+    words = shrunk("make oracle ARGS=only=[msrvtt/ret-1ka]", folder)
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"ATOM_DATA": str(DATA)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_names_every_target():
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M)
+    named = {shlex.split(c)[1] for c in COMMANDS if c.startswith("make")}
+    assert set(targets) - named <= {"lock", "clean"}

@@ -82,7 +82,8 @@ def main(cfg: Any) -> None:
                 }
                 if kind == "cpu":  # a system without memory kills, and says nothing
                     require_step_memory(needed, device.torch)
-                rates = rates or limits(device)
+                # Other work on the machine can hide what it can do: the best so far counts.
+                rates = {name: max(r, rates.get(name, 0)) for name, r in limits(device).items()}
                 trial = try_step(
                     make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
                 )

@@ -37,7 +37,6 @@ def shrunk(command: str, folder: Path) -> list[str]:
             "sessions pipeline=assembly residencies=[resident,reload_stage]",
         ),
         ("model=mplug2plus", "model=tiny_mplug2plus"),
-        ("latency/full_size", "latency/full_size model=tiny_mplug2plus"),
         ("device_bench.training_step", "device_bench.training_step most_clips=2"),
         ("videos=DIR", f"videos={folder}/videos"),
     ):

@@ -1,8 +1,8 @@
 """Matrix products of few rows at the speed of memory: a decoder's step, on a CPU.
 
 A step multiplies as many rows as there are beams with every weight of the decoder, and should take
-as long as reading those weights once. The BLAS behind `x @ W.T` repacks W for that product, at a
-fifth of the speed; `W @ x.T`, the same numbers, is read as it lies.
+as long as reading those weights once. The BLAS behind `x @ W.T` repacks W for that product, which
+costs more than reading it; `W @ x.T`, the same numbers, takes it as it lies.
 """
 
 from functools import partial

@@ -111,6 +111,7 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
             "from_predictions=/no/file.jsonl: no such file",
         ),
         (["eval.caption", "scale=smoke", "protocol.split=dev"], {}, "no split 'dev'"),
+        (["train.finetune", "scale=systems"], {}, "train.max_steps=0 and train.epochs is not set"),
         (["device_bench.latency", "scale=smoke", "residencies=[forever]"], {}, "forever"),
         (["eval.pipeline", "videos=/nowhere", "prompt=a, b"], {}, "videos=/nowhere is no folder"),
         (["eval.pipeline", "videos=README.md", "prompt=a"], {}, "README.md is a file; name the"),

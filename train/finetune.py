@@ -27,6 +27,7 @@ from typing import Any
 
 from atom_repro import config
 from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
 
 
 @entry("finetune")
@@ -60,6 +61,11 @@ def main(cfg: Any) -> None:
 
     # What is trained, on what; nothing to do if this very run is on record.
     tuning = cfg.train
+    if not tuning.epochs and tuning.max_steps < 1:
+        raise AtomError(
+            f"train.max_steps={tuning.max_steps} and train.epochs is not set: there is nothing to "
+            f"train at scale={cfg.scale.name}; set one of them"
+        )
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     start = starting_point(tuning.start, model, cfg.scale.name)
     precision = training_precision(tuning.precision, accelerated_device())

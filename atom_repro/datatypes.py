@@ -114,19 +114,47 @@ class Span:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a measurement ran on. `fingerprint` is the folder name of its records: a hash of CPU
-    model, cores, memory and OS release, and not of a host's name."""
+    """What a measurement ran on. `fingerprint` is the folder name of its records: a hash of all the
+    rest, and not of a host's name. Processors that differ under one model name differ in family,
+    model, stepping or instruction sets; None where a record is older than these fields."""
 
     fingerprint: str
     cpu: str
     cores: int
     memory_gib: int
     os_release: str
+    family: str | None = None
+    model: str | None = None
+    stepping: str | None = None
+    instructions: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Machine":
+        """Of a record's `machine`."""
+        sets = data.get("instructions")
+        return cls(**{**data, "instructions": None if sets is None else tuple(sets)})
+
+    @property
+    def processor(self) -> str:
+        """The processor in words, without cores and instruction sets."""
+        if self.family is None:
+            return f"{self.cpu}, family not recorded"
+        return f"{self.cpu} (family {self.family}, model {self.model}, stepping {self.stepping})"
+
+    def __str__(self) -> str:
+        sets = "" if self.instructions is None else f", {' '.join(self.instructions) or 'scalar'}"
+        return (
+            f"{self.processor}{sets}, {self.cores} cores, {self.memory_gib} GiB, {self.os_release}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "fingerprint": self.fingerprint,
             "cpu": self.cpu,
+            "family": self.family,
+            "model": self.model,
+            "stepping": self.stepping,
+            "instructions": None if self.instructions is None else list(self.instructions),
             "cores": self.cores,
             "memory_gib": self.memory_gib,
             "os_release": self.os_release,

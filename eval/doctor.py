@@ -27,12 +27,18 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.metrics.java import find_java, java_version
     from atom_repro.records.record import load_records
+    from atom_repro.records.reference import reference_machines
 
     machine = this_machine()
+    print(f"machine     {machine.fingerprint}: {machine}")
+    committed = machine.fingerprint in reference_machines(Path(cfg.paths.results))
     print(
-        f"machine     {machine.fingerprint}: {machine.cpu}, {machine.cores} cores, "
-        f"{machine.memory_gib} GiB, {machine.os_release}"
-    )
+        "results     "
+        + ("a reference machine: its records and tables are committed"
+           if committed
+           else f"its tables go to {cfg.paths.results}/local/{machine.fingerprint}; no committed "
+           "file is touched")
+    )  # fmt: skip
     print(f"python      {platform.python_version()} in {sys.prefix}")
     problems = []
 
@@ -82,7 +88,7 @@ def main(cfg: Any) -> None:
     print(f"gpu         {_gpu()}")
 
     # How long it took here, from the records.
-    records = load_records(Path(cfg.paths.results) / "records" / machine.fingerprint)
+    records = load_records([Path(cfg.paths.results) / "records" / machine.fingerprint])
     took = {}
     for record in records:
         if record.ok and record.data["scale"] == "tiny":

@@ -53,7 +53,7 @@ class Training:
         process = self.start(folder, *arguments, steps=steps, launcher=launcher)
         _, said = process.communicate()
         assert process.returncode == 0, said
-        (record,) = load_records(folder / "records" / this_machine().fingerprint)
+        (record,) = load_records([folder / "records" / this_machine().fingerprint])
         return record
 
 

@@ -64,7 +64,7 @@ def finish(folder):
 
 
 def records(folder):
-    return load_records(folder / "results/records" / this_machine().fingerprint)
+    return load_records([folder / "results/records" / this_machine().fingerprint])
 
 
 def keys(folder):

@@ -25,7 +25,7 @@ def command(folder, *arguments):
 
 
 def records(folder):
-    return load_records(folder / "results/records" / this_machine().fingerprint)
+    return load_records([folder / "results/records" / this_machine().fingerprint])
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_a_sweep_does_nothing_twice_and_a_failing_point_does_not_stop_it(tmp_pat
     done = sweep(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 points done" in done.stdout
-    records = load_records(tmp_path / "results/records" / this_machine().fingerprint)
+    records = load_records([tmp_path / "results/records" / this_machine().fingerprint])
     assert [r.config("train.learning_rate") for r in records] == [1e-3, 1e-4]
     for record in records:
         steps = [s["step"] for s in record.samples() if "validation_cider" in s]

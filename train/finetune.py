@@ -183,7 +183,12 @@ def main(cfg: Any) -> None:
             step += 1
             measured.step_done()
             losses = mean_over_processes(accelerator, losses)
-            state.log(step=step, **losses, step_s=time.perf_counter() - began)
+            state.log(
+                step=step,
+                **losses,
+                step_s=time.perf_counter() - began,
+                machine=machine.fingerprint,
+            )
             if step % validation_every == 0 or step == steps:
                 measured.stop()
                 began = time.perf_counter()
@@ -205,6 +210,8 @@ def main(cfg: Any) -> None:
             bar.update()
         measured.stop()
         run.weights = state.best["weights"]
+        # Seconds of two machines do not add up: a training that went on elsewhere has no time.
+        one_machine = len({line["machine"] for line in state.curve if "machine" in line}) == 1
         run.values |= {
             "validation_cider": state.best["cider"],
             "best_step": state.best["step"],
@@ -214,8 +221,12 @@ def main(cfg: Any) -> None:
             "step_memory_estimated_bytes": needed.peak + needed.whole,  # of this process
             "step_memory_measured_bytes": measured.bytes,
             "trained_parameters": sum(p.numel() for p in plain.parameters() if p.requires_grad),
-            "train_s": sum(line.get("step_s", 0.0) for line in state.curve),
-            "validation_s": sum(line.get("validation_s", 0.0) for line in state.curve),
+            **{
+                f"{what}_s": sum(line.get(f"{part}_s", 0.0) for line in state.curve)
+                if one_machine
+                else None
+                for what, part in (("train", "step"), ("validation", "validation"))
+            },
             "parameters": sum(p.numel() for p in plain.parameters()),
             "sharded": tuning.shard,
         }

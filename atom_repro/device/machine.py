@@ -1,11 +1,34 @@
 """Which machine this is: the fingerprint that keeps records of different machines apart."""
 
 import hashlib
+import json
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from atom_repro.datatypes import Machine
+
+# What can move a time, in the names of Linux's /proc/cpuinfo and in the makers' own: x86, then Arm.
+INSTRUCTION_SETS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX-512-BF16",
+    "avx512_fp16": "AVX-512-FP16",
+    "amx_tile": "AMX",
+    "amx_int8": "AMX-INT8",
+    "amx_bf16": "AMX-BF16",
+    "asimd": "NEON",
+    "asimddp": "DOTPROD",
+    "i8mm": "I8MM",
+    "bf16": "BF16",
+    "sve": "SVE",
+    "sve2": "SVE2",
+    "sme": "SME",
+}
 
 
 def this_machine() -> Machine:
@@ -14,24 +37,63 @@ def this_machine() -> Machine:
     Memory is rounded to GiB and the CPU count is that which this process may use, so that a
     reboot or a kernel's reserve does not make another machine of it.
     """
-    cpu = _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
-    memory_kib = _field(Path("/proc/meminfo"), "MemTotal").split()
-    memory_gib = round(int(memory_kib[0]) / 2**20) if memory_kib else 0
-    cores = len(os.sched_getaffinity(0))
-    os_release = _os_release()
-    text = "\n".join((cpu, str(cores), str(memory_gib), os_release))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Machine(digest, cpu, cores, memory_gib, os_release)
+    memory = _blocks(Path("/proc/meminfo"))
+    memory_kib = memory[0].get("MemTotal", "0 kB") if memory else "0 kB"
+    return described(
+        _blocks(Path("/proc/cpuinfo")),
+        cores=_cores(),
+        memory_gib=round(int(memory_kib.split()[0]) / 2**20),
+        os_release=_os_release(),
+    )
 
 
-def _field(path: Path, name: str) -> str:
+def described(
+    processors: list[Mapping[str, str]], *, cores: int, memory_gib: int, os_release: str
+) -> Machine:
+    """A machine of the processors that /proc/cpuinfo lists, of which a phone has several kinds.
+
+    Args:
+        processors: fields by name, one mapping a processor.
+    """
+
+    def kinds(*names: str) -> str:
+        """The values of a field in all processors, each once, in order."""
+        values = ["/".join(p[n] for n in names if n in p) for p in processors]
+        return " + ".join(dict.fromkeys(v for v in values if v)) or "unknown"
+
+    flags = set(kinds("flags", "Features").split())
+    name = kinds("model name")
+    machine = Machine(
+        fingerprint="",
+        cpu=name if name != "unknown" else platform.processor() or platform.machine(),
+        family=kinds("cpu family", "CPU implementer"),
+        model=kinds("model", "CPU part"),
+        stepping=kinds("stepping", "CPU variant", "CPU revision"),
+        instructions=tuple(word for flag, word in INSTRUCTION_SETS.items() if flag in flags),
+        cores=cores,
+        memory_gib=memory_gib,
+        os_release=os_release,
+    )
+    text = json.dumps(machine.to_dict(), sort_keys=True)
+    return replace(machine, fingerprint=hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _blocks(path: Path) -> list[Mapping[str, str]]:
+    """The fields of a /proc file's blocks, which blank lines part."""
     if not path.is_file():
-        return ""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return ""
+        return []
+    blocks: list[Mapping[str, str]] = []
+    for text in path.read_text(encoding="utf-8").split("\n\n"):
+        pairs = (line.partition(":") for line in text.splitlines())
+        if fields := {key.strip(): value.strip() for key, _, value in pairs if key.strip()}:
+            blocks.append(fields)
+    return blocks
 
 
 def _os_release() -> str:

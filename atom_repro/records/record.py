@@ -4,6 +4,9 @@
 run has samples. A failed or interrupted run leaves a record too, with its status. A run builds
 its folder under a name that readers skip and renames it when complete, so a kill leaves either a
 whole record or none.
+
+What older records lack, and the keys that they would have today, stand in `migration.json` in the
+machine's folder, as records themselves are never changed.
 """
 
 import errno
@@ -12,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.datatypes import AtomError, Machine
-from atom_repro.records import provenance
+from atom_repro.records import load, provenance
+from atom_repro.records.component import component
 
 SCHEMA = 1
+# What was measured under each version of a quantity whose meaning has changed. Two versions of one
+# quantity never share a table.
+MEANINGS: Mapping[str, Mapping[int, str]] = {
+    "load": {
+        1: "a load ends with a first forward",
+        2: "a load ends when the module can be called",
+    }
+}
+DEFINITIONS = {quantity: max(versions) for quantity, versions in MEANINGS.items()}
+MIGRATION = "migration.json"
 _BUILDING = ".building-"
 
 
@@ -44,6 +58,35 @@ class Record:
     @property
     def ok(self) -> bool:
         return bool(self.data["status"] == "ok")
+
+    @property
+    def key(self) -> str:
+        """What `stage_key` gives for this run."""
+        return str(self.data["key"])
+
+    @property
+    def machine(self) -> Machine:
+        return Machine.from_dict(self.data["machine"])
+
+    @property
+    def clean(self) -> bool:
+        """Whether committed code ran, from start to end. Older records know the end alone."""
+        end = self.data.get("git_at_end", {"clean": True, "same_code": True})
+        return bool(self.data["git"]["clean"] and end["clean"] and end["same_code"])
+
+    @property
+    def disturbed(self) -> bool | None:
+        """Whether other work took part of the processor (`load.disturbed`); None: not recorded."""
+        return load.disturbed(self.data.get("load"))
+
+    def definition(self, quantity: str) -> int | None:
+        """The version under which a quantity was measured; None where the run measures none."""
+        version = self.data.get("definitions", {}).get(quantity)
+        return None if version is None else int(version)
+
+    def component(self, dotted: str) -> str:
+        """The name of what a node of the configuration builds; empty where there is none."""
+        return component(str(self.config(f"{dotted}._target_") or ""))
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -85,12 +128,14 @@ class Run:
 
 
 def stage_key(stage: str, entry: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """What must be the same for a run to be the same run: stage, configuration, inputs, code."""
+    """What must be the same for a run to be the same run: stage, configuration, inputs, code, and
+    the versions of the packages that compute."""
     parts = {
         "stage": stage,
         "config": provenance.config_hash(config),
         "inputs": dict(inputs),
         "source": provenance.source_hash(entry, config),
+        "versions": provenance.computing_versions(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -117,6 +162,7 @@ def recording(
         device: what computed, as `ComputeDevice.name` has it.
     """
     run = Run(key, weights)
+    git, load_at_start = provenance.git_state(), load.METER.look()
     started = datetime.now(UTC)
     try:
         yield run
@@ -124,6 +170,15 @@ def recording(
         run.status, run.detail = status_of(error), f"{type(error).__name__}: {error}"
         raise
     finally:
+        # The share of other processes at the end is that over the whole run.
+        load_at_end = load.METER.look()
+        load_of_run = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
+        if load.disturbed(load_of_run):
+            sys.stderr.write(
+                f"note: during {stage} other processes took {load_at_end.others_share:.0%} of the "
+                f"processor and the hypervisor {load_at_end.steal_share:.0%}; its times are marked "
+                "busy, and force=true measures anew\n"
+            )
         document = {
             "schema": SCHEMA,
             "stage": stage,
@@ -134,13 +189,16 @@ def recording(
             "started_utc": started.isoformat(timespec="seconds"),
             "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "git": provenance.git_state(),
+            "git": git,
+            "git_at_end": provenance.git_state_at_end(git),
             "config": {k: v for k, v in config.items() if k != "paths"},
             "config_sha256": provenance.config_hash(config),
             "key": key,
             "inputs": dict(inputs),
             "versions": provenance.versions(),
+            "definitions": DEFINITIONS,
             "machine": machine.to_dict(),
+            "load": load_of_run,
             "device": device,
             "weights": run.weights,
             "seed": config.get("seed"),
@@ -196,13 +254,19 @@ def _write(parent: Path, document: dict[str, Any], run: Run, started: datetime) 
             shutil.rmtree(left)  # of a run that was killed while writing
 
 
-def load_records(folder: Path) -> list[Record]:
-    """All records below a machine's folder, oldest first.
+def load_records(folders: Iterable[Path]) -> list[Record]:
+    """All records below some machines' folders, oldest first, older ones completed by migration.
 
     Raises:
         AtomError: a record that is not schema 1, naming its file.
     """
+    found = [record for folder in folders for record in _load_records(folder)]
+    return sorted(found, key=lambda r: (r.data["started_utc"], r.run_id))
+
+
+def _load_records(folder: Path) -> list[Record]:
     found = []
+    migration = _migration(folder / MIGRATION)
     for path in sorted(folder.glob("*/*/record.json")):
         if path.parent.name.startswith(_BUILDING):
             continue
@@ -214,8 +278,19 @@ def load_records(folder: Path) -> list[Record]:
             ) from error
         if data.get("schema") != SCHEMA:
             raise AtomError(f"{path} has schema {data.get('schema')}, this version reads {SCHEMA}")
+        if path.parent.name in migration["definitions"]:
+            data["definitions"] = migration["definitions"][path.parent.name]
+        data["key"] = migration["keys"].get(data["key"], data["key"])
         found.append(Record(path.parent, data))
-    return sorted(found, key=lambda r: (r.data["started_utc"], r.run_id))
+    return found
+
+
+def _migration(path: Path) -> dict[str, Any]:
+    """`keys`: today's key by the key in the record; `definitions`: versions by run."""
+    if not path.is_file():
+        return {"keys": {}, "definitions": {}}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def find(
@@ -226,11 +301,9 @@ def find(
     Args:
         statuses: of the records that count; where running out of memory is an answer, `oom` too.
     """
-    records = load_records(results / "records" / machine.fingerprint)
+    records = load_records([results / "records" / machine.fingerprint])
     same = [
-        r
-        for r in records
-        if r.stage == stage and r.data["status"] in statuses and r.data["key"] == key
+        r for r in records if r.stage == stage and r.data["status"] in statuses and r.key == key
     ]
     return same[-1] if same else None
 
@@ -250,13 +323,13 @@ def counterpart(
     fp32 run of the same weights, clips and settings.
     """
     wanted = provenance.config_hash({**config, **replaced})
-    records = load_records(results / "records" / machine.fingerprint)
+    records = load_records([results / "records" / machine.fingerprint])
     same = [
         r
         for r in records
         if r.stage == stage
         and r.ok
         and r.data["inputs"] == dict(inputs)
-        and r.data["config_sha256"] == wanted
+        and provenance.config_hash(r.data["config"]) == wanted
     ]
     return same[-1] if same else None

@@ -19,12 +19,8 @@ from atom_repro.report.paper import Cell
 from atom_repro.report.tables import build_all
 
 
-def texts(records: Sequence[Record], paper: Sequence[Cell], machine: str) -> dict[str, str]:
-    """Contents by path below the results' folder; what no record gives is absent or says so.
-
-    Args:
-        machine: what the records were made on, in words.
-    """
+def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
+    """Contents by path below the results' folder; what no record gives is absent or says so."""
     made = {}
     tables = {
         **build_all(records, paper),
@@ -36,12 +32,12 @@ def texts(records: Sequence[Record], paper: Sequence[Cell], machine: str) -> dic
     }
     for name, rows in tables.items():
         made[f"tables/{name}.csv"] = to_csv(rows)
-        made[f"tables/{name}.md"] = to_markdown(name, rows, machine)
+        made[f"tables/{name}.md"] = to_markdown(name, rows)
     for name, rows in oracle_tables.build(records, paper).items():
         made[f"tables/{name}.csv"] = to_csv(rows)
-        made[f"tables/{name}.md"] = oracle_tables.to_markdown(name, rows, machine)
-    made |= session_table.files(records, machine)
-    made |= sweep_table.files(records, machine)
+        made[f"tables/{name}.md"] = oracle_tables.to_markdown(name, rows)
+    made |= session_table.files(records)
+    made |= sweep_table.files(records)
     for name, figure in (
         ("timeline_fp32", timeline(records, "fp32")),
         ("timeline_int8", timeline(records, "int8")),

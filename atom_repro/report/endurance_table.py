@@ -3,18 +3,34 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables import Row, functional, measured, ran_on, shown
+from atom_repro.report.tables import (
+    Row,
+    by_machine,
+    functional,
+    load_definition,
+    measured,
+    of_newest_definition,
+    ran_on,
+)
 
 
 def endurance(records: Sequence[Record]) -> list[Row]:
-    """A row for each device, model, arm and precision: its longest run, of several the newest."""
+    """A row for each machine, device, model, arm and precision: its longest run, of several one
+    that was not beside other work, of several the newest."""
+    machines = by_machine(of_newest_definition(records, "endurance"))
+    return [row for mine in machines for row in _rows(mine)]
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    def rank(record: Record) -> tuple[int, bool]:
+        return record.values["clips"], not record.disturbed
+
     found: dict[tuple[str, str, str], Record] = {}
     for record in records:
-        if shown(record, "endurance"):
-            values = record.values
-            ran = (ran_on(record), str(values["arm"]), str(values["precision"]))
-            if ran not in found or record.values["clips"] >= found[ran].values["clips"]:
-                found[ran] = record
+        values = record.values
+        ran = (ran_on(record), str(values["arm"]), str(values["precision"]))
+        if ran not in found or rank(record) >= rank(found[ran]):
+            found[ran] = record
     rows: list[Row] = []
     for ran, record in found.items():
         values = record.values
@@ -31,7 +47,8 @@ def endurance(records: Sequence[Record]) -> list[Row]:
                 measured(
                     "endurance", "/".join(ran), f"toy/{column}", value, unit, record,
                     n=values["samples_after_warmup"] if unit == "bytes" else values["clips"],
-                    spread=spread, note=f"{functional(record)}; memory after the warm-up",
+                    spread=spread, note=f"{functional(record)}; memory after the warm-up; "
+                    f"{load_definition(record)}",
                 )
             )  # fmt: skip
     return rows

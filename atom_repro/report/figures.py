@@ -76,7 +76,8 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
     figure.legend(handles, COLOURS, loc="lower center", ncols=len(COLOURS), fontsize=8)
     figure.suptitle(
         f"Encoder and decoder of {record.config('model.name')}, {precision}, "
-        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)})",
+        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
+        f"{record.machine.processor}",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.06, 1, 1))
@@ -109,7 +110,7 @@ def learning_curve(records: Sequence[Record]) -> str | None:
     right = left.twinx()
     right.plot(*zip(*cider, strict=True), color="#1f77b4", marker="o")
     right.set_ylabel("validation CIDEr", color="#1f77b4")
-    left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].config('dataset._target_')}")
+    left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].component('dataset')}")
     figure.tight_layout()
     return _svg(figure)
 

@@ -3,9 +3,8 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 
-from atom_repro.report.tables import Row
+from atom_repro.report.tables import SPEED, Row
 
 TITLES = {
     "table01": "Table 1: captioning",
@@ -33,35 +32,73 @@ MADE_BY = {
 }
 
 
+COLUMNS = (
+    "table", "row", "column", "ours", "paper", "unit", "n", "spread", "scale", "machine",
+    "processor", "load", "records", "note",
+)  # fmt: skip
+_TIMED = ("s", "1/s", "clips/s", "percent")
+BUSY = (
+    "- busy: beside other work, which took more than 5 % of the processor, or the hypervisor 1 %."
+)
+
+
 def to_csv(rows: Sequence[Row]) -> str:
-    """`table,row,column,ours,paper,unit,n,spread,scale,records,note`; empty where None."""
+    """`COLUMNS`; empty where None. `machine` is the fingerprint, `processor` in words."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [f.name for f in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        values = {k: "" if v is None else v for k, v in asdict(row).items()}
+        values = {name: getattr(row, name) for name in COLUMNS if name != "processor"}
         if row.ours is not None:
             values["ours"] = f"{row.ours:.6g}"
-        writer.writerow(values)
+        if row.machine is not None:
+            values["machine"], values["processor"] = row.machine.fingerprint, row.machine.processor
+        writer.writerow({k: "" if v is None else v for k, v in values.items()})
     return stream.getvalue()
 
 
-def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
-    """Ours and the paper's as two grids, with the notes that belong to each."""
+def machines(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Our rows of each machine, by its words: headings of a table of speed."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.machine is not None:
+            found.setdefault(str(row.machine), []).append(row)
+    return found
+
+
+def records_line(rows: Sequence[Row]) -> str:
+    """The records behind rows, and the machines that they are of where those are several."""
+    several = len(machines(rows)) > 1
+    listed = sorted(
+        {(r.records, f" ({r.machine.processor})" if several and r.machine else "") for r in rows}
+    )
+    return f"Records: {', '.join(run + words for run, words in listed if run)}."
+
+
+def to_markdown(name: str, rows: Sequence[Row]) -> str:
+    """Ours and the paper's as grids, with the notes that belong to each.
+
+    In a table of speed every machine is a section.
+    """
     ours = [r for r in rows if r.ours is not None]
     paper = [r for r in rows if r.paper is not None]
     lines = [f"# {TITLES[name]}", ""]
     if ours:
         scales = ", ".join(sorted({r.scale for r in ours}))
-        lines += [f"Ours, scale {scales}, on {machine}.", ""]
-        lines += [*_grid(ours, "ours"), ""]
-        lines += _notes(ours)
-        records = sorted({r.records for r in ours})
-        lines += [f"Records: {', '.join(records)}.", ""]
+        sections = machines(ours)
+        if name in SPEED:
+            lines += [f"Ours, scale {scales}, a section a machine.", ""]
+        else:
+            lines += [f"Ours, scale {scales}, on {'; '.join(sections)}.", ""]
+            sections = {"": ours}
+        for heading, part in sections.items():
+            lines += [f"## {heading}", ""] if heading else []
+            lines += [*_grid(part, "ours"), "", *_notes(part), records_line(part), ""]
     else:
         command = MADE_BY.get(name, "make reproduce")
         lines += [f"No record of ours yet: `{command}` makes them.", ""]
     if paper:
+        lines += ["## The paper", ""] if ours and name in SPEED else []
         lines += ["The paper's, on its own data and devices; not comparable with the above.", ""]
         lines += [*_grid(paper, "paper"), ""]
         lines += _notes(paper)
@@ -78,7 +115,9 @@ def _grid(rows: Sequence[Row], side: str) -> list[str]:
         for column in columns:
             row = cells.get((name, column))
             value = getattr(row, side) if row else None
-            shown.append("" if value is None or row is None else _number(value, row.unit))
+            text = "" if value is None or row is None else _number(value, row.unit)
+            busy = row is not None and row.load == "busy" and row.unit in _TIMED
+            shown.append(f"{text} (busy)" if busy else text)
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return lines
 
@@ -90,6 +129,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
+    """What cells say of themselves, each once, and a blank line; nothing where they say nothing."""
     by_note: dict[str, list[str]] = {}
     for row in rows:
         text = "; ".join(t for t in (row.note, row.spread) if t)
@@ -97,7 +137,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             by_note.setdefault(row.note, [])
         if row.spread and "bootstrap" in row.spread:
             by_note.setdefault(text, []).append(row.column)
-    return [
+    lines = [
         f"- {', '.join(columns) + ': ' if columns else ''}{note}."
         for note, columns in by_note.items()
-    ] + ([""] if by_note else [])
+    ]
+    lines += [BUSY] if any(row.load == "busy" for row in rows) else []
+    return [*lines, ""] if lines else []

@@ -9,7 +9,17 @@ from typing import Any
 
 from atom_repro.records.record import Record
 from atom_repro.report.paper import Cell
-from atom_repro.report.tables import Row, functional, measured, ran_on, shown, unfilled
+from atom_repro.report.tables import (
+    Row,
+    by_machine,
+    functional,
+    load_definition,
+    measured,
+    of_newest_definition,
+    put,
+    ran_on,
+    unfilled,
+)
 
 BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
 SAVED = ("load", "retrieval", "assembly")
@@ -17,28 +27,35 @@ PIPELINES = ("retrieval", "assembly")
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
-    """The newest good latency record of each pipeline, device, model, scale and precision; smoke
-    left out. Retrieval comes first, and the tiny scale."""
+    """The newest good latency record of each pipeline, device, model, scale and precision, a quiet
+    one before one beside other work; smoke left out. Retrieval comes first, and the tiny scale."""
     found: dict[tuple[str, ...], Record] = {}
-    for record in records:
+    for record in of_newest_definition(records, "latency"):
         pipeline = record.config("pipeline.name")
-        if shown(record, "latency") and pipeline in PIPELINES:
+        if pipeline in PIPELINES:
             scale, precision = str(record.data["scale"]), str(record.values["precision"])
-            found[pipeline, ran_on(record), scale, precision] = record
+            put(found, (pipeline, ran_on(record), scale, precision), record)
     order = sorted(found, key=lambda k: (k[2] != "tiny", PIPELINES.index(k[0]), k[1], k[3]))
     return [found[key] for key in order]
 
 
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
-    """The tables by file stem."""
+    """The tables by file stem, machine by machine."""
+    machines = by_machine(of_newest_definition(records, "latency"))
     return {
-        "table03": table3(records, paper),
-        "arms": arms(records),
-        "limits": limits(records),
+        "table03": [row for mine in machines for row in table3(mine)]
+        + unfilled(
+            paper,
+            "table03",
+            "`python -m device_bench.latency experiment=latency/full_size` measures this machine, "
+            "and its GPU with device=cuda; the phones' rows need phones",
+        ),
+        "arms": [row for mine in machines for row in arms(mine)],
+        "limits": [row for mine in machines for row in limits(mine)],
     }
 
 
-def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+def table3(records: Sequence[Record]) -> list[Row]:
     """Latency, Table 3's shape: `baseline` is w/o reuse, one prompt over a job of clips.
 
     Encoding and captioning are a clip's; indexing is embedding the captions and the prompt and
@@ -53,7 +70,7 @@ def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     for record in shown_records:
         row = f"{ran_on(record)}/{record.values['precision']}"
         scale = record.data["scale"]
-        about = f"{functional(record)}; {record.values['clips']} clips"
+        about = f"{functional(record)}; {record.values['clips']} clips; {load_definition(record)}"
         before, after = (
             _table3_cells(record, arm, clips_too=_subject(record) not in searched)
             for arm in (BASELINE, ATOM)
@@ -79,12 +96,7 @@ def table3(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                     record, n=len(paired), spread=_extremes(paired), note=about,
                 )
             )  # fmt: skip
-    return rows + unfilled(
-        paper,
-        "table03",
-        "`python -m device_bench.latency experiment=latency/full_size` measures this machine, and "
-        "its GPU with device=cuda; the phones' rows need phones",
-    )
+    return rows
 
 
 def _subject(record: Record) -> tuple[str, str, str]:
@@ -175,7 +187,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                         record,
                         n=len(seconds),
                         spread=_extremes(seconds),
-                        note=functional(record),
+                        note=f"{functional(record)}; {load_definition(record)}",
                     )
                 )
     return rows

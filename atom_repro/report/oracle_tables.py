@@ -15,6 +15,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
+from atom_repro.report.files import machines, records_line
 from atom_repro.report.paper import Cell
 from atom_repro.report.tables import Row, measured
 
@@ -333,13 +334,13 @@ def gallery_figure(records: Sequence[Record], paper: Sequence[Cell]) -> str | No
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
+def to_markdown(name: str, rows: Sequence[Row]) -> str:
     """One grid a protocol, ours with intervals over the paper's, then the notes and records."""
     lines = [f"# {TITLES[name]}", ""]
     if any(r.ours is not None for r in rows):
         lines += [
-            f"Ours on {machine}; in brackets 95 % bootstrap intervals. Real annotations, no video "
-            "and no captioning model.",
+            f"Ours on {'; '.join(machines(rows))}; in brackets 95 % bootstrap intervals. "
+            "Real annotations, no video and no captioning model.",
             "",
         ]
     if name == "oracle":
@@ -359,9 +360,8 @@ def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
         f"- {where[0]}{' and others' if len(where) > 1 else ''}: {note}."
         for note, where in notes.items()
     ]
-    records = sorted({r.records for r in rows if r.records})
-    if records:
-        lines += ["", f"Records: {', '.join(records)}."]
+    if machines(rows):
+        lines += ["", records_line(rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -16,8 +16,19 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.files import to_csv
-from atom_repro.report.tables import HOST_TINY, Row, functional, measured, ran_on, shown
+from atom_repro.report.files import BUSY, machines, records_line, to_csv
+from atom_repro.report.tables import (
+    HOST_TINY,
+    Row,
+    by_machine,
+    functional,
+    load_definition,
+    load_words,
+    measured,
+    of_newest_definition,
+    put,
+    ran_on,
+)
 
 NAME = "sessions"
 COLOURS = {
@@ -30,12 +41,12 @@ LINES = {"fresh": "-", "indexed": "--"}
 
 
 def newest(records: Sequence[Record]) -> dict[tuple[str, str, str], Record]:
-    """The newest good record of each device and model, pipeline and precision; smoke left out."""
-    return {
-        (ran_on(r), str(r.values["pipeline"]), str(r.values["precision"])): r
-        for r in records
-        if shown(r, NAME)
-    }
+    """The newest good record of each device and model, pipeline and precision, a quiet one before
+    one beside other work; smoke left out."""
+    found: dict[tuple[str, str, str], Record] = {}
+    for r in of_newest_definition(records, NAME):
+        put(found, (ran_on(r), str(r.values["pipeline"]), str(r.values["precision"])), r)
+    return found
 
 
 def build(records: Sequence[Record]) -> dict[str, list[Row]]:
@@ -44,6 +55,12 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
     Prompts are counted from 1. Seconds are medians over repeats; loads and bytes are the same in
     every repeat, which is checked.
     """
+    groups = by_machine(of_newest_definition(records, NAME))
+    return {NAME: [row for mine in groups for row in _rows(mine)]}
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    """Every session of one machine."""
     rows: list[Row] = []
     for subject, record in newest(records).items():
         by_session = _sessions(record)
@@ -53,13 +70,13 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
             if repeats is None:
                 rows.append(
                     Row(NAME, row, _column(record, "prompt 1"), None, None, "s",
-                        scale=str(record.data["scale"]), records=record.run_id,
-                        note="out of memory")
+                        scale=str(record.data["scale"]), machine=record.machine,
+                        load=load_words(record), records=record.run_id, note="out of memory")
                 )  # fmt: skip
                 continue
             fresh = by_session.get("fresh/" + name.partition("/")[2])
             rows += _row(record, row, repeats, fresh if name.startswith("indexed/") else None)
-    return {NAME: rows}
+    return rows
 
 
 def _row(
@@ -87,6 +104,7 @@ def _row(
     seconds: dict[str, list[float]] = {
         f"prompt {n}": [p[n - 1]["end_to_end_s"] for p in repeats.values()] for n in shown
     }
+    about = f"{functional(record)}; {record.values['clips']} clips; {load_definition(record)}"
     several = [n for n in counts if n > 1]
     for n in several:
         seconds[f"prompts 1-{n}"] = [_total(p, n) for p in repeats.values()]
@@ -97,15 +115,14 @@ def _row(
             ]
     return made + [
         measured(NAME, row, _column(record, name), median(values), "s", record, n=len(values),
-                 spread=f"min {min(values):.4g}, max {max(values):.4g}",
-                 note=f"{functional(record)}; {record.values['clips']} clips")
+                 spread=f"min {min(values):.4g}, max {max(values):.4g}", note=about)
         for name, values in seconds.items()
         if values
     ]  # fmt: skip
 
 
-def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
-    """A grid of loads and bytes, and a grid of seconds, with what they answer."""
+def to_markdown(name: str, rows: Sequence[Row]) -> str:
+    """A section a machine: a grid of loads and bytes, and a grid of seconds."""
     lines = ["# What the n-th prompt of a session loads and costs", ""]
     if not rows:
         return "\n".join(
@@ -113,27 +130,29 @@ def to_markdown(name: str, rows: Sequence[Row], machine: str) -> str:
         )
     scales = ", ".join(sorted({r.scale for r in rows if r.scale}))
     lines += [
-        f"Ours, scale {scales}, on {machine}. A row is device/model/pipeline/precision/"
+        f"Ours, scale {scales}, a section a machine. A row is device/model/pipeline/precision/"
         "session/residency/schedule. Medians over repeats; all sessions gave the same tokens and "
         "rankings.",
         "",
     ]
-    counted = [r for r in rows if r.unit != "s"]
-    timed = [r for r in rows if r.unit == "s"]
-    for part in (counted, timed):
-        lines += [*_grid(part), ""]
-    notes = sorted({r.note for r in rows if r.note})
-    lines += [f"- {note}." for note in notes]
-    lines += ["", f"Records: {', '.join(sorted({r.records for r in rows if r.records}))}."]
+    for heading, mine in machines(rows).items():
+        lines += [f"## {heading}", ""]
+        counted = [r for r in mine if r.unit != "s"]
+        timed = [r for r in mine if r.unit == "s"]
+        for part in (counted, timed):
+            lines += [*_grid(part), ""]
+        lines += [f"- {note}." for note in sorted({r.note for r in mine if r.note})]
+        lines += [BUSY] if any(r.load == "busy" for r in mine) else []
+        lines += ["", records_line(mine), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def files(records: Sequence[Record], machine: str) -> dict[str, str]:
+def files(records: Sequence[Record]) -> dict[str, str]:
     """Texts by path below the results' folder: the table twice, and the curves if there are any."""
     texts = {}
     for name, rows in build(records).items():
         texts[f"tables/{name}.csv"] = to_csv(rows)
-        texts[f"tables/{name}.md"] = to_markdown(name, rows, machine)
+        texts[f"tables/{name}.md"] = to_markdown(name, rows)
     for (ran, pipeline, precision), record in newest(records).items():
         other = "" if ran == HOST_TINY else "_" + re.sub(r"\W+", "-", ran)
         texts[f"figures/sessions_{pipeline}_{precision}{other}.svg"] = curves(record)
@@ -163,7 +182,8 @@ def curves(record: Record) -> str:
     figure.legend(loc="lower center", ncols=4, fontsize=8)
     figure.suptitle(
         f"{record.values['pipeline']}, {record.values['precision']}, {schedule}, "
-        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)})",
+        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
+        f"{record.machine.processor}",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.12, 1, 1))
@@ -213,4 +233,6 @@ def _shown(row: Row | None) -> str:
         return ""
     if row.ours is None:
         return row.note
-    return f"{row.ours:,.0f}" if row.unit != "s" else f"{row.ours:.3g} s"
+    if row.unit != "s":
+        return f"{row.ours:,.0f}"
+    return f"{row.ours:.3g} s" + (" (busy)" if row.load == "busy" else "")

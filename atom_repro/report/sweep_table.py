@@ -7,6 +7,7 @@ score falls again after its best epoch. Pure functions of `finetune` records, li
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -15,9 +16,10 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from atom_repro.records.component import named
 from atom_repro.records.record import Record
-from atom_repro.report.files import to_csv
-from atom_repro.report.tables import Row, measured
+from atom_repro.report.files import BUSY, machines, records_line, to_csv
+from atom_repro.report.tables import Row, by_machine, measured, put
 
 NAME = "appendix_g"
 # What tells the points of a grid apart; records that differ in anything else are of another grid.
@@ -29,7 +31,7 @@ _PAPER_EPOCH = 10
 def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Record]]:
     """The newest good record of each seed, by learning rate and batch size; smoke left out.
 
-    Only of the grid of the newest such record: same data, model and settings otherwise.
+    Only of the grid of the newest such record: same machine, data, model and settings otherwise.
     """
     mine = [
         r
@@ -41,15 +43,20 @@ def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Recor
     ]
     found: dict[tuple[float, int], dict[int, Record]] = {}
     for record in mine:
-        if _settings(record) == _settings(mine[-1]):
+        if (record.machine, _settings(record)) == (mine[-1].machine, _settings(mine[-1])):
             train = record.data["config"]["train"]
             key = (float(train["learning_rate"]), int(train["batch_size"]))
-            found.setdefault(key, {})[int(record.config("seed"))] = record
+            put(found.setdefault(key, {}), int(record.config("seed")), record)
     return dict(sorted(found.items()))
 
 
 def build(records: Sequence[Record]) -> list[Row]:
-    """A row a point. Values are means over seeds, and the spread is that of the seeds."""
+    """A row a machine and point. Values are means over seeds, and the spread is that of the
+    seeds."""
+    return [row for mine in by_machine(records) for row in _rows(mine)]
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
     rows = []
     for (rate, batch), by_seed in points(records).items():
         runs = [by_seed[seed] for seed in sorted(by_seed)]
@@ -57,22 +64,21 @@ def build(records: Sequence[Record]) -> list[Row]:
         for run in runs:
             for column, unit, value in _columns(run):
                 columns.setdefault(column, (unit, []))[1].append(value)
-        dirty = [r for r in runs if not r.data["git"]["clean"]]
+        flawed = [r for r in runs if not r.clean] or [r for r in runs if r.disturbed]
         for column, (unit, values) in columns.items():
             several = len(values) > 1
-            rows.append(
-                measured(
-                    NAME,
-                    f"learning rate {rate:g}, batch {batch}",
-                    f"{_dataset(runs[0])}/{column}",
-                    mean(values),
-                    unit,
-                    (dirty or runs)[0],
-                    n=len(values),
-                    spread=f"min {min(values):.4g}, max {max(values):.4g}" if several else "",
-                    note=f"validation clips{_trained_on(runs[0])}; n and means are over seeds",
-                )
+            row = measured(
+                NAME,
+                f"learning rate {rate:g}, batch {batch}",
+                f"{_dataset(runs[0])}/{column}",
+                mean(values),
+                unit,
+                (flawed or runs)[0],
+                n=len(values),
+                spread=f"min {min(values):.4g}, max {max(values):.4g}" if several else "",
+                note=f"validation clips{_trained_on(runs[0])}; n and means are over seeds",
             )
+            rows.append(replace(row, records=", ".join(sorted(r.run_id for r in runs))))
     return rows
 
 
@@ -81,13 +87,14 @@ def _columns(record: Record) -> list[tuple[str, str, float]]:
     curve = by_epoch(record)
     best_epoch, best = max(curve, key=lambda point: point[1])
     final_epoch, final = curve[-1]
+    seconds = record.values["train_s"]  # None of a training that went on on another machine
     return [
         ("best CIDEr", "point", best),
         ("epoch of the best", "epoch", best_epoch),
         ("final CIDEr", "point", final),
         ("final epoch", "epoch", final_epoch),
         ("over-fitting (best - final)", "point", best - final),
-        ("training", "s", float(record.values["train_s"])),
+        *([] if seconds is None else [("training", "s", float(seconds))]),
     ]
 
 
@@ -144,42 +151,58 @@ def curves(records: Sequence[Record]) -> str | None:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def files(records: Sequence[Record], machine: str) -> dict[str, str]:
+def files(records: Sequence[Record]) -> dict[str, str]:
     """Texts by path below the results' folder; none where no point of the grid is recorded."""
     rows = build(records)
     if not rows:
         return {}
     texts = {
         f"tables/{NAME}.csv": to_csv(rows),
-        f"tables/{NAME}.md": to_markdown(rows, records, machine),
+        f"tables/{NAME}.md": to_markdown(rows),
     }
     figure = curves(records)
     return texts | ({f"figures/{NAME}.svg": figure} if figure else {})
 
 
-def to_markdown(rows: Sequence[Row], records: Sequence[Record], machine: str) -> str:
-    """The grid with the records behind it, and which point came out best."""
-    scale = rows[0].scale
-    columns = list(dict.fromkeys(r.column for r in rows))
-    cells = {(r.row, r.column): r for r in rows}
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A section a machine: the grid, the records behind it, and which point came out best."""
     lines = [
         "# Appendix G: learning rate and batch size",
         "",
-        f"Ours, scale {scale}, on {machine}. The paper chose 2e-5 and 128, on other data and a "
-        f"model of another size, and saw over-fitting after {_PAPER_EPOCH} epochs.",
+        f"Ours, scale {rows[0].scale}, a section a machine. The paper chose 2e-5 and 128, "
+        "on other data and a model of another size, and saw over-fitting after "
+        f"{_PAPER_EPOCH} epochs.",
         "",
+    ]
+    for heading, mine in machines(rows).items():
+        lines += [f"## {heading}", "", *_section(mine), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(rows: Sequence[Row]) -> list[str]:
+    columns = list(dict.fromkeys(r.column for r in rows))
+    cells = {(r.row, r.column): r for r in rows}
+    lines = [
         "| | " + " | ".join(columns) + " | seeds |",
         "|---" * (len(columns) + 2) + "|",
     ]
     for name in dict.fromkeys(r.row for r in rows):
-        shown = [cells[name, c] for c in columns]
-        words = [f"{c.ours:.2f}" + (" s" if c.unit == "s" else "") for c in shown]
-        lines.append(f"| {name} | " + " | ".join(words) + f" | {shown[0].n} |")
+        shown = [cells.get((name, c)) for c in columns]
+        seeds = next(c.n for c in shown if c)
+        lines.append(f"| {name} | " + " | ".join(map(_words, shown)) + f" | {seeds} |")
     best = max((r for r in rows if r.column.endswith("/best CIDEr")), key=lambda r: r.ours or 0.0)
     lines += ["", f"- Best validation CIDEr: {best.row}."]
     lines += [f"- {note}." for note in sorted({r.note for r in rows})]
-    used = sorted({r.run_id for by_seed in points(records).values() for r in by_seed.values()})
-    return "\n".join([*lines, "", f"Records: {', '.join(used)}."]) + "\n"
+    lines += [BUSY] if any(r.load == "busy" for r in rows) else []
+    return [*lines, "", records_line(rows)]
+
+
+def _words(cell: Row | None) -> str:
+    if cell is None or cell.ours is None:
+        return ""
+    if cell.unit != "s":
+        return f"{cell.ours:.2f}"
+    return f"{cell.ours:.2f} s" + (" (busy)" if cell.load == "busy" else "")
 
 
 def _mean_line(runs: Sequence[Record]) -> list[tuple[float, float]]:
@@ -193,7 +216,7 @@ def _settings(record: Record) -> str:
     config: Mapping[str, Any] = record.data["config"]
     kept = {k: v for k, v in config.items() if k not in ("seed", "checkpoint", "force", "train")}
     kept["train"] = {k: v for k, v in config["train"].items() if k not in _AXES}
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(named(kept), sort_keys=True)
 
 
 def _trained_on(record: Record) -> str:
@@ -204,4 +227,4 @@ def _trained_on(record: Record) -> str:
 
 def _dataset(record: Record) -> str:
     """`toy` of `atom_repro.data.toy.build`."""
-    return str(record.config("dataset._target_")).split(".")[-2]
+    return record.component("dataset").removeprefix("data.")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atom_repro.records.record import Record
+from atom_repro.datatypes import Machine
+from atom_repro.records.record import MEANINGS, Record
 from atom_repro.report.paper import Cell
 
 CAPTION_METRICS = {
@@ -21,6 +22,10 @@ CAPTION_METRICS = {
 RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "median rank": "median_rank"}
 FAMILIES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2", "smolvlm2": "SmolVLM2"}
 TOY = "toy"
+# Tables of seconds and memory: a section a machine, and never one of two.
+SPEED = frozenset(
+    ("table03", "arms", "limits", "training_step", "sessions", "endurance", "appendix_g")
+)
 HOST_TINY = "host/tiny_mplug2plus"  # `ran_on` of what `make reproduce` measures
 PROTOCOLS = {
     "msrvtt/caption-full": "MSR-VTT",
@@ -38,7 +43,8 @@ _TO_FILL = (
 @dataclass(frozen=True)
 class Row:
     """One cell of a table. `ours` or `paper` is None where there is no such figure, and `note`
-    then says why. `spread` is in words: what it is, and its two ends."""
+    then says why. `spread` is in words: what it is, and its two ends. `load` is of a timing:
+    `quiet`, `busy` (beside other work) or `not recorded`."""
 
     table: str
     row: str
@@ -49,14 +55,15 @@ class Row:
     n: int | None = None
     spread: str = ""
     scale: str = ""
+    machine: Machine | None = None
+    load: str = ""
     records: str = ""
     note: str = ""
 
 
 def family(record: Record) -> str:
     """The name in the paper's words of the model that a record is about."""
-    built = str(record.config("model._target_") or "").split(".")
-    module = built[-2] if len(built) > 1 else ""
+    module = record.component("model").removeprefix("models.")
     return FAMILIES.get(module, str(record.config("model.name")))
 
 
@@ -105,6 +112,38 @@ def shown(record: Record, stage: str) -> bool:
     return record.stage == stage and record.ok and known
 
 
+def by_machine(records: Iterable[Record]) -> list[list[Record]]:
+    """Records of each machine, in the order in which the machines first appear."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.machine.fingerprint, []).append(record)
+    return list(found.values())
+
+
+def of_newest_definition(
+    records: Iterable[Record], stage: str, quantity: str = "load"
+) -> list[Record]:
+    """The records of a stage that may stand in a table, under one version of a quantity: the
+    newest that any of them was measured under."""
+    mine = [r for r in records if shown(r, stage)]
+    newest_version = max((r.definition(quantity) or 0 for r in mine), default=0)
+    return [r for r in mine if (r.definition(quantity) or 0) == newest_version]
+
+
+def put(found: dict[Any, Record], key: Any, record: Record) -> None:
+    """Let a timing stand for `key`; one taken beside other work never replaces a quiet one."""
+    there = found.get(key)
+    if there is None or there.disturbed or not record.disturbed:
+        found[key] = record
+
+
+def load_words(record: Record) -> str:
+    """Of a timing: whether other work took part of the processor."""
+    if record.disturbed is None:
+        return "not recorded"
+    return "busy" if record.disturbed else "quiet"
+
+
 def ran_on(record: Record) -> str:
     """The device and the model of a record, which rows of speed and memory begin with."""
     device = record.data["device"]
@@ -117,6 +156,12 @@ def functional(record: Record) -> str:
     if record.data["scale"] == "tiny":
         return "functional only"
     return f"{record.data['weights']} weights"
+
+
+def load_definition(record: Record) -> str:
+    """Which meaning of a load's seconds a record has, in words."""
+    version = record.definition("load")
+    return "" if version is None else f"{MEANINGS['load'][version]} (definition {version})"
 
 
 def unfilled(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
@@ -289,13 +334,23 @@ def measured(
     note: str = "",
 ) -> Row:
     """A cell of ours, with its record; says so if the record is of uncommitted code."""
-    if not record.data["git"]["clean"]:
+    if not record.clean:
         note = f"{note}; uncommitted tree" if note else "uncommitted tree"
     return Row(
-        table, row, column, value, None, unit,
+        table,
+        row,
+        column,
+        value,
+        None,
+        unit,
         n if n is not None else record.values.get("videos"),
-        spread, str(record.data["scale"]), record.run_id, note,
-    )  # fmt: skip
+        spread,
+        str(record.data["scale"]),
+        record.machine,
+        load_words(record) if table in SPEED else "",
+        record.run_id,
+        note,
+    )
 
 
 def _paper_drops(

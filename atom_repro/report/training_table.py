@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables import Row, measured, ran_on
+from atom_repro.report.tables import Row, by_machine, measured, put, ran_on
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
-    """A row for each kind of training and number of clips, of several runs the newest.
+    """A row for each machine, kind of training and number of clips, of several runs the newest.
 
     A size without memory is a row with what it was estimated to need.
     """
+    return [row for mine in by_machine(records) for row in _rows(mine)]
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
     found: dict[tuple[str, int], Record] = {}
     for record in records:
         tried = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
         if tried and record.data["scale"] != "smoke" and "clips" in record.values:
-            found[_kind(record), record.values["clips"]] = record
+            put(found, (_kind(record), record.values["clips"]), record)
     rows: list[Row] = []
     for (kind, clips), record in sorted(found.items(), key=lambda item: item[0]):
         row = f"{kind}/{clips} clips{'' if record.ok else ', no memory'}"

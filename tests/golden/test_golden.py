@@ -53,7 +53,7 @@ def train(name, folder):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (record,) = load_records(folder / "results/records" / this_machine().fingerprint)
+    (record,) = load_records([folder / "results/records" / this_machine().fingerprint])
     lines = record.samples()
     return {curve: [line[curve] for line in lines if curve in line] for curve in CURVES}
 

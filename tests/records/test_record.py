@@ -2,15 +2,27 @@
 
 import errno
 import json
+import shutil
+import subprocess
 
 import pytest
+from machines import FIRST as MACHINE
+from machines import SECOND
 
-from atom_repro.datatypes import AtomError, Machine, OutOfMemory
+from atom_repro.datatypes import AtomError, OutOfMemory
 from atom_repro.records import provenance
+from atom_repro.records.component import MOVED, named
 from atom_repro.records.journal import Journal
-from atom_repro.records.record import counterpart, find, load_records, recording, stage_key
+from atom_repro.records.record import (
+    MIGRATION,
+    counterpart,
+    find,
+    load_records,
+    recording,
+    stage_key,
+)
+from atom_repro.records.reference import reference_machines
 
-MACHINE = Machine("cafe00000000", "Test CPU", 2, 24, "Test OS 1")
 CONFIG = {"scale": {"name": "tiny"}, "seed": 3, "paths": {"work": "w"}, "model": {"width": 8}}
 
 
@@ -27,12 +39,12 @@ def record(results, *, key="k" * 64, error=None, samples=()):
 
 def test_a_record_holds_what_the_contract_asks(tmp_path):
     record(tmp_path, samples=[{"id": "a"}, {"id": "b é"}])
-    (found,) = load_records(tmp_path / "records" / MACHINE.fingerprint)
+    (found,) = load_records([tmp_path / "records" / MACHINE.fingerprint])
     assert found.folder.parent == tmp_path / "records" / MACHINE.fingerprint / "caption"
     assert set(found.data) == {
         "schema", "stage", "scale", "protocol", "status", "detail", "started_utc", "ended_utc",
-        "argv", "git", "config", "config_sha256", "key", "inputs", "versions", "machine",
-        "device", "weights", "seed", "values", "samples",
+        "argv", "git", "git_at_end", "config", "config_sha256", "key", "inputs", "versions",
+        "definitions", "machine", "load", "device", "weights", "seed", "values", "samples",
     }  # fmt: skip
     assert (found.data["status"], found.data["weights"], found.data["seed"]) == ("ok", "random", 3)
     assert "paths" not in found.data["config"]
@@ -57,7 +69,7 @@ def test_a_record_holds_what_the_contract_asks(tmp_path):
 def test_a_failure_is_a_record_too_and_is_never_reused(tmp_path, error, status):
     with pytest.raises(type(error)):
         record(tmp_path, error=error)
-    (found,) = load_records(tmp_path / "records" / MACHINE.fingerprint)
+    (found,) = load_records([tmp_path / "records" / MACHINE.fingerprint])
     assert found.data["status"] == status
     assert find(tmp_path, MACHINE, "caption", "k" * 64) is None
     # Where running out of memory is the answer, it is one that need not be asked for again.
@@ -68,7 +80,7 @@ def test_a_failure_is_a_record_too_and_is_never_reused(tmp_path, error, status):
 def test_runs_of_one_second_keep_apart_and_the_newest_is_found(tmp_path):
     for _ in range(3):
         record(tmp_path)
-    records = load_records(tmp_path / "records" / MACHINE.fingerprint)
+    records = load_records([tmp_path / "records" / MACHINE.fingerprint])
     assert len({r.run_id for r in records}) == 3
     found = find(tmp_path, MACHINE, "caption", "k" * 64)
     assert found is not None
@@ -81,14 +93,14 @@ def test_a_half_written_run_is_not_a_record_and_is_cleared(tmp_path):
     left = parent / ".building-20260101T000000Z-kkkkkkkk-999999999"  # no such process
     left.mkdir(parents=True)
     (left / "record.json").write_text("{")
-    assert load_records(tmp_path / "records" / MACHINE.fingerprint) == []
+    assert load_records([tmp_path / "records" / MACHINE.fingerprint]) == []
     record(tmp_path)
     assert not left.exists()
 
 
 def test_changed_samples_are_noticed(tmp_path):
     record(tmp_path, samples=[{"id": "a"}])
-    (found,) = load_records(tmp_path / "records" / MACHINE.fingerprint)
+    (found,) = load_records([tmp_path / "records" / MACHINE.fingerprint])
     (found.folder / "samples.jsonl").write_text('{"id": "b"}\n')
     with pytest.raises(AtomError, match=r"samples\.jsonl is not what its record describes"):
         found.samples()
@@ -102,7 +114,7 @@ def test_a_foreign_record_is_named(tmp_path, text, said):
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(text)
     with pytest.raises(AtomError, match=rf"record\.json {said}"):
-        load_records(tmp_path)
+        load_records([tmp_path])
 
 
 def test_a_value_that_is_not_a_number_is_refused(tmp_path):
@@ -167,3 +179,177 @@ def test_a_counterpart_differs_in_the_named_node_alone(tmp_path):
     assert found(CONFIG | {"seed": 4}, model={"width": 8}) is None
     inputs["dataset"] = "another"
     assert found(CONFIG) is None
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A repository of its own in the place of ours."""
+
+    def git(*arguments):
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    git("init", "-q")
+    for name in ("atom_repro/code.py", "README.md", "results/table.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    return tmp_path, git
+
+
+@pytest.mark.parametrize(
+    ("path", "clean"),
+    [("atom_repro/code.py", False), ("README.md", False), ("new.py", False),
+     ("results/table.md", True), ("results/new.md", True)],
+)  # fmt: skip
+def test_a_tree_with_changes_or_unknown_files_is_not_clean(tree, path, clean):
+    folder, git = tree
+    assert provenance.git_state() == {"commit": git("rev-parse", "HEAD"), "clean": True}
+    (folder / path).write_text("2\n")
+    assert provenance.git_state()["clean"] is clean
+
+
+def commit(git, folder, name):
+    (folder / name).write_text("3\n")
+    git("add", ".")
+    git("commit", "-qm", name)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "committed", "clean"),
+    [
+        (None, None, True),
+        ("atom_repro/code.py", "atom_repro/code.py", False),  # dirty, and committed while it ran
+        (None, "atom_repro/code.py", False),
+        (None, "README.md", True),
+        (None, "results/table.md", True),
+    ],
+)
+def test_a_record_is_of_committed_code_from_start_to_end(tree, dirty, committed, clean):
+    folder, git = tree
+    results = folder / "results"
+    if dirty:
+        (folder / dirty).write_text("2\n")
+    with recording(
+        results, MACHINE, stage="s", key="k" * 64, config=CONFIG, inputs={}, weights="none"
+    ):  # fmt: skip
+        if committed:
+            commit(git, folder, committed)
+    (found,) = load_records([results / "records" / MACHINE.fingerprint])
+    assert found.clean is clean
+    assert found.data["git_at_end"]["clean"]
+
+
+def test_a_tree_that_is_dirty_at_the_end_alone_is_said(tree):
+    folder, _ = tree
+    with recording(
+        folder / "results", MACHINE, stage="s", key="k" * 64, config=CONFIG, inputs={},
+        weights="none",
+    ):  # fmt: skip
+        (folder / "atom_repro/code.py").write_text("2\n")
+    (found,) = load_records([folder / "results/records" / MACHINE.fingerprint])
+    assert found.data["git"]["clean"]
+    assert not found.clean
+
+
+def test_another_version_of_what_computes_is_another_run(monkeypatch):
+    entry = provenance.ROOT / "eval/report.py"
+    before = stage_key("report", entry, CONFIG, {})
+    installed = provenance.versions()
+    for name, same in (("torch", False), ("torchao", False), ("transformers", False),
+                       ("executorch", False), ("hydra-core", True), ("python", True)):  # fmt: skip
+        monkeypatch.setattr(provenance, "versions", lambda n=name: installed | {n: "0.0.1"})
+        assert (stage_key("report", entry, CONFIG, {}) == before) is same, name
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of ours with an entry file; writes files and gives the hash of the entry's code."""
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "atom_repro")
+
+    def hashed(files, config=None):
+        shutil.rmtree(tmp_path / "atom_repro", ignore_errors=True)
+        for name, text in {"atom_repro/__init__.py": "", **files}.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return provenance.source_hash(tmp_path / "entry.py", config or {})
+
+    return hashed
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from atom_repro.data.toy import f", "from atom_repro.data import toy",
+     "import atom_repro.data.toy"],
+)  # fmt: skip
+def test_code_that_is_imported_in_any_way_counts(package, line):
+    files = {"entry.py": f"{line}\n", "atom_repro/data/__init__.py": ""}
+    one, other = (package({**files, "atom_repro/data/toy.py": f"x = {n}\n"}) for n in (1, 2))
+    assert one != other
+
+
+def test_a_file_that_moves_changes_nothing(package):
+    config = {"dataset": {"_target_": "atom_repro.data.toy.build", "size": 3}}
+    moved = {"dataset": {"_target_": "atom_repro.data.toys.dataset.build", "size": 3}}
+    code = "def build():\n    return 1\n"
+    before = package(
+        {"entry.py": "from atom_repro.data.toy import build\nbuild()\n",
+         "atom_repro/data/toy.py": code}, config,
+    )  # fmt: skip
+    after = package(
+        {"entry.py": "from atom_repro.data.toys.dataset import build\nbuild()\n",
+         "atom_repro/data/toys/dataset.py": code}, moved,
+    )  # fmt: skip
+    assert before == after
+
+
+def test_a_component_that_moves_keeps_its_name(monkeypatch):
+    old = {"pipeline": {"_target_": "atom_repro.pipelines.search_session.build", "name": "x"}}
+    new = {"pipeline": {"_target_": "atom_repro.pipelines.clip_search.build", "name": "x"}}
+    other = {"pipeline": {"_target_": "atom_repro.pipelines.assembly.build", "name": "x"}}
+    assert provenance.config_hash(old) == provenance.config_hash(new)
+    assert provenance.config_hash(new) != provenance.config_hash(other)
+    moved = {"many": [{"_target_": "atom_repro.pipelines.search.build"}]}
+    monkeypatch.setitem(MOVED, "atom_repro.pipelines.search.build", "pipelines.clip_search")
+    assert named(moved) == {"many": [{"_target_": "pipelines.clip_search"}]}
+
+
+def test_how_records_are_kept_decides_no_value(package):
+    files = {"entry.py": "from atom_repro.records.record import f\n"}
+    assert package({**files, "atom_repro/records/record.py": "f = 1\n"}) == package(
+        {**files, "atom_repro/records/record.py": "f = 2\n"}
+    )
+
+
+def test_a_machine_finds_its_own_records_and_no_others(tmp_path):
+    record(tmp_path)
+    assert find(tmp_path, MACHINE, "caption", "k" * 64) is not None
+    assert SECOND.cpu == MACHINE.cpu
+    assert find(tmp_path, SECOND, "caption", "k" * 64) is None
+
+
+def test_what_older_records_lack_comes_from_the_migration(tmp_path):
+    record(tmp_path, key="a" * 64)
+    folder = tmp_path / "records" / MACHINE.fingerprint
+    (path,) = folder.glob("*/*/record.json")
+    data = json.loads(path.read_text())
+    del data["definitions"]
+    path.write_text(json.dumps(data))
+    migration = {"keys": {"a" * 64: "b" * 64}, "definitions": {path.parent.name: {"load": 1}}}
+    (folder / MIGRATION).write_text(json.dumps(migration))
+    (found,) = load_records([folder])
+    assert (found.key, found.definition("load")) == ("b" * 64, 1)
+    assert find(tmp_path, MACHINE, "caption", "b" * 64) is not None
+    assert find(tmp_path, MACHINE, "caption", "a" * 64) is None
+
+
+def test_references_are_lines_with_or_without_a_word(tmp_path):
+    assert reference_machines(tmp_path) == []
+    (tmp_path / "reference_machines.txt").write_text("# why\nabc  # a machine\n\ndef\n")
+    assert reference_machines(tmp_path) == ["abc", "def"]

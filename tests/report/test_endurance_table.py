@@ -1,5 +1,7 @@
 """The table of long sessions, from records whose figures are known."""
 
+from machines import OLD
+
 from atom_repro.records.record import Record
 from atom_repro.report.endurance_table import endurance
 
@@ -9,6 +11,7 @@ def record(tmp_path, name, clips, rise, **changes):
         tmp_path / name,
         {
             "stage": "endurance", "status": "ok", "scale": "tiny", "git": {"clean": True},
+            "machine": OLD.to_dict(),
             "device": "cpu", "config": {"model": {"name": "m"}},
             "values": {
                 "arm": "resident/parallel", "precision": "fp32", "clips": clips,

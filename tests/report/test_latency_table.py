@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from machines import OLD
 
 from atom_repro.records.provenance import file_hash
 from atom_repro.records.record import Record
@@ -21,7 +22,8 @@ def record(folder, stage, samples=(), **changes):
         folder,
         {
             "stage": stage, "status": "ok", "scale": "systems", "git": {"clean": True},
-            "device": "cpu", "weights": "random",
+            "device": "cpu", "weights": "random", "machine": OLD.to_dict(),
+            "definitions": {"load": 2},
             "config": {"model": {"name": "mplug2plus"}, "pipeline": {"name": "retrieval"}},
             "samples": {"sha256": file_hash(path), "lines": len(samples)},
         }
@@ -72,7 +74,9 @@ def test_a_saving_is_of_medians_with_the_extremes_of_pairs(tmp_path):
     saving = found[AFTER, "systems/retrieval_saving"]
     assert saving.ours == pytest.approx(100 * (1 - 6.2 / 10.2))
     assert (saving.n, saving.spread) == (3, "min 38.83, max 39.6")
-    assert found[AFTER, "systems/retrieval"].note == "random weights; 2 clips"
+    assert found[AFTER, "systems/retrieval"].note == (
+        "random weights; 2 clips; a load ends when the module can be called (definition 2)"
+    )
     assert (BEFORE, "systems/retrieval_saving") not in found
     assert (AFTER, "systems/load") not in found  # nothing is read twice in a search
 

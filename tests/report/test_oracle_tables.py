@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
+from machines import OLD
 
 from atom_repro.records.record import Record
 from atom_repro.report import oracle_tables
@@ -21,7 +22,7 @@ def at(mean, half=1.0):
 def record(stage, protocol, values, *, scale="paper", status="ok", clean=True) -> Record:
     data = {
         "stage": stage, "protocol": protocol, "scale": scale, "status": status, "values": values,
-        "git": {"clean": clean}, "samples": None, "config": {},
+        "git": {"clean": clean}, "samples": None, "config": {}, "machine": OLD.to_dict(),
     }  # fmt: skip
     return Record(Path(f"run-{stage}-{protocol.replace('/', '-')}"), data)
 
@@ -154,10 +155,10 @@ def test_files_and_figure_are_the_same_twice():
     records = [retrieval("msrvtt/ret-1ka"), caption(), embedder()]
     tables = oracle_tables.build(records, PAPER)
     for name, rows in tables.items():
-        text = oracle_tables.to_markdown(name, rows, "a machine")
+        text = oracle_tables.to_markdown(name, rows)
         assert text.startswith(f"# {oracle_tables.TITLES[name]}") and text.endswith("\n")
         assert len(list(csv.DictReader(io.StringIO(to_csv(rows))))) == len(rows)
-    shown = oracle_tables.to_markdown("oracle", tables["oracle"], "a machine")
+    shown = oracle_tables.to_markdown("oracle", tables["oracle"])
     assert "| people/one at random | 40.0 (39.0 to 41.0) |" in shown
     assert "| paper/mPLUG2+/fp32 | 57.2 |" in shown
     first, second = (oracle_tables.gallery_figure(records, PAPER) for _ in range(2))

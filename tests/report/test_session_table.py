@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from machines import OLD
 
 from atom_repro.records.provenance import file_hash
 from atom_repro.records.record import Record
@@ -29,6 +30,7 @@ def record(tmp_path, samples, **values):
     path.write_text("".join(json.dumps(s) + "\n" for s in samples))
     body = {
         "stage": "sessions", "status": "ok", "scale": "tiny", "git": {"clean": True},
+        "machine": OLD.to_dict(), "definitions": {"load": 2},
         "device": "cpu", "config": {"model": {"name": "tiny_mplug2plus"}},
         "samples": {"sha256": file_hash(path), "lines": len(samples)},
         "values": {
@@ -84,16 +86,14 @@ def test_loads_that_differ_between_repeats_are_refused(tmp_path):
 
 
 def test_files_are_the_same_for_the_same_records_and_smoke_has_none(made, tmp_path):
-    texts = files([made], "m")
-    assert texts == files([made], "m")
+    texts = files([made])
+    assert texts == files([made])
     assert set(texts) == {
         "tables/sessions.csv", "tables/sessions.md", "figures/sessions_retrieval_fp32.svg",
     }  # fmt: skip
     assert "fresh, resident" in curves(made)
     made.data["device"] = "cuda: NVIDIA H100"
-    assert "figures/sessions_retrieval_fp32_cuda-NVIDIA-H100-tiny_mplug2plus.svg" in files(
-        [made], "m"
-    )
+    assert "figures/sessions_retrieval_fp32_cuda-NVIDIA-H100-tiny_mplug2plus.svg" in files([made])
     made.data["scale"] = "smoke"
     assert newest([made]) == {}
-    assert "No record of ours yet" in files([made], "m")["tables/sessions.md"]
+    assert "No record of ours yet" in files([made])["tables/sessions.md"]

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from machines import OLD
 
 from atom_repro.records.provenance import file_hash
 from atom_repro.records.record import Record
@@ -29,6 +30,7 @@ def made(tmp_path):
             "status": "ok",
             "scale": "tiny",
             "git": {"clean": True},
+            "machine": OLD.to_dict(),
             "samples": {"sha256": file_hash(path), "lines": len(lines)},
             "values": {"epoch_steps": 10, "train_s": 60.0, "validation_s": 5.0},
             "config": {
@@ -44,7 +46,7 @@ def made(tmp_path):
 
 
 def cells(records):
-    texts = sweep_table.files(records, "a machine")
+    texts = sweep_table.files(records)
     return list(csv.DictReader(io.StringIO(texts["tables/appendix_g.csv"]))), texts
 
 
@@ -77,7 +79,7 @@ def test_what_is_no_point_of_this_grid_stays_out(made):
         made("other", sweep="mine"),
         made("failed", status="failed"),
     ]
-    assert sweep_table.files(out, "a machine") == {}
+    assert sweep_table.files(out) == {}
     assert sweep_table.curves(out) is None
     # Points that ran with other settings are of an earlier grid.
     rows, _ = cells([made("old", batch=32, settings={"epochs": 2}), made("r1"), *out])

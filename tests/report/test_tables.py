@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from machines import OLD
 
 from atom_repro.records.record import Record
 from atom_repro.report import latency_table
@@ -28,6 +29,7 @@ def record(tmp_path, run_id, *, stage="caption", precision="fp32", samples=(), c
         "scale": "tiny",
         "device": "cpu",
         "git": {"clean": clean},
+        "machine": OLD.to_dict(),
         "config": {"model": {"name": "m", "_target_": "atom_repro.models.mplug2plus.build"}},
         "samples": None,
         "values": {"precision": precision, **SCORES, "videos": 300,
@@ -149,4 +151,4 @@ def test_same_records_same_bytes(tmp_path):
     for name, built in build_all(records, PAPER).items():
         again = build_all(list(records), list(PAPER))[name]
         assert to_csv(built) == to_csv(again)
-        assert to_markdown(name, built, "m") == to_markdown(name, again, "m")
+        assert to_markdown(name, built) == to_markdown(name, again)

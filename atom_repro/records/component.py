@@ -1,0 +1,28 @@
+"""Names of components in records, which stay when code moves.
+
+A configuration names what it builds by a dotted path (`_target_`), and a record keeps the
+configuration. So that a moved file is the same component still, what is compared is its name: the
+path of the builder's module when this rule was made. A component that moves gets a line here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Dotted path of a builder, as records or today's configuration have it, to the component's name.
+MOVED = {
+    "atom_repro.pipelines.search_session.build": "pipelines.clip_search",
+}
+
+
+def component(target: str) -> str:
+    """The name of what a `_target_` builds: `models.mplug2plus`, `quant.int8`."""
+    return MOVED.get(target) or target.removeprefix("atom_repro.").removesuffix(".build")
+
+
+def named(node: Any) -> Any:
+    """A configuration with names in the place of dotted paths."""
+    if isinstance(node, Mapping):
+        return {k: component(v) if k == "_target_" else named(v) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [named(value) for value in node]
+    return node

@@ -1,0 +1,35 @@
+"""Where tables and figures go: to committed places on reference machines, to local ones else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from atom_repro.datatypes import Machine
+from atom_repro.records.atomic import atomically
+from atom_repro.records.record import Record, load_records
+from atom_repro.records.reference import reference_machines
+from atom_repro.report import catalogue
+from atom_repro.report.paper import Cell
+
+
+def destinations(results: Path, machine: Machine) -> list[tuple[Path, list[Record]]]:
+    """Folders to write tables to from this machine, and the records that fill each.
+
+    Committed tables hold the clean records of all reference machines, and only those machines
+    write them. A machine that is none, or has records of uncommitted code, has tables of its own.
+    """
+    own = load_records([results / "records" / machine.fingerprint])
+    references = reference_machines(results)
+    places = []
+    if machine.fingerprint in references:
+        records = load_records([results / "records" / name for name in references])
+        places.append((results, [r for r in records if r.clean]))
+    if machine.fingerprint not in references or not all(r.clean for r in own):
+        places.append((results / "local" / machine.fingerprint, own))
+    return places
+
+
+def write(folder: Path, records: Sequence[Record], paper: Sequence[Cell]) -> None:
+    """Write every table and figure that the records give below `folder`."""
+    for name, text in catalogue.texts(records, paper).items():
+        with atomically(folder / name) as building:
+            building.write_text(text, encoding="utf-8")

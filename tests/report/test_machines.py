@@ -1,0 +1,164 @@
+"""Two processors of one name: what each may write, and what never shares a section."""
+
+import csv
+import io
+import json
+
+import pytest
+from machines import FIRST, SECOND
+
+from atom_repro.records.provenance import file_hash
+from atom_repro.records.record import recording
+from atom_repro.report import latency_table
+from atom_repro.report.files import to_csv, to_markdown
+from atom_repro.report.latency_table import newest
+from atom_repro.report.training_table import training_step
+from atom_repro.report.write import destinations, write
+
+QUIET = {"end": {"others_share": 0.01, "steal_share": 0.0}}
+BUSY = {"end": {"others_share": 0.2, "steal_share": 0.0}}
+CONFIG = {
+    "scale": {"name": "tiny"}, "model": {"name": "m"}, "pipeline": {"name": "retrieval"},
+    "train": {"captions_per_clip": 1, "threads": 2}, "caption_tokens": 5,
+}  # fmt: skip
+ARM = "resident/parallel"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder of results whose one reference machine is FIRST."""
+    (tmp_path / "reference_machines.txt").write_text(f"{FIRST.fingerprint}  # {FIRST}\n")
+    state = {"commit": "c", "clean": True}
+    monkeypatch.setattr("atom_repro.records.provenance.git_state", lambda: state)
+    return tmp_path
+
+
+def latency(results, machine, seconds, **data):
+    """A latency record of one arm, as the command writes it."""
+    folder = results / "records" / machine.fingerprint / "latency"
+    there = set(folder.glob("*"))
+    with recording(
+        results, machine, stage="latency", key="k" * 64, config=CONFIG, inputs={},
+        weights="random",
+    ) as run:  # fmt: skip
+        run.samples += [
+            {"kind": "prompt", "arm": ARM, "repeat": n, "warmup": n == 0, "prompt": 0,
+             "end_to_end_s": seconds, "overlap_s": 0.0, "residual_s": 0.0,
+             "stages_s": {"encode": seconds, "caption": 1.0, "embed": 0.1, "rank": 0.1}}
+            for n in range(3)
+        ]  # fmt: skip
+        run.values |= {"precision": "fp32", "clips": 2, "prompts": 1, "arms": [ARM]}
+    (made,) = set(folder.glob("*")) - there
+    path = made / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"load": QUIET} | data))
+    assert file_hash(made / "samples.jsonl")
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def report(results, machine):
+    for folder, records in destinations(results, machine):
+        write(folder, records, [])
+
+
+def shown(results, machine=FIRST):
+    """Records that the machine's tables are made of."""
+    return destinations(results, machine)[0][1]
+
+
+def test_a_machine_that_is_no_reference_touches_no_committed_file(results):
+    latency(results, FIRST, 1.0)
+    report(results, FIRST)
+    assert (results / "tables/table03.md").is_file()
+    before = files(results)
+    assert SECOND.cpu == FIRST.cpu
+    latency(results, SECOND, 2.0)
+    report(results, SECOND)
+    after = files(results)
+    assert {p: after[p] for p in before} == before
+    new = {p.relative_to(results).parts[:2] for p in after.keys() - before.keys()}
+    assert new == {("local", SECOND.fingerprint), ("records", SECOND.fingerprint)}
+    local = (results / "local" / SECOND.fingerprint / "tables/table03.md").read_text()
+    assert str(SECOND) in local
+    assert str(FIRST) not in local
+
+
+def test_a_reference_with_uncommitted_code_fills_local_tables_alone(results):
+    latency(results, FIRST, 1.0)
+    report(results, FIRST)
+    committed = (results / "tables/table03.csv").read_bytes()
+    latency(results, FIRST, 9.0, git={"commit": "c", "clean": False})
+    report(results, FIRST)
+    assert (results / "tables/table03.csv").read_bytes() == committed
+    local = (results / "local" / FIRST.fingerprint / "tables/table03.csv").read_text()
+    assert "uncommitted tree" in local
+
+
+def test_two_processors_of_one_name_never_share_a_section(results):
+    with (results / "reference_machines.txt").open("a") as listed:
+        listed.write(f"{SECOND.fingerprint}  # {SECOND}\n")
+    latency(results, FIRST, 1.0)
+    latency(results, SECOND, 2.0)
+    tables = latency_table.build(shown(results), [])
+    found = list(csv.DictReader(io.StringIO(to_csv(tables["table03"]))))
+    encoded = {r["machine"]: (r["processor"], r["ours"]) for r in found
+               if r["column"] == "tiny/encode"}  # fmt: skip
+    assert encoded == {
+        FIRST.fingerprint: ("Test CPU (family 23, model 49, stepping 0)", "0.5"),
+        SECOND.fingerprint: ("Test CPU (family 25, model 49, stepping 0)", "1"),
+    }
+    text = to_markdown("table03", tables["table03"])
+    first, second = text.split("\n## ")[1:]
+    assert first.startswith(str(FIRST)) and "0.5 s" in first
+    assert second.startswith(str(SECOND)) and "1.00 s" in second
+
+
+def test_a_busy_timing_is_marked_and_never_replaces_a_quiet_one(results):
+    latency(results, FIRST, 1.0, load=BUSY)
+    (cell,) = [r for r in latency_table.build(shown(results), [])["table03"]
+               if r.column == "tiny/encode"]  # fmt: skip
+    assert cell.load == "busy"
+    text = to_markdown("table03", [cell])
+    assert "0.5 s (busy)" in text and "- busy: beside other work" in text
+
+    latency(results, FIRST, 2.0)
+    latency(results, FIRST, 3.0, load=BUSY)
+    (record,) = newest(shown(results))
+    assert (record.disturbed, record.samples()[0]["end_to_end_s"]) == (False, 2.0)
+    latency(results, FIRST, 4.0)
+    assert newest(shown(results))[0].samples()[0]["end_to_end_s"] == 4.0
+
+
+def test_a_busy_training_step_never_replaces_a_quiet_one(results):
+    def trial(seconds, load):
+        with recording(
+            results, FIRST, stage="training_step", key="k" * 64, config=CONFIG, inputs={},
+            weights="random",
+        ) as run:  # fmt: skip
+            run.samples += [{"step": n, "seconds": seconds, "warmup": n == 0} for n in range(2)]
+            run.values |= {
+                "precision": "fp32", "clips": 1, "step_memory_estimated_bytes": 1,
+                "step_s": seconds, "tokens_per_s": 1.0, "share_of_limit": 0.5,
+            }  # fmt: skip
+        folder = results / "records" / FIRST.fingerprint / "training_step"
+        path = sorted(folder.glob("*"), key=lambda p: p.stat().st_mtime_ns)[-1] / "record.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"load": load}))
+
+    trial(1.0, QUIET)
+    trial(2.0, BUSY)
+    (step,) = [r for r in training_step(shown(results)) if r.column == "step"]
+    assert (step.ours, step.load) == (1.0, "quiet")
+
+
+def test_two_definitions_of_a_quantity_never_share_a_table(results):
+    latency(results, FIRST, 1.0, definitions={"load": 1})
+    (row,) = [r for r in latency_table.build(shown(results), [])["table03"]
+              if r.column == "tiny/retrieval"]  # fmt: skip
+    assert "a load ends with a first forward (definition 1)" in row.note
+    # A record under the newer meaning, of another model: the older row leaves.
+    model = {"config": CONFIG | {"model": {"name": "other"}}}
+    latency(results, FIRST, 2.0, definitions={"load": 2}, **model)
+    rows = {r.row for r in latency_table.build(shown(results), [])["table03"]}
+    assert rows == {"host/other/fp32/atom"}

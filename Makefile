@@ -5,9 +5,10 @@ PIP_ARGS ?=
 ARGS ?=
 RUN := .venv/bin/python
 READY := .venv/.ready
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor reproduce smoke systems test check tables notebooks audit oracle table7 data-check lock clean
+.PHONY: help setup doctor reproduce smoke systems test test-fast test-all check tables notebooks audit oracle table7 data-check lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +57,14 @@ check: $(READY)  ## lint, format, types, layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: $(READY)  ## all tests, two files at a time
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(READY)  ## the tests that every change has to pass, two files at a time
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-fast: $(READY)  ## those that train nothing and run no stage
+	$(PYTEST) -m "not slow and not long and not java" $(ARGS)
+
+test-all: $(READY)  ## all tests, and a record of their run
+	@$(RUN) -m eval.test_all $(ARGS)
 
 lock: $(READY)  ## write the versions that are installed now into requirements.lock
 	@{ head -2 requirements.lock; $(RUN) -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > .lock.new

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -126,8 +125,6 @@ def _key(override: str) -> str:
 
 def _knows(primary: str, key: str) -> bool:
     if (config.CONF / key).is_dir():
-        config.register()
-        with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
-            return key in hydra.compose(primary)
+        return key in config.choices(primary)
     inside = tuple(f"{mapping}." for mapping in OPEN.get(primary, ()))
     return key in config.keys(primary) or key.startswith(inside)

@@ -1,18 +1,22 @@
 """What commands that run other commands share: one study in a folder, and stages that end with it.
 
-A stage is a process of its own. Whatever ends a study, a second run of the same command goes on
-from what its stages kept.
+A stage is a process of its own, forked from one that has imported the libraries already, so that a
+stage that is unchanged answers at once. Whatever ends a study, a second run of the same command
+goes on from what its stages kept.
 """
 
 import ctypes
 import fcntl
-import functools
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError
@@ -21,13 +25,44 @@ from atom_repro.routing import Stage
 
 def run(stage: Stage) -> int:
     """Run a stage with this process's output as its own: its exit status."""
-    command = [sys.executable, "-m", stage.module, *stage.overrides]
-    dying = functools.partial(die_with, os.getpid())
-    return subprocess.run(command, preexec_fn=dying, check=False).returncode
+    process = stage_context().Process(target=run_module, args=(stage.module, stage.overrides))
+    process.start()
+    process.join()
+    status = process.exitcode
+    assert status is not None
+    return status
+
+
+def stage_context() -> ForkServerContext | SpawnContext:
+    """How the process of a stage begins: forked from a server that has imported the libraries
+    where forking is sound, which is on Linux without a GPU's driver, whose state a forked process
+    cannot use; anew anywhere else."""
+    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(["atom_repro.preload"])
+        return server
+    return multiprocessing.get_context("spawn")
+
+
+def run_module(module: str, arguments: Sequence[str]) -> None:
+    """What `python -m module *arguments` does, in a process that a study started and whose death
+    ends it."""
+    study = multiprocessing.parent_process()
+    if study is not None:
+        watch = threading.Thread(target=_end_with, args=(study.sentinel,), daemon=True)
+        watch.start()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _end_with(sentinel: int) -> None:
+    """A stage whose study was killed must not go on beside the one that replaces it."""
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_with(parent: int) -> None:
-    """A stage whose study was killed must not go on beside the one that replaces it (Linux)."""
+    """Ask to be killed when the process that started this one ends (Linux)."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:  # it was killed before this could be asked for

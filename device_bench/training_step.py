@@ -83,7 +83,10 @@ def main(cfg: Any) -> None:
                 if kind == "cpu":  # a system without memory kills, and says nothing
                     require_step_memory(needed, device.torch)
                 # Other work on the machine can hide what it can do: the best so far counts.
-                rates = {name: max(r, rates.get(name, 0)) for name, r in limits(device).items()}
+                rates = {
+                    name: max(r, rates.get(name, 0))
+                    for name, r in limits(device, cfg.scale.limits_s).items()
+                }
                 trial = try_step(
                     make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
                 )

@@ -1,5 +1,13 @@
 """What tests share: small models (random weights, the real architecture), a planned data set."""
 
+import os
+import signal
+
+# Before torch is imported: two workers of one thread each, which sleep while they wait, are faster
+# on two cores than two of two threads, and much faster beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +20,21 @@ from atom_repro.models.vlm import Specials
 from atom_repro.quant import none
 
 # Files that run whole stages, the longest first: two workers that begin with them end together.
-LONG = ("test_readme", "test_readme_alone", "test_finetune", "test_reproduce", "test_sweep")
+LONGEST = (
+    "test_readme", "test_readme_alone", "test_finetune", "test_study", "test_reproduce",
+    "test_sweep", "test_golden",
+)  # fmt: skip
 TEXTS = ["a red ball bounces on the beach", "two boats drift left at night"]
 
 
+def pytest_configure() -> None:
+    # Where Ctrl-C is ignored (nohup, some CI), tests that send themselves one would wait for good.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    place = {name: i for i, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 def small_model(**changes: dict[str, object]) -> MPlug2Plus:

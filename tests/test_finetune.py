@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from command import command
 
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
@@ -23,6 +24,10 @@ LOSSES = [
 ]  # fmt: skip
 
 
+# Freed memory goes back at once, so that what is measured is what was in use.
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
 class Training:
     """Runs trainings in processes of their own. The data set is made once."""
 
@@ -34,25 +39,31 @@ class Training:
         self._runs += 1
         return self._folder / f"run{self._runs}"
 
-    def start(self, folder, *arguments, steps, launcher=()):
-        return subprocess.Popen(
-            [
-                sys.executable, *launcher, "-m", "train.finetune", "scale=smoke", "train.threads=1",
-                "train.precision=fp32", f"train.max_steps={steps}",
-                f"train.validation_every={steps}", f"paths.work={self._folder / 'work'}",
-                f"paths.results={folder}", f"checkpoint.folder={folder / 'modules'}", *arguments,
-            ],
-            cwd=ROOT, stderr=subprocess.PIPE, text=True,
-            # Freed memory goes back at once, so that what is measured is what was in use.
-            env=os.environ | {"ACCELERATE_USE_CPU": "true", "MALLOC_MMAP_THRESHOLD_": "65536"},
+    def arguments(self, folder, *more, steps):
+        return (
+            "train.finetune", "scale=smoke", "train.threads=1",
+            "train.precision=fp32", f"train.max_steps={steps}",
+            f"train.validation_every={steps}", f"paths.work={self._folder / 'work'}",
+            f"paths.results={folder}", f"checkpoint.folder={folder / 'modules'}", *more,
         )  # fmt: skip
 
-    def __call__(self, *arguments, steps=10, launcher=(), folder=None):
+    def start(self, folder, *more, steps, launcher):
+        """A training in several processes."""
+        return subprocess.Popen(
+            [sys.executable, *launcher, "-m", *self.arguments(folder, *more, steps=steps)],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT,
+        )  # fmt: skip
+
+    def __call__(self, *more, steps=10, launcher=(), folder=None):
         """The record of a training, which goes on with what `folder` has."""
         folder = folder or self.folder()
-        process = self.start(folder, *arguments, steps=steps, launcher=launcher)
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        if launcher:
+            process = self.start(folder, *more, steps=steps, launcher=launcher)
+            _, said = process.communicate()
+            assert process.returncode == 0, said
+        else:
+            done = command(*self.arguments(folder, *more, steps=steps), env=ENVIRONMENT)
+            assert done.returncode == 0, done.stderr
         (record,) = load_records([folder / "records" / this_machine().fingerprint])
         return record
 
@@ -66,12 +77,14 @@ def curve(record, name):
     return [line[name] for line in record.samples() if name in line]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_losses_are_what_they_were(finetune):
     record = finetune(*NO_TEXT, "model.decoder.vocabulary=512")
     assert curve(record, "caption_loss") == pytest.approx(LOSSES, rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_text_tasks_are_learned_beside_captions(finetune):
     record = finetune("train.text_every=2", steps=8)
@@ -96,7 +109,9 @@ def alone(finetune):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
+@pytest.mark.parametrize(
+    "sharded", [False, pytest.param(True, marks=pytest.mark.long)], ids=["DDP", "FSDP"]
+)
 def test_two_processes_train_as_one(finetune, alone, sharded):
     two = finetune(
         *SHARED_OUT,
@@ -117,6 +132,7 @@ def test_two_processes_train_as_one(finetune, alone, sharded):
     assert 0.8 * asked < took < 1.1 * asked + workspaces
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
 def test_two_processes_that_are_killed_go_on(alone, finetune, sharded):

@@ -4,13 +4,27 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 import torch
-from readme import ALONE, COMMANDS, NEED_DATA, NEED_WEIGHTS, NEEDS_GPU, ROOT, run, shrunk
+from command import command as forked
+from readme_commands import (
+    ALONE,
+    COMMANDS,
+    NARROWS,
+    NEED_DATA,
+    NEED_WEIGHTS,
+    NEEDS_GPU,
+    ROOT,
+    run,
+    shrunk,
+)
+
+from atom_repro.device.machine import this_machine
+from atom_repro.records.record import load_records
 
 DATA = ROOT.parent / "shared/data"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +32,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("readme-alone")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -31,10 +44,18 @@ def test_command(command, folder):
     run(shrunk(command, folder))
 
 
+@pytest.mark.long
+def test_an_override_narrows_the_study(tmp_path):
+    run(shrunk(NARROWS, tmp_path))
+    made = load_records([tmp_path / "results/records" / this_machine().fingerprint])
+    assert [r.values["precision"] for r in made if r.stage != "finetune"] == ["int8"] * 5
+    (trained,) = [r for r in made if r.stage == "finetune"]
+    assert trained.config("train.max_steps") == 5
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(NEED_WEIGHTS)])
 def test_a_command_without_its_weights_says_what_to_bring(command):
-    words = [sys.executable, *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked(*shlex.split(command)[2:])
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -53,7 +74,6 @@ def test_a_command_without_its_gpu_says_what_to_do(command, tmp_path):
     assert "device=cpu" in line
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", NEED_DATA)
 def test_a_command_without_its_data_says_what_to_bring(command, folder):
     done = subprocess.run(
@@ -64,7 +84,7 @@ def test_a_command_without_its_data_says_what_to_bring(command, folder):
     assert "stsb-en-test.csv" in line or "eval.data_check" in line
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not DATA.is_dir(), reason="the annotation files are not beside this checkout")
 def test_the_oracle_runs_on_one_protocol(folder):
     words = shrunk("make oracle ARGS=only=[msrvtt/ret-1ka]", folder)

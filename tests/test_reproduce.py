@@ -9,39 +9,43 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from command import command
 
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
 from atom_repro.studies import die_with
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
 
 
-def command(folder, *arguments):
-    return [
-        sys.executable, "-m", "eval.reproduce", "scale=smoke", "train.threads=1",
+def reproduce(folder, *arguments):
+    return command(
+        "eval.reproduce", "scale=smoke", "train.threads=1",
         f"paths.work={folder}/work", f"paths.results={folder}/results", *arguments,
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def records(folder):
     return load_records([folder / "results/records" / this_machine().fingerprint])
 
 
-@pytest.mark.slow
 def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
-    settings = ["scale=smoke", "train.max_steps=12", "train.validation_every=6",
-                "train.checkpoint_every=3", "train.threads=1"]  # fmt: skip
+    settings = ["scale=smoke", "train.max_steps=8", "train.validation_every=4",
+                "train.checkpoint_every=2", "train.threads=1"]  # fmt: skip
     weights = []
     for name in ("whole", "broken"):
         folder = tmp_path / name
         run = [
-            sys.executable, "-m", "train.finetune", *settings,
+            "train.finetune", *settings,
             f"paths.work={folder}/work", f"paths.results={folder}/results",
         ]  # fmt: skip
         if name == "broken":
             process = subprocess.Popen(
-                run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [sys.executable, "-m", *run],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             state = folder / "work/checkpoints/tiny_mplug2plus-toy-smoke-seed0/state/state.pt"
             deadline = time.monotonic() + 600
@@ -50,12 +54,12 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
             process.kill()
             process.wait()
             assert state.is_file(), "it was killed before its first state, or ended"
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = command(*run)
         assert done.returncode == 0, done.stderr
         (record,) = [r for r in records(folder) if r.ok]
         weights.append(record.data["weights"])
         steps = [s["step"] for s in record.samples() if "caption_loss" in s]
-        assert steps == list(range(1, 13))
+        assert steps == list(range(1, 9))
     assert weights[0] == weights[1]
 
 
@@ -67,9 +71,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     ],
 )
 def test_a_mistake_is_refused_before_any_work(tmp_path, arguments, said):
-    done = subprocess.run(
-        command(tmp_path, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = reproduce(tmp_path, *arguments)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
@@ -93,9 +95,7 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(
-            command(tmp_path), cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = reproduce(tmp_path)
     assert done.returncode == 1
     assert "another run (process 4711)" in done.stderr
 
@@ -126,10 +126,7 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
 )
 def test_bad_input_is_one_line(tmp_path_factory, arguments, environment, said):
     folder = tmp_path_factory.getbasetemp() / "bad-input"  # its data set serves all cases
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments, f"paths.work={folder}", f"paths.results={folder}/r"],
-        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | environment,
-    )  # fmt: skip
+    done = command(*arguments, f"paths.work={folder}", f"paths.results={folder}/r", env=environment)
     assert done.returncode == 1
     (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]
     assert said in line

@@ -1,28 +1,21 @@
 """A grid of trainings as a user runs it: whole, again, refused, and with a point that fails."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from command import command
 
 from atom_repro.datatypes import AtomError
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
 from atom_repro.routing import grid
 
-ROOT = Path(__file__).resolve().parents[1]
 RATES = "grid.learning_rate=[1e-3,1e-4]"
 
 
 def sweep(folder, *arguments):
-    return subprocess.run(
-        [
-            sys.executable, "-m", "train.sweep", "scale=smoke", RATES, "grid.batch_size=[32]",
-            "train.epochs=2", "train.threads=1", "train.validation_clips=4", "generation.beams=1",
-            f"paths.work={folder}/work", f"paths.results={folder}/results", *arguments,
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+    return command(
+        "train.sweep", "scale=smoke", RATES, "grid.batch_size=[32]",
+        "train.epochs=2", "train.threads=1", "train.validation_clips=4", "generation.beams=1",
+        f"paths.work={folder}/work", f"paths.results={folder}/results", *arguments,
     )  # fmt: skip
 
 
@@ -61,6 +54,7 @@ def test_a_mistake_is_refused_before_any_point(override, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_sweep_does_nothing_twice_and_a_failing_point_does_not_stop_it(tmp_path):
     done = sweep(tmp_path)

@@ -39,11 +39,7 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
                     compose(primary, arguments)
             except AtomError as error:
                 _refuse(error)
-            # Threads that wait for work sleep rather than spin: on a machine with other load,
-            # spinning costs a factor of 4 to 20. Read by OpenMP when torch is imported.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            for name in ("torchao", "torch.utils._pytree"):
-                logging.getLogger(name).addFilter(_says_something)
+            quieten_libraries()
             register()
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
                 _guard(main)
@@ -52,6 +48,15 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
         return command
 
     return decorate
+
+
+def quieten_libraries() -> None:
+    """Settings and filters that must be in place before torch and TorchAO are imported."""
+    # Threads that wait for work sleep rather than spin: on a machine with other load,
+    # spinning costs a factor of 4 to 20. Read by OpenMP when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).addFilter(_says_something)
 
 
 def _quoted(argument: str, prose: Sequence[str]) -> str:

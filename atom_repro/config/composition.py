@@ -45,8 +45,8 @@ def compose(primary: str, overrides: Sequence[str]) -> DictConfig:
 def _check_types(primary: str, overrides: Sequence[str], cfg: DictConfig) -> None:
     """Values given by hand must be of the type of the file's own value."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    choices = [o.input_line for o in parsed if (CONF / o.key_or_group.split("@")[0]).is_dir()]
-    base = hydra.compose(primary, overrides=[c for c in choices if c])
+    groups = [o.input_line for o in parsed if (CONF / o.key_or_group.split("@")[0]).is_dir()]
+    base = _before(primary, tuple(c for c in groups if c))
     for override in parsed:
         key = override.key_or_group
         before = OmegaConf.select(base, key)
@@ -57,6 +57,12 @@ def _check_types(primary: str, overrides: Sequence[str], cfg: DictConfig) -> Non
             f"{key}={override.value()!s} is {_kind(after)}; {key} takes {_kind(before)}"
             f" (such as {before})"
         )
+
+
+@functools.cache
+def _before(primary: str, groups: tuple[str, ...]) -> DictConfig:
+    """The configuration with its groups chosen and no value changed; inside `initialize`."""
+    return hydra.compose(primary, overrides=list(groups))
 
 
 def _alike(before: Any, after: Any) -> bool:
@@ -108,6 +114,12 @@ def _explain(primary: str, error: Exception) -> str:
 
 
 @functools.cache
+def choices(primary: str) -> frozenset[str]:
+    """The config groups that an entry point has a node of."""
+    return frozenset(str(name) for name in _as_it_stands(primary) if (CONF / str(name)).is_dir())
+
+
+@functools.cache
 def keys(primary: str) -> tuple[str, ...]:
     """Every dotted key of an entry point's configuration."""
 
@@ -120,9 +132,14 @@ def keys(primary: str) -> tuple[str, ...]:
             for key in (f"{prefix}{name}", *walk(child, f"{prefix}{name}."))
         ]
 
+    return tuple(walk(OmegaConf.to_container(_as_it_stands(primary), resolve=False), ""))
+
+
+def _as_it_stands(primary: str) -> DictConfig:
+    """The configuration without an override."""
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return tuple(walk(OmegaConf.to_container(hydra.compose(primary), resolve=False), ""))
+        return _before(primary, ())
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ class PathsConfig:
 class ScaleConfig:
     """How much of everything: `tiny`, `small`, `systems`, `paper`; and `smoke`, which no table
     shows. With `random_weights` a command that judges no text makes weights where there are
-    none."""
+    none. `limits_s` is the time for each kernel when the machine's rates are measured."""
 
     name: str = MISSING
     train_clips: int = MISSING
@@ -43,6 +43,7 @@ class ScaleConfig:
     session_repeats: int = MISSING
     endurance_clips: int = MISSING
     random_weights: bool = False
+    limits_s: float = 0.2
 
 
 @dataclass
@@ -488,6 +489,15 @@ class AuditConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
+@dataclass
+class TestAllConfig:
+    """`tests` are files or folders of tests, `workers` how many files run at a time."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    workers: int = MISSING
+    tests: list[str] = MISSING
+
+
 _SCHEMAS = {
     "finetune": FinetuneConfig,
     "sweep": SweepConfig,
@@ -508,6 +518,7 @@ _SCHEMAS = {
     "data_check": DataCheckConfig,
     "doctor": DoctorConfig,
     "notebooks": NotebooksConfig,
+    "test_all": TestAllConfig,
 }
 # Mappings whose keys are the user's to name; Hydra would only change keys that are there.
 OPEN = {"finetune": ("train.components",)}

@@ -17,24 +17,30 @@ from atom_repro.records.record import out_of_memory
 
 _SIZES = (256, 512, 1024, 2048, 4096, 8192)
 _HOST_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # far beyond their caches
-_BUDGET_S = 0.2
 
 
-def limits(device: ComputeDevice) -> dict[str, float]:
+def limits(device: ComputeDevice, budget_s: float) -> dict[str, float]:
     """Rates by name: `read_bytes_per_s`, and `<precision>_operations_per_s` of matrix products in
     fp32, bf16 and int8, where a multiplication and its addition are two operations. A precision
-    that the device has no kernel for is left out. Takes some seconds."""
-    found = {"read_bytes_per_s": _best(_reads(device), device)}
+    that the device has no kernel for is left out.
+
+    Args:
+        budget_s: time for each kernel and size, of which there are some forty; a size that takes
+            longer once is the last of its kernel.
+    """
+    found = {"read_bytes_per_s": _best(_reads(device), device, budget_s)}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)):
         try:
-            found[f"{name}_operations_per_s"] = _best(_products(device, dtype), device)
+            found[f"{name}_operations_per_s"] = _best(_products(device, dtype), device, budget_s)
         except RuntimeError as error:  # torch has no other word for "no such kernel here"
             if out_of_memory(error):
                 raise
     return found
 
 
-def _best(trials: Iterator[tuple[float, Callable[[], Any]]], device: ComputeDevice) -> float:
+def _best(
+    trials: Iterator[tuple[float, Callable[[], Any]]], device: ComputeDevice, budget_s: float
+) -> float:
     """The highest rate of several trials, each some work and what does it."""
     best = 0.0
     for work, call in trials:
@@ -47,10 +53,10 @@ def _best(trials: Iterator[tuple[float, Callable[[], Any]]], device: ComputeDevi
             device.wait()
             took = time.perf_counter() - began
             fastest, spent = min(fastest, took), spent + took
-            if spent > _BUDGET_S:
+            if spent > budget_s:
                 break
         best = max(best, work / fastest)
-        if fastest > _BUDGET_S:  # a larger product would take eight times as long
+        if fastest > budget_s:  # a larger product would take eight times as long
             break
     return best
 

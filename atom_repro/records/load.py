@@ -120,5 +120,8 @@ def _pressure() -> float | None:
     return float(fields["avg10"])
 
 
-# Counts from the import on, so that the first look of a run is at the time before it.
+# Counts from the import on, so that the first look of a run is at the time before it; a process
+# that was forked counts its own time.
 METER = LoadMeter()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=METER.look)

@@ -42,6 +42,9 @@ def test_a_reader_that_stops_in_mid_file_leaves_nothing_behind(tmp_path):
             read_frames(tmp_path / "a.mp4", frames=2, size=16, sampling="centre", end_s=2.0)
         return libc.mallinfo2().uordblks
 
-    before = read(50)
-    left = (read(400) - before) / 400
-    assert left < 20, f"{left:.0f} bytes for each window"
+    read(50)
+    left = []
+    for _ in range(3):  # what else this process keeps comes and goes; a leak comes each time
+        before = read(10)
+        left.append((read(400) - before) / 400)
+    assert min(left) < 20, f"{left} bytes for each window"

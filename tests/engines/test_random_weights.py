@@ -116,6 +116,19 @@ def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
     assert one.weights == "trained:abc"
 
 
+def test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row():
+    model = model_named("tiny_mplug2plus")
+    words = Tokenizer.stand_in(model.decoder.vocabulary, model.specials)
+    settings = GenerationSettings(beams=1, max_new_tokens=11)
+    work = {p: least_work(model, words, settings, p).step_bytes for p in ("fp32", "int8")}
+    with torch.device("meta"):
+        decoder = model.make_decoder()
+    # Each matrix once; the head is the embedding's, of which it reads every row.
+    matrices = {id(p): p for p in decoder.parameters() if p.dim() == 2}.values()
+    saved = sum(3 * m.numel() - 4 * m.shape[0] for m in matrices)
+    assert work["fp32"] - work["int8"] == saved
+
+
 @pytest.mark.parametrize("name", [*FAMILIES, "smolvlm2_256m"])
 def test_the_least_work_of_a_caption(name):
     model = model_named(name)

@@ -79,6 +79,30 @@ def test_recomputed_blocks_frozen_parts_and_shards_need_less():
     assert shared.states == pytest.approx(whole.states / 2, rel=1e-3)
 
 
+def test_every_micro_batch_counts():
+    make_network, part = training()
+    large = part | {n: np.repeat(part[n], 2, axis=0) for n in ("frames", "captions")}
+
+    def peak(*parts):
+        return step_memory(make_network, list(parts), precision="fp32").peak
+
+    assert peak(part) < peak(large)
+    assert peak(part, large) >= peak(large)
+
+
+def test_a_share_of_the_parameters_is_no_share_of_the_activations():
+    make_network, part = training()
+    whole = step_memory(make_network, [part], precision="fp32")
+    shared = step_memory(make_network, [part], precision="fp32", processes=2, shard=True)
+    held = whole.parameters + whole.gradients + whole.states
+    activations = whole.peak - held
+    assert activations > 0
+    # Its own half of what is held, all of its activations, and a block that is whole for a while.
+    assert shared.peak >= held / 2 + activations
+    assert shared.peak <= whole.peak + 2 * whole.parameters
+    assert shared.whole == whole.parameters
+
+
 def test_a_full_size_step_is_estimated_without_its_memory():
     make_network, part = training("model=mplug2plus", "train.word_weight=0")
     needed = step_memory(make_network, [part], precision="bf16")

@@ -1,16 +1,15 @@
 """Golden values: losses of 20 training steps, captions and scripts of both trained families.
 
 They hold the numbers still while code moves. A commit that changes behaviour on purpose writes
-`values.json` anew (`python tests/golden/test_golden.py`) and says so.
+`values.json` anew (`PYTHONPATH=tests python tests/golden/test_golden.py`) and says so.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command import command
 
 from atom_repro import config, prompts
 from atom_repro.config.composition import compose
@@ -21,7 +20,6 @@ from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import load_records
 
-ROOT = Path(__file__).resolve().parents[2]
 VALUES = Path(__file__).with_name("values.json")
 # Adam divides a gradient by its own size, so at the usual rate mPLUG2 makes 6e-4 of a first step's
 # 1e-7 within twenty steps, and its logits move by 0.05; at this one they stay.
@@ -48,10 +46,7 @@ def settings(name, folder):
 def train(name, folder):
     """Twenty steps by the command: its losses, and the last step's modules."""
     steps = ["train.max_steps=20", "train.validation_every=20"]
-    done = subprocess.run(
-        [sys.executable, "-m", "train.finetune", *settings(name, folder), *steps],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = command("train.finetune", *settings(name, folder), *steps)
     assert done.returncode == 0, done.stderr
     (record,) = load_records([folder / "results/records" / this_machine().fingerprint])
     lines = record.samples()

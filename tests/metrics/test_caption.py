@@ -60,6 +60,16 @@ def test_bleu_statistics_give_corpus_bleu(sample: CaptionScores) -> None:
     np.testing.assert_allclose(summed, expected, rtol=1e-12)
 
 
+def test_of_two_equally_near_references_the_shorter_is_the_closest() -> None:
+    text = "a red ball rolls right"  # five words, beside four and six
+    references = {"x": ["a red ball rolls right now", "a red ball rolls"]}
+    scores = score_captions({"x": text}, references, metrics=("bleu",))
+    assert scores.bleu_statistics is not None
+    assert scores.bleu_statistics[0, -2:].tolist() == [5, 4]
+    # Longer than the closest reference: no brevity penalty, all five words matched.
+    assert scores.corpus["bleu_1"] == pytest.approx(100.0)
+
+
 def test_order_of_ids_does_not_matter_and_nothing_is_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -21,6 +21,15 @@ def test_copies_of_a_sample_say_nothing_new():
     assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
 
 
+def test_a_large_cluster_weighs_as_many_samples():
+    values, cluster = [0.0] * 9 + [10.0], [0] * 9 + [1]
+    # Half of the draws have one of each: the mean of ten samples, and not of two means.
+    middle = clustered_interval(values, cluster, level=0.4, draws=4000)
+    assert (middle.mean, middle.low, middle.high) == (1.0, 1.0, 1.0)
+    wide = clustered_interval(values, cluster, level=0.9, draws=4000)
+    assert (wide.low, wide.high) == (0.0, 10.0)
+
+
 def test_bad_input():
     for values, cluster in (([1.0], [0, 1]), ([], []), ([np.nan], [0])):
         with pytest.raises(ValueError):

@@ -89,9 +89,10 @@ def main(name):
         network = move(training_network(model, words, cfg.train).train())
         part = words.part(clips=2, captions_per_clip=2)
         loss, _ = network(on_device(part, torch.device(ELSEWHERE)))
-    sys.stdout.write(" ".join(t.device.type for t in (visual, logits, step, loss)))
+    sys.stdout.write(" ".join(t.device.type for t in (visual, logits, step, loss)) + "\n")
 
 
 if __name__ == "__main__":
     _setup_privateuseone_for_python_backend(ELSEWHERE)
-    main(sys.argv[1])
+    for family in sys.argv[1:]:
+        main(family)

@@ -113,6 +113,18 @@ def test_only_new_and_changed_videos_are_captioned_and_removed_ones_go(tmp_path,
         assert index.footage(folder) is shown
 
 
+def test_a_video_that_was_edited_to_the_same_size_is_read_again(tmp_path, folder):
+    torn = folder / "torn.mp4"
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        before = torn.stat()
+        torn.write_text("no  film")
+        os.utime(torn, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+        assert torn.stat().st_size == before.st_size
+        done = index.update(Stub(), folder)
+        assert (done.changed, done.unchanged) == (1, 3)
+
+
 def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
     for name in ("good", "broken", "silent"):
         video(tmp_path / f"v/{name}.mp4")

@@ -298,6 +298,7 @@ def test_every_real_query_has_another_caption_on_its_video():
     assert alone == 35
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_table7_fp32_is_the_papers_within_0_002():
     from atom_repro.models.text_embedder import load_text_embedder

@@ -27,6 +27,16 @@ def test_names_what_it_changed_and_why_it_left_the_rest(model):
     assert set(report.skipped) == {"RMSNorm"}
 
 
+def test_bytes_are_a_byte_a_weight_and_a_scale_a_row():
+    module = nn.Sequential(nn.Linear(64, 16, bias=False), nn.LayerNorm(16))
+    report = RECIPE.quantise(module)
+    norm = 2 * 16 * 4
+    assert report.bytes_before == 64 * 16 * 4 + norm
+    scales = report.bytes_after - 64 * 16 - norm
+    assert scales >= 16 * 4  # one in fp32 for each of 16 rows, zero points beside it perhaps
+    assert scales <= 16 * (4 + 8)
+
+
 def test_reference_form_leaves_attention_and_conv3d_in_fp32(model):
     reference = VideoEncoder(model.encoder, "reference")
     report = RECIPE.quantise(reference)

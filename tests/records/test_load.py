@@ -46,7 +46,7 @@ def test_work_of_children_is_our_own(monkeypatch):
     meter = LoadMeter()
     before = load._own_s()
     subprocess.run([sys.executable, "-c", "sum(i * i for i in range(3_000_000))"], check=True)
-    assert load._own_s() - before > 0.1
+    assert load._own_s() - before > 0.04
     seen = meter.look()
     assert seen.others_share is None or seen.others_share < 1
     assert seen.load_average >= 0

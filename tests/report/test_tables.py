@@ -152,3 +152,19 @@ def test_same_records_same_bytes(tmp_path):
         again = build_all(list(records), list(PAPER))[name]
         assert to_csv(built) == to_csv(again)
         assert to_markdown(name, built) == to_markdown(name, again)
+
+
+def test_a_gallery_is_counted_in_videos_and_n_in_queries(tmp_path):
+    scores = {"r1": 50.0, "r5": 70.0, "r10": 80.0, "median_rank": 1.0,
+              "queries": 1000, "index_size": 670}  # fmt: skip
+    values = {"precision": "fp32", "model": scores, "ceiling_true_caption": scores,
+              "floor_next_video": scores}  # fmt: skip
+    found = [
+        r
+        for r in build_all([record(tmp_path, "r1", stage="retrieval", values=values)], [])[
+            "table02"
+        ]
+        if r.ours is not None
+    ]
+    assert {r.note for r in found} == {"gallery of 670"}
+    assert {r.n for r in found} == {1000}

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 
 from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip, OutOfMemory
@@ -104,6 +105,32 @@ def test_parallel_uses_two_lanes_and_sequential_one(saved, model, clips):
     ):
         _, spans = session(saved, model, clips, Arm(residency="resident", schedule=schedule))
         assert {s.lane for s in spans} == lanes
+
+
+@pytest.mark.parametrize(("schedule", "threads"), [("sequential", 3), ("parallel", 2)])
+def test_a_module_that_works_alone_has_the_threads_of_one_alone(
+    saved, model, clips, monkeypatch, schedule, threads
+):
+    used = []
+
+    def counted(name):
+        work = getattr(Runtime, name)
+
+        def wrapped(self, *arguments):
+            used.append(torch.get_num_threads())
+            return work(self, *arguments)
+
+        monkeypatch.setattr(Runtime, name, wrapped)
+
+    counted("_encode")
+    counted("_caption")
+    arm = Arm(residency="resident", schedule=schedule, threads_alone=3, threads_beside=2)
+    try:
+        session(saved, model, clips, arm)
+        assert used == [threads] * (2 * CLIPS * PROMPTS)
+        assert torch.get_num_threads() == 3  # what works behind the stage works alone
+    finally:
+        torch.set_num_threads(1)
 
 
 def broken_clip(folder):

@@ -78,6 +78,15 @@ def test_an_abandoned_iteration_ends_its_thread():
     assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
 
 
+def test_an_abandoned_iteration_makes_no_more_than_what_fits():
+    made = []
+    results = run("parallel", range(500), made.append, lambda i, m: i, room=1)
+    assert next(results) == 0
+    results.close()
+    # The one that was used, one in the queue, one in the producer's hand, one that it had begun.
+    assert len(made) <= 4
+
+
 def encoders():
     return [t.name for t in threading.enumerate() if t.name == "encoder"]
 
@@ -152,6 +161,18 @@ def test_ctrl_c_kills_a_process_whose_first_stage_blocks_for_good():
     _, said = process.communicate(timeout=10)
     assert "KeyboardInterrupt" in said
     assert process.returncode != 0
+
+
+@pytest.mark.slow
+def test_these_tests_end_where_ctrl_c_is_ignored():
+    """As under nohup: a test that sends itself Ctrl-C must not wait for good."""
+    test = f"{__file__}::test_ctrl_c_while_the_first_stage_blocks_for_good"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_list_that_breaks_is_an_error_too():

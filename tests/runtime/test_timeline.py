@@ -26,6 +26,17 @@ def test_stages_less_overlap_plus_residual_is_end_to_end():
     assert total == pytest.approx(fall.end_to_end_s) == pytest.approx(8.5)
 
 
+def test_a_span_within_another_does_not_shorten_it():
+    spans = [
+        span("caption", "main", 0.0, 10.0),
+        span("encode", "encoder", 1.0, 2.0),  # ends long before the caption does
+        span("encode", "encoder", 4.0, 6.0),
+    ]
+    fall = waterfall(spans, 0.0, 12.0)
+    assert fall.overlap_s == pytest.approx(3.0)
+    assert fall.residual_s == pytest.approx(2.0)
+
+
 def test_a_span_is_kept_when_its_work_fails():
     timeline = Timeline()
     with pytest.raises(ValueError, match="broken"), timeline.span("encode", "encoder", "clip"):

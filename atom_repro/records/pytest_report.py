@@ -1,0 +1,35 @@
+"""What a run of pytest says of each test, from its JUnit XML report."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """One test. `outcome` is passed, failed (an error in a fixture too) or skipped; `detail` is the
+    first line of the reason. `seconds` include fixtures."""
+
+    test: str
+    outcome: str
+    seconds: float
+    detail: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_report(path: Path) -> list[TestOutcome]:
+    """The tests of a report that pytest of this run wrote, in its order."""
+    return [_outcome(case) for case in ElementTree.parse(path).iter("testcase")]
+
+
+def _outcome(case: ElementTree.Element) -> TestOutcome:
+    name = f"{case.get('classname')}::{case.get('name')}"
+    for tag, outcome in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        found = case.find(tag)
+        if found is not None:
+            said = (found.get("message") or found.text or "").strip().splitlines()
+            return TestOutcome(name, outcome, float(case.get("time", 0)), said[0] if said else "")
+    return TestOutcome(name, "passed", float(case.get("time", 0)), "")

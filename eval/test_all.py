@@ -1,0 +1,60 @@
+"""Run all tests, those that `make test` leaves out too, and record the run (make test-all).
+
+The record says which tests passed, failed or were left out and why, with the seconds of each; a run
+that failed is a record too.
+
+    python -m eval.test_all
+    python -m eval.test_all tests=[tests/report,tests/records]
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from atom_repro import config
+from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
+
+
+@entry("test_all")
+def main(cfg: Any) -> None:
+    from atom_repro.device.machine import this_machine
+    from atom_repro.records.pytest_report import read_report
+    from atom_repro.records.record import recording, stage_key
+
+    settings = {**config.plain(cfg), "scale": {"name": "tests"}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        recording(
+            Path(cfg.paths.results),
+            this_machine(),
+            stage="test_all",
+            key=stage_key("test_all", Path(__file__), settings, {}),
+            config=settings,
+            inputs={},
+            weights="none",
+        ) as run,
+    ):
+        report = Path(folder) / "report.xml"
+        options = ["-n", str(cfg.workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+        command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *cfg.tests]
+        status = subprocess.run(command, check=False).returncode
+        if not report.is_file():
+            raise AtomError(f"pytest ended with status {status} and without a report")
+        tests = read_report(report)
+        run.samples += [test.to_dict() for test in tests]
+        run.values |= {
+            **{
+                outcome: sum(test.outcome == outcome for test in tests)
+                for outcome in ("passed", "failed", "skipped")
+            },
+            "seconds": sum(test.seconds for test in tests),
+        }
+        if status:
+            raise AtomError(f"pytest ended with status {status}; the record names what failed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Run a command of ours in a process of its own, as `python -m` does, without its imports.
+
+It is forked from a server that has imported the libraries, as stages of a study are. A test that
+kills a command, or counts its processes, starts a real one.
+"""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from atom_repro.studies import run_module, stage_context
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 600
+
+
+@dataclass(frozen=True)
+class Done:
+    """As `subprocess.CompletedProcess`, with text."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(module, *arguments, env=()):
+    """What `python -m module *arguments` prints, and its exit status.
+
+    Args:
+        env: variables beside those of this process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = stage_context().Process(
+            target=_inside, args=(module, arguments, out, err, dict(os.environ) | dict(env))
+        )
+        process.start()
+        process.join(LIMIT_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise TimeoutError(
+                f"{module} {arguments} took more than {LIMIT_S} s: {err.read_text()}"
+            )
+        return Done(process.exitcode, out.read_text(), err.read_text())
+
+
+def _inside(module, arguments, out, err, env):
+    for stream, path in ((sys.stdout, out), (sys.stderr, err)):
+        stream.flush()
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream.fileno())
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(ROOT)
+    run_module(module, arguments)

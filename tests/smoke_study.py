@@ -1,0 +1,70 @@
+"""A study at smoke scale in a folder of its own: run whole, or killed at a place."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command import ROOT
+from readme_commands import SMALL, run
+
+from atom_repro.device.machine import this_machine
+from atom_repro.records.record import load_records
+
+STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "tasks": 2, "latency": 4}
+
+
+def study(folder):
+    return [
+        sys.executable, "-m", "eval.reproduce", "scale=smoke", *SMALL,
+        f"paths.work={folder}/work", f"paths.results={folder}/results",
+    ]  # fmt: skip
+
+
+def finish(folder):
+    return run(study(folder))
+
+
+def records(folder):
+    return load_records([folder / "results/records" / this_machine().fingerprint])
+
+
+def is_whole(made):
+    """Whether these are the records of one study, each stage run once."""
+    stages = [r.stage for r in made]
+    return {s: stages.count(s) for s in STAGES} == STAGES and all(r.ok for r in made)
+
+
+def kill_after(folder, line):
+    """Start the study, SIGKILL it once `line` stands in its output, and wait for its stages."""
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            study(folder), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + 900
+            while line not in (folder / "log").read_text():
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, f"no {line!r} in 900 s"
+                time.sleep(0.05)
+        finally:
+            process.send_signal(signal.SIGKILL)  # the study only: its stage must not outlive it
+            process.wait()
+    for _ in range(100):
+        if not _alive(process.pid):
+            return
+        time.sleep(0.05)
+    pytest.fail("a stage outlived its study")
+
+
+def _alive(session):
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            return True
+    return False

@@ -1,0 +1,20 @@
+"""A study that is killed wherever it stands goes on and is whole."""
+
+import pytest
+from smoke_study import finish, is_whole, kill_after, records
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_study_that_was_killed_at_five_stages_is_whole(tmp_path):
+    for line in (
+        "[1/",  # while it makes the data set
+        "loss ",  # in the middle of training
+        "eval.caption quant=none",
+        "eval.retrieval quant=int8",
+        "device_bench.latency quant=none",
+    ):
+        kill_after(tmp_path, line)
+    assert "tables in" in finish(tmp_path)
+    assert is_whole(records(tmp_path))

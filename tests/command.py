@@ -7,6 +7,7 @@ kills a command, or counts its processes, starts a real one.
 import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from atom_repro.studies import run_module, stage_context
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 600
+
+
+def forked(function, *arguments):
+    """What a function gives in a process of its own, which has the libraries imported."""
+    with ProcessPoolExecutor(1, mp_context=stage_context()) as pool:
+        return pool.submit(function, *arguments).result(LIMIT_S)
 
 
 @dataclass(frozen=True)

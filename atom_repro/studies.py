@@ -22,12 +22,24 @@ from pathlib import Path
 from atom_repro.datatypes import AtomError
 from atom_repro.routing import Stage
 
+_GRACE_S = 15.0  # to end what cannot be cut short, and to write a record
+
 
 def run(stage: Stage) -> int:
     """Run a stage with this process's output as its own: its exit status."""
     process = stage_context().Process(target=run_module, args=(stage.module, stage.overrides))
     process.start()
-    process.join()
+    try:
+        process.join()
+    except BaseException:
+        # Ctrl-C reaches the stage too, which records that it was interrupted; where this process
+        # alone was told, the stage must not go on without it.
+        try:
+            process.join(_GRACE_S)
+        finally:
+            process.kill()
+            process.join()
+        raise
     status = process.exitcode
     assert status is not None
     return status

@@ -79,7 +79,7 @@ def main(cfg: Any) -> None:
     ) as run:
         # What the device can do, before and after, with the threads of a module that works alone.
         torch.set_num_threads(cfg.runtime.threads_alone)
-        rates = [limits(device, cfg.scale.limits_s)] if cfg.limits else []
+        rates = [limits(device, cfg.limits_s)] if cfg.limits else []
 
         order = random.Random(cfg.seed)
         said: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def main(cfg: Any) -> None:
                     said.setdefault("arm", arm.name)
                     bar.update()
         if cfg.limits:
-            rates.append(limits(device, cfg.scale.limits_s))
+            rates.append(limits(device, cfg.limits_s))
             fastest = {name: max(r[name] for r in rates) for name in rates[0]}
             model, folder = subject.model, subject.checkpoint.decoder(precision)
             tokenizer = Tokenizer.load(folder, model.specials)

@@ -85,7 +85,7 @@ def main(cfg: Any) -> None:
                 # Other work on the machine can hide what it can do: the best so far counts.
                 rates = {
                     name: max(r, rates.get(name, 0))
-                    for name, r in limits(device, cfg.scale.limits_s).items()
+                    for name, r in limits(device, cfg.limits_s).items()
                 }
                 trial = try_step(
                     make_network, cfg.train, part, device, precision=precision, steps=cfg.steps

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import pytest
 import torch
+from command import stop_server
 
 from atom_repro.data import toy
 from atom_repro.engines.eager import save_decoder, save_encoder
@@ -30,6 +31,10 @@ TEXTS = ["a red ball bounces on the beach", "two boats drift left at night"]
 def pytest_configure() -> None:
     # Where Ctrl-C is ignored (nohup, some CI), tests that send themselves one would wait for good.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish() -> None:
+    stop_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import command as forked
+from command import command
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").read_text(), re.M)
@@ -33,7 +33,7 @@ SCALED = (
 SMALL = ("train.threads=1", "residencies=[resident,reload_stage]")
 
 
-def shrunk(command: str, folder: Path) -> list[str]:
+def shrunk(text: str, folder: Path) -> list[str]:
     """The command as the README has it, with folders of its own and, where it is long, smoke."""
     for long, short in (
         ("max_steps=200", "max_steps=5"),
@@ -43,19 +43,19 @@ def shrunk(command: str, folder: Path) -> list[str]:
             "sessions pipeline=assembly residencies=[resident,reload_stage]",
         ),
         ("model=mplug2plus", "model=tiny_mplug2plus"),
-        ("device_bench.training_step", "device_bench.training_step most_clips=2"),
+        ("device_bench.training_step", "device_bench.training_step most_clips=2 limits_s=0.02"),
         ("videos=DIR", f"videos={folder}/videos"),
         ("train.finetune", "train.finetune train.max_steps=4 train.validation_every=4"),
     ):
-        command = command.replace(long, short)
-    words = shlex.split(command)
+        text = text.replace(long, short)
+    words = shlex.split(text)
     paths = [f"paths.work={folder}/work", f"paths.results={folder}/results"]
     if words[0] == "make":
         given = next((w.removeprefix("ARGS=") for w in words if w.startswith("ARGS=")), "")
         scale = {
             "reproduce": ["scale=smoke", *SMALL],
             "smoke": ["quant=none", *SMALL],
-            "systems": ["model=tiny_mplug2plus", "job_clips=2", "repeats=1", "scale.limits_s=0.02"],
+            "systems": ["model=tiny_mplug2plus", "job_clips=2", "repeats=1", "limits_s=0.02"],
         }.get(words[1], [])
         words = [w for w in words if not w.startswith("ARGS=")]
         if words[1] == "help":
@@ -69,7 +69,7 @@ def shrunk(command: str, folder: Path) -> list[str]:
 def run(words):
     """What the command prints; it must end well."""
     if words[:2] == [sys.executable, "-m"]:
-        done = forked(*words[2:])
+        done = command(*words[2:])
     else:
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

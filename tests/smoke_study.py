@@ -37,8 +37,11 @@ def is_whole(made):
     return {s: stages.count(s) for s in STAGES} == STAGES and all(r.ok for r in made)
 
 
-def kill_after(folder, line):
-    """Start the study, SIGKILL it once `line` stands in its output, and wait for its stages."""
+def end_after(folder, line, how=signal.SIGKILL):
+    """Start the study, send it a signal once `line` stands in its output, and wait for its stages.
+
+    The study alone is told: its stage must not outlive it.
+    """
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             study(folder), cwd=ROOT, stdout=log, stderr=log, start_new_session=True
@@ -50,8 +53,9 @@ def kill_after(folder, line):
                 assert time.monotonic() < deadline, f"no {line!r} in 900 s"
                 time.sleep(0.05)
         finally:
-            process.send_signal(signal.SIGKILL)  # the study only: its stage must not outlive it
-            process.wait()
+            process.send_signal(how)
+            status = process.wait(60)
+    assert status == (130 if how == signal.SIGINT else -how)
     for _ in range(100):
         if not _alive(process.pid):
             return

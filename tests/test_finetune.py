@@ -24,8 +24,10 @@ LOSSES = [
 ]  # fmt: skip
 
 
-# Freed memory goes back at once, so that what is measured is what was in use.
-ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "MALLOC_MMAP_THRESHOLD_": "65536"}
+ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+# glibc gives freed memory back at once, so that what is measured is what was in use; it reads this
+# when a program starts, so a forked command does not.
+MEASURED = ON_CPU | {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class Training:
@@ -51,7 +53,7 @@ class Training:
         """A training in several processes."""
         return subprocess.Popen(
             [sys.executable, *launcher, "-m", *self.arguments(folder, *more, steps=steps)],
-            cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT,
+            cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | MEASURED,
         )  # fmt: skip
 
     def __call__(self, *more, steps=10, launcher=(), folder=None):
@@ -62,7 +64,7 @@ class Training:
             _, said = process.communicate()
             assert process.returncode == 0, said
         else:
-            done = command(*self.arguments(folder, *more, steps=steps), env=ENVIRONMENT)
+            done = command(*self.arguments(folder, *more, steps=steps), env=ON_CPU)
             assert done.returncode == 0, done.stderr
         (record,) = load_records([folder / "records" / this_machine().fingerprint])
         return record

@@ -1,11 +1,12 @@
 """The README's commands that build on a study, on one of smoke scale.
 
-Killed at two stages and run again, it is whole, and what it made serves the commands. Those that
-build on nothing are in `test_readme_alone`; `make setup`, `make check` and the tests' own targets
-are what `.ci/run` and a committed record of `make test-all` run.
+Killed at one stage, interrupted at another and run again, it is whole, and what it made serves the
+commands. Those that build on nothing are in `test_readme_alone`; `.ci/run` runs `make setup`,
+`make check` and `make test`, and `test_test_all` the command behind `make test-all`.
 """
 
 import shutil
+import signal
 
 import pytest
 from readme_commands import (
@@ -20,7 +21,7 @@ from readme_commands import (
     run,
     shrunk,
 )
-from smoke_study import STAGES, finish, is_whole, kill_after, records
+from smoke_study import STAGES, end_after, finish, is_whole, records
 
 from atom_repro.device.machine import this_machine
 
@@ -30,10 +31,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Of a study that was killed at two stages and then finished, and two videos."""
+    """Of a study that was killed, then interrupted, then finished, and two videos."""
     folder = tmp_path_factory.mktemp("readme")
-    for line in ("loss ", "eval.retrieval quant=none"):  # the first is in the middle of training
-        kill_after(folder, line)
+    end_after(folder, "loss ")  # in the middle of training
+    end_after(folder, "eval.retrieval quant=none", signal.SIGINT)
     assert "tables in" in finish(folder)
     (folder / "videos").mkdir()
     for video in sorted((folder / "work/data").glob("toy-*/videos/*.mp4"))[:2]:

@@ -1,7 +1,7 @@
 """A study that is killed wherever it stands goes on and is whole."""
 
 import pytest
-from smoke_study import finish, is_whole, kill_after, records
+from smoke_study import end_after, finish, is_whole, records
 
 
 @pytest.mark.long
@@ -15,6 +15,6 @@ def test_a_study_that_was_killed_at_five_stages_is_whole(tmp_path):
         "eval.retrieval quant=int8",
         "device_bench.latency quant=none",
     ):
-        kill_after(tmp_path, line)
+        end_after(tmp_path, line)
     assert "tables in" in finish(tmp_path)
     assert is_whole(records(tmp_path))

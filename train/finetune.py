@@ -147,6 +147,7 @@ def main(cfg: Any) -> None:
     step = state.resume(fresh=cfg.force)
     accelerator.wait_for_everyone()
     state.begin(step)
+    resumed_at = step
 
     with (
         recording(
@@ -183,12 +184,7 @@ def main(cfg: Any) -> None:
             step += 1
             measured.step_done()
             losses = mean_over_processes(accelerator, losses)
-            state.log(
-                step=step,
-                **losses,
-                step_s=time.perf_counter() - began,
-                machine=machine.fingerprint,
-            )
+            state.log(step=step, **losses, step_s=time.perf_counter() - began)
             if step % validation_every == 0 or step == steps:
                 measured.stop()
                 began = time.perf_counter()
@@ -210,8 +206,6 @@ def main(cfg: Any) -> None:
             bar.update()
         measured.stop()
         run.weights = state.best["weights"]
-        # Seconds of two machines do not add up: a training that went on elsewhere has no time.
-        one_machine = len({line["machine"] for line in state.curve if "machine" in line}) == 1
         run.values |= {
             "validation_cider": state.best["cider"],
             "best_step": state.best["step"],
@@ -223,8 +217,8 @@ def main(cfg: Any) -> None:
             "trained_parameters": sum(p.numel() for p in plain.parameters() if p.requires_grad),
             **{
                 f"{what}_s": sum(line.get(f"{part}_s", 0.0) for line in state.curve)
-                if one_machine
-                else None
+                if not resumed_at
+                else None  # this record does not know the load, or the machine, of the part before
                 for what, part in (("train", "step"), ("validation", "validation"))
             },
             "parameters": sum(p.numel() for p in plain.parameters()),

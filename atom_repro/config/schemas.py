@@ -26,7 +26,7 @@ class PathsConfig:
 class ScaleConfig:
     """How much of everything: `tiny`, `small`, `systems`, `paper`; and `smoke`, which no table
     shows. With `random_weights` a command that judges no text makes weights where there are
-    none. `limits_s` is the time for each kernel when the machine's rates are measured."""
+    none."""
 
     name: str = MISSING
     train_clips: int = MISSING
@@ -43,7 +43,6 @@ class ScaleConfig:
     session_repeats: int = MISSING
     endurance_clips: int = MISSING
     random_weights: bool = False
-    limits_s: float = 0.2
 
 
 @dataclass
@@ -216,7 +215,7 @@ class EvalConfig:
 @dataclass
 class PipelineConfig:
     """`device_bench.latency`: the pipeline under every arm, interleaved. `limits` measures the
-    device's rates beside it, which takes a minute."""
+    device's rates in the same run, with `limits_s` seconds for each kernel and size."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -233,6 +232,7 @@ class PipelineConfig:
     job_clips: int = MISSING
     repeats: int = MISSING
     limits: bool = False
+    limits_s: float = 0.2
     embedder: str = "embedded"
     seed: int = 0
     force: bool = False
@@ -356,7 +356,8 @@ class StorageConfig:
 @dataclass
 class TrainingStepConfig:
     """`device_bench.training_step`: steps of up to `most_clips` clips, each `steps` times of which
-    the first warms up, with captions of `caption_tokens` tokens (paper 5.1: 23)."""
+    the first warms up, with captions of `caption_tokens` tokens (paper 5.1: 23). `limits_s`
+    is the time for each kernel when the machine's rates are measured."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
@@ -366,6 +367,7 @@ class TrainingStepConfig:
     caption_tokens: int = 23
     most_clips: int = 256
     steps: int = 6
+    limits_s: float = 0.2
     seed: int = 0
     force: bool = False
 

@@ -1,7 +1,8 @@
-"""How busy the machine was beside a run: what other processes and the hypervisor took of its cores.
+"""Load of the machine during a run: the share of its cores that others took.
 
-A time that was measured beside other work is a time of both. Shares are of the processor time of
-the cores that this process may use, counted by the kernel from one look to the next.
+A time that was measured while other processes ran, or while the hypervisor gave the cores to other
+guests (steal), says little about the run itself. Shares are of the processor time of the cores that
+this process may use, as the kernel counts it.
 """
 
 import os
@@ -13,8 +14,8 @@ from typing import Any
 
 import psutil
 
-PRESSURE = Path("/proc/pressure/cpu")
-# Beyond these a timing counts as disturbed.
+STAT, PRESSURE = Path("/proc/stat"), Path("/proc/pressure/cpu")
+# Beyond these a timing counts as busy.
 MOST_OTHERS, MOST_STEAL = 0.05, 0.01
 # The kernel counts in hundredths of a second: a share of less time is noise.
 _LEAST_S = 0.2
@@ -22,14 +23,15 @@ _LEAST_S = 0.2
 
 @dataclass(frozen=True)
 class Load:
-    """One look at the machine.
+    """Load at one moment, and shares of the time before it.
 
     `load_average` is that of the last minute, `cpu_pressure_percent` the share of the last 10 s in
     which a runnable process waited for a core. `others_share` and `steal_share` are of the
-    `seconds` since the look before. None where the system does not say, or too little time passed.
+    `seconds` since the meter was asked before. None where the system does not say, or where too
+    little time passed.
     """
 
-    load_average: float
+    load_average: float | None
     cpu_pressure_percent: float | None
     seconds: float
     others_share: float | None
@@ -40,7 +42,7 @@ class Load:
 
 
 class LoadMeter:
-    """Counts from the moment it is made, and from each look on."""
+    """Measures the load since it was made or last asked."""
 
     def __init__(self) -> None:
         self._before = _Counters.now()
@@ -48,15 +50,17 @@ class LoadMeter:
     def look(self) -> Load:
         before, now = self._before, _Counters.now()
         self._before = now
-        seconds = (now.all_s - before.all_s) / max(1, now.cores)
         others = steal = None
-        if seconds >= _LEAST_S:
+        seconds = 0.0
+        if before and now:
+            seconds = (now.all_s - before.all_s) / max(1, now.cores)
+        if before and now and seconds >= _LEAST_S:
             whole = now.all_s - before.all_s
             working = now.busy_s - before.busy_s
             own = min(working, now.own_s - before.own_s)
             others, steal = (working - own) / whole, (now.steal_s - before.steal_s) / whole
         return Load(
-            load_average=os.getloadavg()[0],
+            load_average=_load_average(),
             cpu_pressure_percent=_pressure(),
             seconds=round(seconds, 3),
             others_share=None if others is None else round(max(0.0, others), 4),
@@ -64,9 +68,9 @@ class LoadMeter:
         )
 
 
-def disturbed(load: Mapping[str, Any] | None) -> bool | None:
-    """Whether a timing was taken beside other work, by the `load` of its record; None where the
-    record does not say."""
+def busy(load: Mapping[str, Any] | None) -> bool | None:
+    """Whether other work took so much of the processor that a timing says little, by the `load` of
+    its record; None where the record does not say."""
     during = (load or {}).get("end") or {}
     others, steal = during.get("others_share"), during.get("steal_share")
     if others is None and steal is None:
@@ -85,15 +89,33 @@ class _Counters:
     own_s: float
 
     @classmethod
-    def now(cls) -> "_Counters":
-        times = psutil.cpu_times(percpu=True)
-        if hasattr(os, "sched_getaffinity"):
-            times = [times[core] for core in os.sched_getaffinity(0) if core < len(times)]
-        idle = sum(t.idle + getattr(t, "iowait", 0.0) for t in times)
-        steal = sum(getattr(t, "steal", 0.0) for t in times)
+    def now(cls) -> "_Counters | None":
+        """None where the system does not let us count."""
+        try:
+            times, own = _times(), _own_s()
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
         # Time of guests is in `user` already.
-        whole = sum(sum(t) - getattr(t, "guest", 0) - getattr(t, "guest_nice", 0) for t in times)
-        return cls(len(times), whole, whole - idle - steal, steal, _own_s())
+        fields = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+        whole = sum(t.get(f, 0.0) for t in times for f in fields)
+        idle = sum(t.get(f, 0.0) for t in times for f in ("idle", "iowait"))
+        steal = sum(t.get("steal", 0.0) for t in times)
+        return cls(len(times), whole, whole - idle - steal, steal, own)
+
+
+def _times() -> list[dict[str, float]]:
+    """Seconds by kind of each core that this process may use; on Linux by the core's own number,
+    as some numbers may be missing."""
+    if not STAT.is_file():
+        return [t._asdict() for t in psutil.cpu_times(percpu=True)]
+    kinds = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+    ticks = os.sysconf("SC_CLK_TCK")
+    cores = {}
+    for line in STAT.read_text(encoding="utf-8").splitlines():
+        name, *counts = line.split()
+        if name.startswith("cpu") and name != "cpu":
+            cores[int(name[3:])] = {k: int(c) / ticks for k, c in zip(kinds, counts, strict=False)}
+    return [cores[core] for core in os.sched_getaffinity(0)]
 
 
 def _own_s() -> float:
@@ -110,6 +132,13 @@ def _own_s() -> float:
     return spent
 
 
+def _load_average() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
 def _pressure() -> float | None:
     """`avg10` of the line `some` of pressure stall information (Linux 4.20)."""
     try:
@@ -120,8 +149,5 @@ def _pressure() -> float | None:
     return float(fields["avg10"])
 
 
-# Counts from the import on, so that the first look of a run is at the time before it; a process
-# that was forked counts its own time.
+# Measures from the import on, so that a record's first value is of the time before the run.
 METER = LoadMeter()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=METER.look)

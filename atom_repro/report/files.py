@@ -4,6 +4,8 @@ import csv
 import io
 from collections.abc import Sequence
 
+from atom_repro.datatypes import Machine
+from atom_repro.records.load import MOST_OTHERS, MOST_STEAL
 from atom_repro.report.tables import SPEED, Row
 
 TITLES = {
@@ -37,8 +39,10 @@ COLUMNS = (
     "processor", "load", "records", "note",
 )  # fmt: skip
 _TIMED = ("s", "1/s", "clips/s", "percent")
+# Ends the notes of a grid in which `busy_mark` stands.
 BUSY = (
-    "- busy: beside other work, which took more than 5 % of the processor, or the hypervisor 1 %."
+    f"- busy: meanwhile other processes took more than {MOST_OTHERS:.0%} of the processor, or the "
+    f"hypervisor more than {MOST_STEAL:.0%}."
 )
 
 
@@ -66,11 +70,32 @@ def machines(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def busy_mark(row: Row | None) -> str:
+    """Stands behind a time, or what follows from one, that was measured beside other work."""
+    return " (busy)" if row and row.load == "busy" and row.unit in _TIMED else ""
+
+
+def processors(rows: Sequence[Row]) -> dict[str, str]:
+    """The processor of each row by its name, where rows are of several machines; else empty."""
+    if len(machines(rows)) < 2:
+        return {}
+    found: dict[str, list[str]] = {row.row: [] for row in rows}
+    for row in rows:
+        if row.machine is not None and _short(row.machine) not in found[row.row]:
+            found[row.row].append(_short(row.machine))
+    return {name: ", ".join(listed) for name, listed in found.items()}
+
+
+def _short(machine: Machine) -> str:
+    """A machine in a few words and its fingerprint, which no other has."""
+    return f"{machine.processor}, {machine.fingerprint}"
+
+
 def records_line(rows: Sequence[Row]) -> str:
     """The records behind rows, and the machines that they are of where those are several."""
     several = len(machines(rows)) > 1
     listed = sorted(
-        {(r.records, f" ({r.machine.processor})" if several and r.machine else "") for r in rows}
+        {(r.records, f" ({_short(r.machine)})" if several and r.machine else "") for r in rows}
     )
     return f"Records: {', '.join(run + words for run, words in listed if run)}."
 
@@ -97,6 +122,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
     else:
         command = MADE_BY.get(name, "make reproduce")
         lines += [f"No record of ours yet: `{command}` makes them.", ""]
+    lines += [f"- {r.note}.\n" for r in rows if r.ours is None and r.paper is None]
     if paper:
         lines += ["## The paper", ""] if ours and name in SPEED else []
         lines += ["The paper's, on its own data and devices; not comparable with the above.", ""]
@@ -109,15 +135,17 @@ def _grid(rows: Sequence[Row], side: str) -> list[str]:
     columns = list(dict.fromkeys(r.column for r in rows))
     names = list(dict.fromkeys(r.row for r in rows))
     cells = {(r.row, r.column): r for r in rows}
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    on = processors(rows)
+    heads = [*columns, *(["processor"] if on else [])]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in names:
         shown = []
         for column in columns:
             row = cells.get((name, column))
             value = getattr(row, side) if row else None
             text = "" if value is None or row is None else _number(value, row.unit)
-            busy = row is not None and row.load == "busy" and row.unit in _TIMED
-            shown.append(f"{text} (busy)" if busy else text)
+            shown.append(text + busy_mark(row))
+        shown += [on[name]] if on else []
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return lines
 

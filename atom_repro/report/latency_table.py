@@ -13,11 +13,13 @@ from atom_repro.report.tables import (
     Row,
     by_machine,
     functional,
+    keep_quietest,
+    left_out,
     load_definition,
     measured,
     of_newest_definition,
-    put,
     ran_on,
+    shown,
     unfilled,
 )
 
@@ -34,7 +36,7 @@ def newest(records: Sequence[Record]) -> list[Record]:
         pipeline = record.config("pipeline.name")
         if pipeline in PIPELINES:
             scale, precision = str(record.data["scale"]), str(record.values["precision"])
-            put(found, (pipeline, ran_on(record), scale, precision), record)
+            keep_quietest(found, (pipeline, ran_on(record), scale, precision), record)
     order = sorted(found, key=lambda k: (k[2] != "tiny", PIPELINES.index(k[0]), k[1], k[3]))
     return [found[key] for key in order]
 
@@ -44,14 +46,21 @@ def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Ro
     machines = by_machine(of_newest_definition(records, "latency"))
     return {
         "table03": [row for mine in machines for row in table3(mine)]
+        + left_out(records, "latency", "table03")
         + unfilled(
             paper,
             "table03",
             "`python -m device_bench.latency experiment=latency/full_size` measures this machine, "
             "and its GPU with device=cuda; the phones' rows need phones",
         ),
-        "arms": [row for mine in machines for row in arms(mine)],
-        "limits": [row for mine in machines for row in limits(mine)],
+        "arms": [row for mine in machines for row in arms(mine)]
+        + left_out(records, "latency", "arms"),
+        # No load is in it, so records under every definition may stand there.
+        "limits": [
+            row
+            for mine in by_machine(r for r in records if shown(r, "latency"))
+            for row in limits(mine)
+        ],
     }
 
 

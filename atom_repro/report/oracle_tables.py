@@ -15,7 +15,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.files import machines, records_line
+from atom_repro.report.files import machines, processors, records_line
 from atom_repro.report.paper import Cell
 from atom_repro.report.tables import Row, measured
 
@@ -373,9 +373,12 @@ def _grid(rows: Sequence[Row], group: str) -> list[str]:
     columns = list(dict.fromkeys(r.column for r in rows))
     heads = [c.rpartition("/")[2] for c in columns]
     cells = {(r.row, r.column): r for r in rows}
-    lines = [f"| {group} | " + " | ".join(heads) + " |", "|---" * (len(columns) + 1) + "|"]
+    on = processors(rows)
+    heads += ["processor"] if on else []
+    lines = [f"| {group} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in dict.fromkeys(r.row for r in rows):
         shown = [_shown(cells.get((name, column))) for column in columns]
+        shown += [on[name]] if on else []
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return lines
 

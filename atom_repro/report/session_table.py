@@ -16,17 +16,19 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.files import BUSY, machines, records_line, to_csv
+from atom_repro.report.files import BUSY, busy_mark, machines, records_line, to_csv
 from atom_repro.report.tables import (
     HOST_TINY,
     Row,
+    busy_words,
     by_machine,
     functional,
+    keep_quietest,
+    left_out,
     load_definition,
     load_words,
     measured,
     of_newest_definition,
-    put,
     ran_on,
 )
 
@@ -45,7 +47,7 @@ def newest(records: Sequence[Record]) -> dict[tuple[str, str, str], Record]:
     one beside other work; smoke left out."""
     found: dict[tuple[str, str, str], Record] = {}
     for r in of_newest_definition(records, NAME):
-        put(found, (ran_on(r), str(r.values["pipeline"]), str(r.values["precision"])), r)
+        keep_quietest(found, (ran_on(r), str(r.values["pipeline"]), str(r.values["precision"])), r)
     return found
 
 
@@ -56,7 +58,7 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
     every repeat, which is checked.
     """
     groups = by_machine(of_newest_definition(records, NAME))
-    return {NAME: [row for mine in groups for row in _rows(mine)]}
+    return {NAME: [row for mine in groups for row in _rows(mine)] + left_out(records, NAME, NAME)}
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
@@ -144,6 +146,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
         lines += [f"- {note}." for note in sorted({r.note for r in mine if r.note})]
         lines += [BUSY] if any(r.load == "busy" for r in mine) else []
         lines += ["", records_line(mine), ""]
+    lines += [f"- {r.note}." for r in rows if r.machine is None]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -183,7 +186,7 @@ def curves(record: Record) -> str:
     figure.suptitle(
         f"{record.values['pipeline']}, {record.values['precision']}, {schedule}, "
         f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
-        f"{record.machine.processor}",
+        f"{record.machine.processor}{busy_words(record)}",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.12, 1, 1))
@@ -235,4 +238,4 @@ def _shown(row: Row | None) -> str:
         return row.note
     if row.unit != "s":
         return f"{row.ours:,.0f}"
-    return f"{row.ours:.3g} s" + (" (busy)" if row.load == "busy" else "")
+    return f"{row.ours:.3g} s{busy_mark(row)}"

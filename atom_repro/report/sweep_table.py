@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.component import named
 from atom_repro.records.record import Record
-from atom_repro.report.files import BUSY, machines, records_line, to_csv
-from atom_repro.report.tables import Row, by_machine, measured, put
+from atom_repro.report.files import BUSY, busy_mark, machines, records_line, to_csv
+from atom_repro.report.tables import Row, by_machine, keep_quietest, measured, quietness
 
 NAME = "appendix_g"
 # What tells the points of a grid apart; records that differ in anything else are of another grid.
@@ -46,7 +46,7 @@ def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Recor
         if (record.machine, _settings(record)) == (mine[-1].machine, _settings(mine[-1])):
             train = record.data["config"]["train"]
             key = (float(train["learning_rate"]), int(train["batch_size"]))
-            put(found.setdefault(key, {}), int(record.config("seed")), record)
+            keep_quietest(found.setdefault(key, {}), int(record.config("seed")), record)
     return dict(sorted(found.items()))
 
 
@@ -64,7 +64,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         for run in runs:
             for column, unit, value in _columns(run):
                 columns.setdefault(column, (unit, []))[1].append(value)
-        flawed = [r for r in runs if not r.clean] or [r for r in runs if r.disturbed]
+        worst = min(runs, key=lambda r: (r.clean, quietness(r)))  # what the cell may claim
         for column, (unit, values) in columns.items():
             several = len(values) > 1
             row = measured(
@@ -73,7 +73,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
                 f"{_dataset(runs[0])}/{column}",
                 mean(values),
                 unit,
-                (flawed or runs)[0],
+                worst,
                 n=len(values),
                 spread=f"min {min(values):.4g}, max {max(values):.4g}" if several else "",
                 note=f"validation clips{_trained_on(runs[0])}; n and means are over seeds",
@@ -87,7 +87,7 @@ def _columns(record: Record) -> list[tuple[str, str, float]]:
     curve = by_epoch(record)
     best_epoch, best = max(curve, key=lambda point: point[1])
     final_epoch, final = curve[-1]
-    seconds = record.values["train_s"]  # None of a training that went on on another machine
+    seconds = record.values["train_s"]  # None of a training that was resumed
     return [
         ("best CIDEr", "point", best),
         ("epoch of the best", "epoch", best_epoch),
@@ -141,7 +141,8 @@ def curves(records: Sequence[Record]) -> str | None:
     figure.legend([by_label[t] for t in ordered], ordered, loc="lower center", ncols=len(rates),
                   title="learning rate", fontsize=8, title_fontsize=8)  # fmt: skip
     one = next(iter(next(iter(found.values())).values()))
-    figure.suptitle(f"{one.config('model.name')} on {_dataset(one)} ({one.data['scale']})",
+    figure.suptitle(f"{one.config('model.name')} on {_dataset(one)} ({one.data['scale']}), "
+                    f"{one.machine.processor}",
                     fontsize=10)  # fmt: skip
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     stream = io.StringIO()
@@ -169,8 +170,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
     lines = [
         "# Appendix G: learning rate and batch size",
         "",
-        f"Ours, scale {rows[0].scale}, a section a machine. The paper chose 2e-5 and 128, "
-        "on other data and a model of another size, and saw over-fitting after "
+        f"Ours, scale {', '.join(sorted({r.scale for r in rows}))}, a section a machine. The paper "
+        "chose 2e-5 and 128, on other data and a model of another size, and saw over-fitting after "
         f"{_PAPER_EPOCH} epochs.",
         "",
     ]
@@ -202,7 +203,7 @@ def _words(cell: Row | None) -> str:
         return ""
     if cell.unit != "s":
         return f"{cell.ours:.2f}"
-    return f"{cell.ours:.2f} s" + (" (busy)" if cell.load == "busy" else "")
+    return f"{cell.ours:.2f} s{busy_mark(cell)}"
 
 
 def _mean_line(runs: Sequence[Record]) -> list[tuple[float, float]]:

@@ -90,8 +90,8 @@ def newest(
     """The newest good record of a stage for each precision; smoke runs left out, and captions
     that came from a file, whose model is not known.
 
-    Newest by start: among records of one machine a later one replaces an earlier one whole, so a
-    table never mixes two runs within a row.
+    Newest by start, of whichever machine: a later record replaces an earlier one whole, so a table
+    never mixes two runs within a row.
     """
     found: dict[str, Record] = {}
     for record in records:
@@ -120,28 +120,40 @@ def by_machine(records: Iterable[Record]) -> list[list[Record]]:
     return list(found.values())
 
 
-def of_newest_definition(
-    records: Iterable[Record], stage: str, quantity: str = "load"
-) -> list[Record]:
-    """The records of a stage that may stand in a table, under one version of a quantity: the
-    newest that any of them was measured under."""
+def of_newest_definition(records: Iterable[Record], stage: str) -> list[Record]:
+    """The records of a stage that may stand in a table of load times: those under the newest
+    definition of a load that any of them was measured under."""
     mine = [r for r in records if shown(r, stage)]
-    newest_version = max((r.definition(quantity) or 0 for r in mine), default=0)
-    return [r for r in mine if (r.definition(quantity) or 0) == newest_version]
+    newest_version = max((r.definition("load") or 0 for r in mine), default=0)
+    return [r for r in mine if (r.definition("load") or 0) == newest_version]
 
 
-def put(found: dict[Any, Record], key: Any, record: Record) -> None:
-    """Let a timing stand for `key`; one taken beside other work never replaces a quiet one."""
-    there = found.get(key)
-    if there is None or there.disturbed or not record.disturbed:
+def left_out(records: Iterable[Record], stage: str, table: str) -> list[Row]:
+    """A row that says how many records a table leaves out for an older definition; else none."""
+    mine = [r for r in records if shown(r, stage)]
+    older = len(mine) - len(of_newest_definition(mine, stage))
+    if not older:
+        return []
+    note = f"{older} records under an older definition of a load are left out"
+    return [Row(table, "", "", None, None, "", note=note)]
+
+
+def quietness(record: Record) -> int:
+    """Orders timings: quiet ones above those of unknown load, above busy ones."""
+    return {False: 2, None: 1, True: 0}[record.busy]
+
+
+def keep_quietest(found: dict[Any, Record], key: Any, record: Record) -> None:
+    """Keep a timing under `key` unless a quieter one is there: of equally quiet ones the last."""
+    if key not in found or quietness(record) >= quietness(found[key]):
         found[key] = record
 
 
 def load_words(record: Record) -> str:
     """Of a timing: whether other work took part of the processor."""
-    if record.disturbed is None:
+    if record.busy is None:
         return "not recorded"
-    return "busy" if record.disturbed else "quiet"
+    return "busy" if record.busy else "quiet"
 
 
 def ran_on(record: Record) -> str:
@@ -156,6 +168,11 @@ def functional(record: Record) -> str:
     if record.data["scale"] == "tiny":
         return "functional only"
     return f"{record.data['weights']} weights"
+
+
+def busy_words(record: Record) -> str:
+    """Ends a figure's title where its times are busy."""
+    return ", busy" if record.busy else ""
 
 
 def load_definition(record: Record) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables import Row, by_machine, measured, put, ran_on
+from atom_repro.report.tables import Row, by_machine, keep_quietest, measured, ran_on
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
@@ -19,7 +19,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     for record in records:
         tried = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
         if tried and record.data["scale"] != "smoke" and "clips" in record.values:
-            put(found, (_kind(record), record.values["clips"]), record)
+            keep_quietest(found, (_kind(record), record.values["clips"]), record)
     rows: list[Row] = []
     for (kind, clips), record in sorted(found.items(), key=lambda item: item[0]):
         row = f"{kind}/{clips} clips{'' if record.ok else ', no memory'}"

@@ -2,51 +2,62 @@
 
 import subprocess
 import sys
-from collections import namedtuple
 
 import pytest
 
 from atom_repro.records import load
-from atom_repro.records.load import LoadMeter, disturbed
-
-Times = namedtuple("Times", "user nice system idle iowait irq softirq steal guest guest_nice")
+from atom_repro.records.load import LoadMeter, busy
 
 
-def at(monkeypatch, *, user, idle, steal=0.0, own):
-    """Let the kernel count so many seconds on each of two cores, `own` of them this process's."""
-    times = [Times(user, 0.0, 0.0, idle, 0.0, 0.0, 0.0, steal, 0.0, 0.0)] * 2
-    monkeypatch.setattr(load.psutil, "cpu_times", lambda percpu: times)
-    monkeypatch.setattr(load.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(load, "_own_s", lambda: own)
+@pytest.fixture
+def at(monkeypatch, tmp_path):
+    """Lets the kernel count so many seconds on each of this process's two cores, 1 and 8; core 2
+    is not ours."""
+    monkeypatch.setattr(load, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(load.os, "sched_getaffinity", lambda _: {1, 8}, raising=False)
+    monkeypatch.setattr(load.os, "sysconf", lambda _: 100)
+
+    def count(*, user, idle, own, steal=0.0):
+        ours = f"{user * 100:.0f} 0 0 {idle * 100:.0f} 0 0 0 {steal * 100:.0f} 0 0"
+        load.STAT.write_text(f"cpu 9 9 9\ncpu1 {ours}\ncpu2 7777 0 0 0 0 0 0 0 0 0\ncpu8 {ours}\n")
+        monkeypatch.setattr(load, "_own_s", lambda: own)
+
+    return count
 
 
-def test_what_others_and_the_hypervisor_took(monkeypatch):
-    at(monkeypatch, user=100, idle=500, own=50)
+def test_what_others_and_the_hypervisor_took(at):
+    at(user=100, idle=500, own=50)
     meter = LoadMeter()
-    at(monkeypatch, user=106, idle=503, steal=1, own=59)  # 20 s in all, 12 worked, 9 by us
+    at(user=106, idle=503, steal=1, own=59)  # 20 s in all, 12 worked, 9 by us
     seen = meter.look()
     assert seen.seconds == 10
     assert seen.others_share == pytest.approx(3 / 20)
     assert seen.steal_share == pytest.approx(2 / 20)
-    at(monkeypatch, user=106.05, idle=503.01, steal=1, own=59.1)
+    at(user=106.05, idle=503.01, steal=1, own=59.1)
     assert meter.look().others_share is None  # too short to count
 
 
 @pytest.mark.parametrize(
-    ("others", "steal", "busy"),
+    ("others", "steal", "is_busy"),
     [(0.04, 0.009, False), (0.06, 0.0, True), (0.0, 0.02, True), (0.05, None, False),
      (None, None, None)],
 )  # fmt: skip
-def test_when_a_timing_counts_as_disturbed(others, steal, busy):
-    assert disturbed({"end": {"others_share": others, "steal_share": steal}}) is busy
-    assert disturbed(None) is None
+def test_when_a_timing_is_busy(others, steal, is_busy):
+    assert busy({"end": {"others_share": others, "steal_share": steal}}) is is_busy
+    assert busy(None) is None
 
 
-def test_work_of_children_is_our_own(monkeypatch):
-    meter = LoadMeter()
+def test_where_nothing_may_be_counted_nothing_is_said(monkeypatch, tmp_path):
+    def forbidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(load, "_times", forbidden)
+    monkeypatch.setattr(load.os, "getloadavg", forbidden)
+    monkeypatch.setattr(load, "PRESSURE", tmp_path / "none")
+    assert LoadMeter().look() == load.Load(None, None, 0.0, None, None)
+
+
+def test_work_of_children_is_our_own():
     before = load._own_s()
     subprocess.run([sys.executable, "-c", "sum(i * i for i in range(3_000_000))"], check=True)
     assert load._own_s() - before > 0.04
-    seen = meter.look()
-    assert seen.others_share is None or seen.others_share < 1
-    assert seen.load_average >= 0

@@ -135,7 +135,7 @@ def test_the_key_follows_configuration_inputs_and_code_that_runs(tmp_path):
     assert key() != key(inputs={"dataset": "e"})
     assert key() != key(entry=provenance.ROOT / "eval/caption.py")
     named = {"quant": {"_target_": "atom_repro.quant.int8.build"}}
-    assert provenance.source_hash(entry, {}) != provenance.source_hash(entry, named)
+    assert provenance.source(entry, {}) != provenance.source(entry, named)
 
 
 def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
 
     def hashed(text):
         source.write_text(text)
-        return provenance.source_hash(source, {})
+        return provenance.source(source, {}).sha256
 
     first = hashed('"""Doc."""\ndef f():\n    """Doc."""\n    return 1\n')
     assert hashed('"""Other."""\n# why\ndef f():\n    return 1\n') == first
@@ -258,13 +258,17 @@ def test_a_tree_that_is_dirty_at_the_end_alone_is_said(tree):
 
 
 def test_another_version_of_what_computes_is_another_run(monkeypatch):
-    entry = provenance.ROOT / "eval/report.py"
-    before = stage_key("report", entry, CONFIG, {})
+    entry = provenance.ROOT / "train/finetune.py"
+    before = stage_key("finetune", entry, CONFIG, {})
     installed = provenance.versions()
     for name, same in (("torch", False), ("torchao", False), ("transformers", False),
-                       ("executorch", False), ("hydra-core", True), ("python", True)):  # fmt: skip
+                       ("hydra-core", True), ("executorch", True), ("python", True)):  # fmt: skip
         monkeypatch.setattr(provenance, "versions", lambda n=name: installed | {n: "0.0.1"})
-        assert (stage_key("report", entry, CONFIG, {}) == before) is same, name
+        assert (stage_key("finetune", entry, CONFIG, {}) == before) is same, name
+    # What does not compute with a package does not follow its version.
+    monkeypatch.setattr(provenance, "versions", lambda: installed | {"torch": "0.0.1"})
+    report = provenance.ROOT / "eval/report.py"
+    assert provenance.source(report, {}).packages == {}
 
 
 @pytest.fixture
@@ -278,7 +282,7 @@ def package(tmp_path, monkeypatch):
         for name, text in {"atom_repro/__init__.py": "", **files}.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        return provenance.source_hash(tmp_path / "entry.py", config or {})
+        return provenance.source(tmp_path / "entry.py", config or {}).sha256
 
     return hashed
 
@@ -353,3 +357,34 @@ def test_references_are_lines_with_or_without_a_word(tmp_path):
     assert reference_machines(tmp_path) == []
     (tmp_path / "reference_machines.txt").write_text("# why\nabc  # a machine\n\ndef\n")
     assert reference_machines(tmp_path) == ["abc", "def"]
+
+
+def test_what_a_name_is_bound_to_counts(package):
+    both = {"atom_repro/quant/__init__.py": "", "atom_repro/quant/none.py": "x = 1\n",
+            "atom_repro/quant/int8.py": "x = 2\n",
+            "atom_repro/other.py": "from atom_repro.quant import int8, none\n"}  # fmt: skip
+
+    def hashed(line):
+        return package({**both, "entry.py": f"import atom_repro.other\n{line}\nprint(none.x)\n"})
+
+    plain = hashed("from atom_repro.quant import none")
+    assert hashed("from atom_repro.quant import int8 as none") != plain
+    one = package({"entry.py": "from atom_repro.a import f\nimport atom_repro.b\nf()\n",
+                   "atom_repro/a.py": "N = 1\ndef f():\n    return N\n",
+                   "atom_repro/b.py": "N = 2\ndef g():\n    return -N\n"})  # fmt: skip
+    swapped = package({"entry.py": "from atom_repro.a import f\nimport atom_repro.b\nf()\n",
+                       "atom_repro/a.py": "N = 2\ndef f():\n    return N\n",
+                       "atom_repro/b.py": "N = 1\ndef g():\n    return -N\n"})  # fmt: skip
+    assert one != swapped
+
+
+def test_in_a_clean_tree_only_a_clean_record_is_the_same_run(tree):
+    folder, git = tree
+    results = folder / "results"
+    (folder / "atom_repro/code.py").write_text("2\n")
+    record(results)
+    assert find(results, MACHINE, "caption", "k" * 64) is not None
+    git("checkout", "-q", "atom_repro/code.py")
+    assert find(results, MACHINE, "caption", "k" * 64) is None
+    record(results)
+    assert find(results, MACHINE, "caption", "k" * 64).clean

@@ -7,11 +7,13 @@ import json
 import pytest
 from machines import FIRST, SECOND
 
-from atom_repro.records.provenance import file_hash
 from atom_repro.records.record import recording
 from atom_repro.report import latency_table
+from atom_repro.report.endurance_table import endurance
+from atom_repro.report.figures import timeline
 from atom_repro.report.files import to_csv, to_markdown
 from atom_repro.report.latency_table import newest
+from atom_repro.report.session_table import build
 from atom_repro.report.training_table import training_step
 from atom_repro.report.write import destinations, write
 
@@ -42,16 +44,16 @@ def latency(results, machine, seconds, **data):
         weights="random",
     ) as run:  # fmt: skip
         run.samples += [
-            {"kind": "prompt", "arm": ARM, "repeat": n, "warmup": n == 0, "prompt": 0,
+            {"kind": "prompt", "arm": arm, "repeat": n, "warmup": n == 0, "prompt": 0,
              "end_to_end_s": seconds, "overlap_s": 0.0, "residual_s": 0.0,
              "stages_s": {"encode": seconds, "caption": 1.0, "embed": 0.1, "rank": 0.1}}
+            for arm in (ARM, "resident/sequential")
             for n in range(3)
         ]  # fmt: skip
         run.values |= {"precision": "fp32", "clips": 2, "prompts": 1, "arms": [ARM]}
     (made,) = set(folder.glob("*")) - there
     path = made / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"load": QUIET} | data))
-    assert file_hash(made / "samples.jsonl")
 
 
 def files(folder):
@@ -121,14 +123,25 @@ def test_a_busy_timing_is_marked_and_never_replaces_a_quiet_one(results):
                if r.column == "tiny/encode"]  # fmt: skip
     assert cell.load == "busy"
     text = to_markdown("table03", [cell])
-    assert "0.5 s (busy)" in text and "- busy: beside other work" in text
+    assert (
+        "0.5 s (busy)" in text and "- busy: meanwhile other processes took more than 5% of" in text
+    )
 
     latency(results, FIRST, 2.0)
     latency(results, FIRST, 3.0, load=BUSY)
     (record,) = newest(shown(results))
-    assert (record.disturbed, record.samples()[0]["end_to_end_s"]) == (False, 2.0)
+    assert (record.busy, record.samples()[0]["end_to_end_s"]) == (False, 2.0)
+    latency(results, FIRST, 3.5, load=None)  # not recorded
+    assert newest(shown(results))[0].samples()[0]["end_to_end_s"] == 2.0
     latency(results, FIRST, 4.0)
     assert newest(shown(results))[0].samples()[0]["end_to_end_s"] == 4.0
+
+
+def test_a_busy_figure_says_so(results):
+    for load, said in ((BUSY, True), (QUIET, False)):
+        latency(results, FIRST, 1.0, load=load, config=CONFIG | {
+            "model": {"name": "tiny_mplug2plus"}})  # fmt: skip
+        assert (", busy" in (timeline(shown(results), "fp32") or "")) is said
 
 
 def test_a_busy_training_step_never_replaces_a_quiet_one(results):
@@ -160,5 +173,69 @@ def test_two_definitions_of_a_quantity_never_share_a_table(results):
     # A record under the newer meaning, of another model: the older row leaves.
     model = {"config": CONFIG | {"model": {"name": "other"}}}
     latency(results, FIRST, 2.0, definitions={"load": 2}, **model)
-    rows = {r.row for r in latency_table.build(shown(results), [])["table03"]}
-    assert rows == {"host/other/fp32/atom"}
+    tables = latency_table.build(shown(results), [])
+    assert {r.row for r in tables["table03"] if r.ours} == {"host/other/fp32/atom"}
+    said = "1 records under an older definition of a load are left out"
+    assert said in to_markdown("table03", tables["table03"])
+
+
+ENDURANCE = {
+    "arm": ARM, "precision": "fp32", "captioned": 8, "broken_named": [], "clips_per_s": 1.0,
+    "slope_bytes_per_clip": {"mean": 1.0, "low": 0.0, "high": 2.0}, "samples_after_warmup": 9,
+}  # fmt: skip
+SESSIONS = {
+    "precision": "fp32", "pipeline": "retrieval", "clips": 5, "prompt_counts": [1],
+    "sessions": ["fresh/resident/sequential"], "out_of_memory": [],
+}  # fmt: skip
+
+
+def session_prompt(seconds):
+    return {
+        "kind": "prompt", "session": "fresh", "residency": "resident", "schedule": "sequential",
+        "repeat": 1, "warmup": False, "prompt": 1, "loads": {}, "bytes_read": 0,
+        "end_to_end_s": seconds,
+    }  # fmt: skip
+
+
+def made(results, machine, stage, values, samples=(), **data):
+    """A record of any stage."""
+    folder = results / "records" / machine.fingerprint / stage
+    there = set(folder.glob("*"))
+    with recording(
+        results, machine, stage=stage, key="k" * 64, config=CONFIG, inputs={}, weights="random"
+    ) as run:  # fmt: skip
+        run.samples += samples
+        run.values |= values
+    (new,) = set(folder.glob("*")) - there
+    path = new / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"load": QUIET} | data))
+
+
+@pytest.mark.parametrize("stage", ["endurance", "sessions"])
+def test_other_tables_of_speed_keep_machines_loads_and_definitions_apart(results, stage):
+    with (results / "reference_machines.txt").open("a") as listed:
+        listed.write(f"{SECOND.fingerprint}  # {SECOND}\n")
+
+    def run(machine, speed, **data):
+        if stage == "endurance":
+            # A busy run that is longer is no better.
+            clips = 9000 if data.get("load") == BUSY else 10
+            made(
+                results, machine, stage, ENDURANCE | {"clips": clips, "clips_per_s": speed}, **data
+            )
+        else:
+            made(results, machine, stage, SESSIONS, [session_prompt(speed)], **data)
+
+    def cells():
+        rows = endurance(shown(results)) if stage == "endurance" else build(shown(results))[stage]
+        column = "toy/clips/s" if stage == "endurance" else "tiny/prompt 1"
+        return {r.machine.fingerprint: (r.ours, r.load) for r in rows if r.column == column}, rows
+
+    run(FIRST, 1.0, definitions={"load": 1})
+    assert cells()[0] == {FIRST.fingerprint: (1.0, "quiet")}
+    run(FIRST, 2.0)
+    run(FIRST, 3.0, load=BUSY)
+    run(SECOND, 4.0, load=BUSY)
+    found, rows = cells()
+    assert found == {FIRST.fingerprint: (2.0, "quiet"), SECOND.fingerprint: (4.0, "busy")}
+    assert any("1 records under an older definition" in r.note for r in rows)

@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from machines import OLD
+from machines import FIRST, OLD, SECOND
 
 from atom_repro.records.record import Record
 from atom_repro.report import latency_table
@@ -168,3 +168,20 @@ def test_a_gallery_is_counted_in_videos_and_n_in_queries(tmp_path):
     ]
     assert {r.note for r in found} == {"gallery of 670"}
     assert {r.n for r in found} == {1000}
+
+
+def test_rows_of_two_machines_name_theirs(tmp_path):
+    records = [
+        record(tmp_path, "r1", machine=FIRST.to_dict()),
+        record(tmp_path, "r2", precision="int8", machine=SECOND.to_dict()),
+    ]
+    text = to_markdown("table01", build_all(records, [])["table01"])
+    fp32, int8 = (
+        next(line for line in text.splitlines() if line.startswith(f"| mPLUG2+/{precision} |"))
+        for precision in ("fp32", "int8")
+    )
+    assert fp32.endswith(f"| {FIRST.processor}, {FIRST.fingerprint} |")
+    assert int8.endswith(f"| {SECOND.processor}, {SECOND.fingerprint} |")
+    assert f"r1 ({FIRST.processor}, {FIRST.fingerprint}), r2 (" in text
+    alone = to_markdown("table01", build_all(records[:1], [])["table01"])
+    assert "processor" not in alone

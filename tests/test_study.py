@@ -9,7 +9,7 @@ from smoke_study import end_after, finish, is_whole, records
 @pytest.mark.timeout(1800)
 def test_a_study_that_was_killed_at_five_stages_is_whole(tmp_path):
     for line in (
-        "[1/",  # while it makes the data set
+        "videos:",  # while it makes the data set
         "loss ",  # in the middle of training
         "eval.caption quant=none",
         "eval.retrieval quant=int8",

@@ -23,6 +23,7 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.records.pytest_report import read_report
     from atom_repro.records.record import recording, stage_key
+    from atom_repro.studies import adopted_orphans
 
     settings = {**config.plain(cfg), "scale": {"name": "tests"}}
     with (
@@ -40,7 +41,8 @@ def main(cfg: Any) -> None:
         report = Path(folder) / "report.xml"
         options = ["-n", str(cfg.workers), "--dist", "loadfile", "--no-loadscope-reorder"]
         command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *cfg.tests]
-        status = subprocess.run(command, check=False).returncode
+        with adopted_orphans():  # of the studies that tests kill
+            status = subprocess.run(command, check=False).returncode
         if not report.is_file():
             raise AtomError(f"pytest ended with status {status} and without a report")
         tests = read_report(report)

@@ -1,7 +1,15 @@
-"""A study that is killed wherever it stands goes on and is whole."""
+"""A study that is killed wherever it stands is whole in the end; what orphans of it cost."""
 
+import subprocess
+import sys
+
+import psutil
 import pytest
+from command import forked
 from smoke_study import end_after, finish, is_whole, records
+
+from atom_repro.records.load import _own_s
+from atom_repro.studies import adopted_orphans
 
 
 @pytest.mark.long
@@ -18,3 +26,19 @@ def test_a_study_that_was_killed_at_five_stages_is_whole(tmp_path):
         end_after(tmp_path, line)
     assert "tables in" in finish(tmp_path)
     assert is_whole(records(tmp_path))
+
+
+def orphan_s():
+    """Processor time of a process whose parent ended before it."""
+    work = "sum(i * i for i in range(10_000_000))"
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    before = _own_s()
+    with adopted_orphans():
+        subprocess.run([sys.executable, "-c", start], check=True)
+        for orphan in psutil.Process().children():
+            orphan.wait()
+    return _own_s() - before
+
+
+def test_work_of_adopted_orphans_is_our_own():
+    assert forked(orphan_s) > 0.2

@@ -5,7 +5,7 @@ PIP_ARGS ?=
 ARGS ?=
 RUN := .venv/bin/python
 READY := .venv/.ready
-PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(RUN) -m pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup doctor reproduce smoke systems test test-fast test-all check tables notebooks audit oracle table7 data-check lock clean

@@ -3,9 +3,9 @@
 Importing them takes most of the seconds of a stage that finds itself unchanged.
 """
 
-from atom_repro.config.command import quieten_libraries
+from atom_repro.config.command import configure_libraries
 
-quieten_libraries()
+configure_libraries()
 
 import accelerate.utils  # noqa: E402, F401
 import av  # noqa: E402, F401

@@ -31,14 +31,10 @@ def main(cfg: Any) -> None:
 
     machine = this_machine()
     print(f"machine     {machine.fingerprint}: {machine}")
-    committed = machine.fingerprint in reference_machines(Path(cfg.paths.results))
-    print(
-        "results     "
-        + ("a reference machine: its records and tables are committed"
-           if committed
-           else f"its tables go to {cfg.paths.results}/local/{machine.fingerprint}; no committed "
-           "file is touched")
-    )  # fmt: skip
+    if machine.fingerprint in reference_machines(Path(cfg.paths.results)):
+        print(f"results     {cfg.paths.results}/tables, as a reference machine")
+    else:
+        print(f"results     {cfg.paths.results}/local/{machine.fingerprint}/tables")
     print(f"python      {platform.python_version()} in {sys.prefix}")
     problems = []
 

@@ -32,7 +32,7 @@ def main() -> None:
         began, reported = time.perf_counter(), -1
         with only_run_in(work):
             for number, stage in enumerate(stages, 1):
-                # Tables follow from records: without a new one they stand, but for the last look.
+                # Without a new record since the last report this one would write the same tables.
                 if stage.module == "eval.report":
                     there = sum(1 for _ in results.glob("records/*/*/*/record.json"))
                     if there == reported and number < len(stages):

@@ -39,8 +39,8 @@ def main(cfg: Any) -> None:
         ) as run,
     ):
         report = Path(folder) / "report.xml"
-        options = ["-n", str(cfg.workers), "--dist", "loadfile", "--no-loadscope-reorder"]
-        command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", *cfg.tests]
+        options = ["-n", str(cfg.workers), f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", *options, *cfg.tests]
         with adopted_orphans():  # of the studies that tests kill
             status = subprocess.run(command, check=False).returncode
         if not report.is_file():

@@ -37,7 +37,7 @@ def is_whole(made):
     return {s: stages.count(s) for s in STAGES} == STAGES and all(r.ok for r in made)
 
 
-def end_after(folder, line, how=signal.SIGKILL):
+def stop_at(folder, line, how=signal.SIGKILL):
     """Start the study, send it a signal once `line` stands in its output, and wait for its stages.
 
     The study alone is told: its stage must not outlive it.

@@ -21,7 +21,7 @@ from readme_commands import (
     run,
     shrunk,
 )
-from smoke_study import STAGES, end_after, finish, is_whole, records
+from smoke_study import STAGES, finish, is_whole, records, stop_at
 
 from atom_repro.device.machine import this_machine
 
@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def folder(tmp_path_factory):
     """Of a study that was killed, then interrupted, then finished, and two videos."""
     folder = tmp_path_factory.mktemp("readme")
-    end_after(folder, "loss ")  # in the middle of training
-    end_after(folder, "eval.retrieval quant=none", signal.SIGINT)
+    stop_at(folder, "loss ")  # in the middle of training
+    stop_at(folder, "eval.retrieval quant=none", signal.SIGINT)
     assert "tables in" in finish(folder)
     (folder / "videos").mkdir()
     for video in sorted((folder / "work/data").glob("toy-*/videos/*.mp4"))[:2]:

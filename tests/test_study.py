@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 from command import forked
-from smoke_study import end_after, finish, is_whole, records
+from smoke_study import finish, is_whole, records, stop_at
 
 from atom_repro.records.load import _own_s
 from atom_repro.studies import adopted_orphans
@@ -23,7 +23,7 @@ def test_a_study_that_was_killed_at_five_stages_is_whole(tmp_path):
         "eval.retrieval quant=int8",
         "device_bench.latency quant=none",
     ):
-        end_after(tmp_path, line)
+        stop_at(tmp_path, line)
     assert "tables in" in finish(tmp_path)
     assert is_whole(records(tmp_path))
 

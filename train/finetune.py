@@ -147,7 +147,6 @@ def main(cfg: Any) -> None:
     step = state.resume(fresh=cfg.force)
     accelerator.wait_for_everyone()
     state.begin(step)
-    resumed_at = step
 
     with (
         recording(
@@ -215,12 +214,8 @@ def main(cfg: Any) -> None:
             "step_memory_estimated_bytes": needed.peak + needed.whole,  # of this process
             "step_memory_measured_bytes": measured.bytes,
             "trained_parameters": sum(p.numel() for p in plain.parameters() if p.requires_grad),
-            **{
-                f"{what}_s": sum(line.get(f"{part}_s", 0.0) for line in state.curve)
-                if not resumed_at
-                else None  # this record does not know the load, or the machine, of the part before
-                for what, part in (("train", "step"), ("validation", "validation"))
-            },
+            "train_s": state.total_s("step_s"),
+            "validation_s": state.total_s("validation_s"),
             "parameters": sum(p.numel() for p in plain.parameters()),
             "sharded": tuning.shard,
         }

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from atom_repro.config.composition import CONF, compose
 from atom_repro.config.schemas import register
 from atom_repro.datatypes import AtomError
+from atom_repro.records.load import METER
 
 Main = Callable[[Any], None]
 
@@ -33,13 +34,14 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
     def decorate(main: Main) -> Callable[[], None]:
         @functools.wraps(main)
         def command() -> None:
+            METER.start()
             arguments = sys.argv[1:] = [_quoted(a, prose) for a in sys.argv[1:]]
             try:
                 if all(_is_single_override(a) for a in arguments):
                     compose(primary, arguments)
             except AtomError as error:
                 _refuse(error)
-            quieten_libraries()
+            configure_libraries()
             register()
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
                 _guard(main)
@@ -50,7 +52,7 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
     return decorate
 
 
-def quieten_libraries() -> None:
+def configure_libraries() -> None:
     """Settings and filters that must be in place before torch and TorchAO are imported."""
     # Threads that wait for work sleep rather than spin: on a machine with other load,
     # spinning costs a factor of 4 to 20. Read by OpenMP when torch is imported.

@@ -46,7 +46,7 @@ def _check_types(primary: str, overrides: Sequence[str], cfg: DictConfig) -> Non
     """Values given by hand must be of the type of the file's own value."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     groups = [o.input_line for o in parsed if (CONF / o.key_or_group.split("@")[0]).is_dir()]
-    base = _before(primary, tuple(c for c in groups if c))
+    base = _with_groups(primary, tuple(c for c in groups if c))
     for override in parsed:
         key = override.key_or_group
         before = OmegaConf.select(base, key)
@@ -60,7 +60,7 @@ def _check_types(primary: str, overrides: Sequence[str], cfg: DictConfig) -> Non
 
 
 @functools.cache
-def _before(primary: str, groups: tuple[str, ...]) -> DictConfig:
+def _with_groups(primary: str, groups: tuple[str, ...]) -> DictConfig:
     """The configuration with its groups chosen and no value changed; inside `initialize`."""
     return hydra.compose(primary, overrides=list(groups))
 
@@ -116,7 +116,7 @@ def _explain(primary: str, error: Exception) -> str:
 @functools.cache
 def choices(primary: str) -> frozenset[str]:
     """The config groups that an entry point has a node of."""
-    return frozenset(str(name) for name in _as_it_stands(primary) if (CONF / str(name)).is_dir())
+    return frozenset(str(name) for name in _default(primary) if (CONF / str(name)).is_dir())
 
 
 @functools.cache
@@ -132,14 +132,14 @@ def keys(primary: str) -> tuple[str, ...]:
             for key in (f"{prefix}{name}", *walk(child, f"{prefix}{name}."))
         ]
 
-    return tuple(walk(OmegaConf.to_container(_as_it_stands(primary), resolve=False), ""))
+    return tuple(walk(OmegaConf.to_container(_default(primary), resolve=False), ""))
 
 
-def _as_it_stands(primary: str) -> DictConfig:
+def _default(primary: str) -> DictConfig:
     """The configuration without an override."""
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return _before(primary, ())
+        return _with_groups(primary, ())
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

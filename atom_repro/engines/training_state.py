@@ -45,6 +45,7 @@ class TrainingState:
         self.network, self.optimiser = network, optimiser
         self.best: dict[str, Any] = {"step": 0, "cider": -1.0, "weights": ""}
         self.curve: list[dict[str, Any]] = []
+        self._resumed = False
         self._file = checkpoint.state / "state.pt"
         self._journal_file = checkpoint.state / "curve.jsonl"
         self._journal: Journal | None = None
@@ -73,6 +74,7 @@ class TrainingState:
             shutil.rmtree(self.checkpoint.state, ignore_errors=True)
         self._journal = Journal(self._journal_file)
         self.curve = [line for line in self._journal.done if line["step"] <= step]
+        self._resumed = step > 0
         self._journal.rewrite(self.curve)
 
     def log(self, **line: Any) -> None:
@@ -82,6 +84,13 @@ class TrainingState:
         assert self._journal is not None, "begin() opens the journal"
         self.curve.append(line)
         self._journal.add(line)
+
+    def total_s(self, name: str) -> float | None:
+        """Seconds under a name of the curve's lines, summed. None for a resumed run: nothing says
+        on which machine, and beside which other work, its first part ran."""
+        if self._resumed:
+            return None
+        return sum(float(line.get(name, 0.0)) for line in self.curve)
 
     def keep_if_best(
         self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer

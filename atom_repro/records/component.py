@@ -19,10 +19,10 @@ def component(target: str) -> str:
     return MOVED.get(target) or target.removeprefix("atom_repro.").removesuffix(".build")
 
 
-def named(node: Any) -> Any:
+def with_names(node: Any) -> Any:
     """A configuration with names in the place of dotted paths."""
     if isinstance(node, Mapping):
-        return {k: component(v) if k == "_target_" else named(v) for k, v in node.items()}
+        return {k: component(v) if k == "_target_" else with_names(v) for k, v in node.items()}
     if isinstance(node, list | tuple):
-        return [named(value) for value in node]
+        return [with_names(value) for value in node]
     return node

@@ -45,9 +45,12 @@ class LoadMeter:
     """Measures the load since it was made or last asked."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
         self._before = _Counters.now()
 
-    def look(self) -> Load:
+    def read(self) -> Load:
         before, now = self._before, _Counters.now()
         self._before = now
         others = steal = None
@@ -143,11 +146,11 @@ def _pressure() -> float | None:
     """`avg10` of the line `some` of pressure stall information (Linux 4.20)."""
     try:
         text = PRESSURE.read_text(encoding="utf-8")
-    except OSError:  # no such file, or a kernel that was started without it
+        fields = dict(field.split("=") for field in text.splitlines()[0].split()[1:])
+        return float(fields["avg10"])
+    except (OSError, LookupError, ValueError):  # a kernel that has none, or says it otherwise
         return None
-    fields = dict(field.split("=") for field in text.splitlines()[0].split()[1:])
-    return float(fields["avg10"])
 
 
-# Measures from the import on, so that a record's first value is of the time before the run.
+# Started by every command, so that a record's first value is of the time before the run.
 METER = LoadMeter()

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from atom_repro.records.component import named
+from atom_repro.records.component import with_names
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
@@ -86,7 +86,7 @@ def _git(*arguments: str) -> str | None:
 def config_hash(config: Mapping[str, Any]) -> str:
     """Of the effective configuration, without `paths` (where things lie) and `force`, and with
     components by name."""
-    kept = named({k: v for k, v in config.items() if k not in ("paths", "force")})
+    kept = with_names({k: v for k, v in config.items() if k not in ("paths", "force")})
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

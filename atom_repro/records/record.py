@@ -163,7 +163,7 @@ def recording(
         device: what computed, as `ComputeDevice.name` has it.
     """
     run = Run(key, weights)
-    git, load_at_start = provenance.git_state(), load.METER.look()
+    git, load_at_start = provenance.git_state(), load.METER.read()
     started = datetime.now(UTC)
     try:
         yield run
@@ -172,7 +172,7 @@ def recording(
         raise
     finally:
         # The share of other processes at the end is that over the whole run.
-        load_at_end = load.METER.look()
+        load_at_end = load.METER.read()
         load_of_run = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
         git_at_end = provenance.git_state_at_end(git)
         if load.busy(load_of_run):
@@ -305,12 +305,17 @@ def find(
         statuses: of the records that count; where running out of memory is an answer, `oom` too.
     """
     records = load_records([results / "records" / machine.fingerprint])
-    same = [
+    return _newest(
         r for r in records if r.stage == stage and r.data["status"] in statuses and r.key == key
-    ]
-    if same and not all(r.clean for r in same) and provenance.git_state()["clean"]:
-        same = [r for r in same if r.clean]
-    return same[-1] if same else None
+    )
+
+
+def _newest(records: Iterable[Record]) -> Record | None:
+    """The last of the records; in a clean tree, of those of committed code."""
+    listed = list(records)
+    if not all(r.clean for r in listed) and provenance.git_state()["clean"]:
+        listed = [r for r in listed if r.clean]
+    return listed[-1] if listed else None
 
 
 def counterpart(
@@ -329,12 +334,11 @@ def counterpart(
     """
     wanted = provenance.config_hash({**config, **replaced})
     records = load_records([results / "records" / machine.fingerprint])
-    same = [
+    return _newest(
         r
         for r in records
         if r.stage == stage
         and r.ok
         and r.data["inputs"] == dict(inputs)
         and provenance.config_hash(r.data["config"]) == wanted
-    ]
-    return same[-1] if same else None
+    )

@@ -7,10 +7,10 @@ from atom_repro.report.tables import (
     Row,
     by_machine,
     functional,
-    left_out,
     load_definition,
     measured,
     of_newest_definition,
+    omitted_records,
     quietness,
     ran_on,
 )
@@ -21,7 +21,7 @@ def endurance(records: Sequence[Record]) -> list[Row]:
     several the longest, of several the newest."""
     machines = by_machine(of_newest_definition(records, "endurance"))
     rows = [row for mine in machines for row in _rows(mine)]
-    return rows + left_out(records, "endurance", "endurance")
+    return rows + omitted_records(records, "endurance", "endurance")
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
 from atom_repro.report import latency_table
-from atom_repro.report.tables import HOST_TINY, busy_words, family, functional, ran_on
+from atom_repro.report.tables import HOST_TINY, busy_suffix, family, functional, ran_on
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -77,7 +77,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
     figure.suptitle(
         f"Encoder and decoder of {record.config('model.name')}, {precision}, "
         f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
-        f"{record.machine.processor}{busy_words(record)}",
+        f"{record.machine.processor}{busy_suffix(record)}",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.06, 1, 1))

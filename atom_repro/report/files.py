@@ -61,7 +61,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def machines(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def rows_by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Our rows of each machine, by its words: headings of a table of speed."""
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -75,27 +75,27 @@ def busy_mark(row: Row | None) -> str:
     return " (busy)" if row and row.load == "busy" and row.unit in _TIMED else ""
 
 
-def processors(rows: Sequence[Row]) -> dict[str, str]:
+def processor_by_row(rows: Sequence[Row]) -> dict[str, str]:
     """The processor of each row by its name, where rows are of several machines; else empty."""
-    if len(machines(rows)) < 2:
+    if len(rows_by_machine(rows)) < 2:
         return {}
     found: dict[str, list[str]] = {row.row: [] for row in rows}
     for row in rows:
-        if row.machine is not None and _short(row.machine) not in found[row.row]:
-            found[row.row].append(_short(row.machine))
+        if row.machine is not None and _short_name(row.machine) not in found[row.row]:
+            found[row.row].append(_short_name(row.machine))
     return {name: ", ".join(listed) for name, listed in found.items()}
 
 
-def _short(machine: Machine) -> str:
+def _short_name(machine: Machine) -> str:
     """A machine in a few words and its fingerprint, which no other has."""
     return f"{machine.processor}, {machine.fingerprint}"
 
 
 def records_line(rows: Sequence[Row]) -> str:
     """The records behind rows, and the machines that they are of where those are several."""
-    several = len(machines(rows)) > 1
+    several = len(rows_by_machine(rows)) > 1
     listed = sorted(
-        {(r.records, f" ({_short(r.machine)})" if several and r.machine else "") for r in rows}
+        {(r.records, f" ({_short_name(r.machine)})" if several and r.machine else "") for r in rows}
     )
     return f"Records: {', '.join(run + words for run, words in listed if run)}."
 
@@ -110,7 +110,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
     lines = [f"# {TITLES[name]}", ""]
     if ours:
         scales = ", ".join(sorted({r.scale for r in ours}))
-        sections = machines(ours)
+        sections = rows_by_machine(ours)
         if name in SPEED:
             lines += [f"Ours, scale {scales}, a section a machine.", ""]
         else:
@@ -135,7 +135,7 @@ def _grid(rows: Sequence[Row], side: str) -> list[str]:
     columns = list(dict.fromkeys(r.column for r in rows))
     names = list(dict.fromkeys(r.row for r in rows))
     cells = {(r.row, r.column): r for r in rows}
-    on = processors(rows)
+    on = processor_by_row(rows)
     heads = [*columns, *(["processor"] if on else [])]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in names:

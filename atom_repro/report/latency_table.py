@@ -14,10 +14,10 @@ from atom_repro.report.tables import (
     by_machine,
     functional,
     keep_quietest,
-    left_out,
     load_definition,
     measured,
     of_newest_definition,
+    omitted_records,
     ran_on,
     shown,
     unfilled,
@@ -46,7 +46,7 @@ def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Ro
     machines = by_machine(of_newest_definition(records, "latency"))
     return {
         "table03": [row for mine in machines for row in table3(mine)]
-        + left_out(records, "latency", "table03")
+        + omitted_records(records, "latency", "table03")
         + unfilled(
             paper,
             "table03",
@@ -54,7 +54,7 @@ def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Ro
             "and its GPU with device=cuda; the phones' rows need phones",
         ),
         "arms": [row for mine in machines for row in arms(mine)]
-        + left_out(records, "latency", "arms"),
+        + omitted_records(records, "latency", "arms"),
         # No load is in it, so records under every definition may stand there.
         "limits": [
             row

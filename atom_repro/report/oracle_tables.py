@@ -15,7 +15,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.files import machines, processors, records_line
+from atom_repro.report.files import processor_by_row, records_line, rows_by_machine
 from atom_repro.report.paper import Cell
 from atom_repro.report.tables import Row, measured
 
@@ -339,7 +339,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
     lines = [f"# {TITLES[name]}", ""]
     if any(r.ours is not None for r in rows):
         lines += [
-            f"Ours on {'; '.join(machines(rows))}; in brackets 95 % bootstrap intervals. "
+            f"Ours on {'; '.join(rows_by_machine(rows))}; in brackets 95 % bootstrap intervals. "
             "Real annotations, no video and no captioning model.",
             "",
         ]
@@ -360,7 +360,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
         f"- {where[0]}{' and others' if len(where) > 1 else ''}: {note}."
         for note, where in notes.items()
     ]
-    if machines(rows):
+    if rows_by_machine(rows):
         lines += ["", records_line(rows)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -373,7 +373,7 @@ def _grid(rows: Sequence[Row], group: str) -> list[str]:
     columns = list(dict.fromkeys(r.column for r in rows))
     heads = [c.rpartition("/")[2] for c in columns]
     cells = {(r.row, r.column): r for r in rows}
-    on = processors(rows)
+    on = processor_by_row(rows)
     heads += ["processor"] if on else []
     lines = [f"| {group} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in dict.fromkeys(r.row for r in rows):

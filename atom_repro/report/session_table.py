@@ -16,19 +16,19 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.files import BUSY, busy_mark, machines, records_line, to_csv
+from atom_repro.report.files import BUSY, busy_mark, records_line, rows_by_machine, to_csv
 from atom_repro.report.tables import (
     HOST_TINY,
     Row,
-    busy_words,
+    busy_suffix,
     by_machine,
     functional,
     keep_quietest,
-    left_out,
     load_definition,
-    load_words,
+    load_label,
     measured,
     of_newest_definition,
+    omitted_records,
     ran_on,
 )
 
@@ -58,7 +58,9 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
     every repeat, which is checked.
     """
     groups = by_machine(of_newest_definition(records, NAME))
-    return {NAME: [row for mine in groups for row in _rows(mine)] + left_out(records, NAME, NAME)}
+    return {
+        NAME: [row for mine in groups for row in _rows(mine)] + omitted_records(records, NAME, NAME)
+    }
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
@@ -73,7 +75,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
                 rows.append(
                     Row(NAME, row, _column(record, "prompt 1"), None, None, "s",
                         scale=str(record.data["scale"]), machine=record.machine,
-                        load=load_words(record), records=record.run_id, note="out of memory")
+                        load=load_label(record), records=record.run_id, note="out of memory")
                 )  # fmt: skip
                 continue
             fresh = by_session.get("fresh/" + name.partition("/")[2])
@@ -137,7 +139,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
         "rankings.",
         "",
     ]
-    for heading, mine in machines(rows).items():
+    for heading, mine in rows_by_machine(rows).items():
         lines += [f"## {heading}", ""]
         counted = [r for r in mine if r.unit != "s"]
         timed = [r for r in mine if r.unit == "s"]
@@ -186,7 +188,7 @@ def curves(record: Record) -> str:
     figure.suptitle(
         f"{record.values['pipeline']}, {record.values['precision']}, {schedule}, "
         f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
-        f"{record.machine.processor}{busy_words(record)}",
+        f"{record.machine.processor}{busy_suffix(record)}",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.12, 1, 1))

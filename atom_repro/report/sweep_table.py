@@ -16,9 +16,9 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-from atom_repro.records.component import named
+from atom_repro.records.component import with_names
 from atom_repro.records.record import Record
-from atom_repro.report.files import BUSY, busy_mark, machines, records_line, to_csv
+from atom_repro.report.files import BUSY, busy_mark, records_line, rows_by_machine, to_csv
 from atom_repro.report.tables import Row, by_machine, keep_quietest, measured, quietness
 
 NAME = "appendix_g"
@@ -175,7 +175,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
         f"{_PAPER_EPOCH} epochs.",
         "",
     ]
-    for heading, mine in machines(rows).items():
+    for heading, mine in rows_by_machine(rows).items():
         lines += [f"## {heading}", "", *_section(mine), ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -217,7 +217,7 @@ def _settings(record: Record) -> str:
     config: Mapping[str, Any] = record.data["config"]
     kept = {k: v for k, v in config.items() if k not in ("seed", "checkpoint", "force", "train")}
     kept["train"] = {k: v for k, v in config["train"].items() if k not in _AXES}
-    return json.dumps(named(kept), sort_keys=True)
+    return json.dumps(with_names(kept), sort_keys=True)
 
 
 def _trained_on(record: Record) -> str:

@@ -128,7 +128,7 @@ def of_newest_definition(records: Iterable[Record], stage: str) -> list[Record]:
     return [r for r in mine if (r.definition("load") or 0) == newest_version]
 
 
-def left_out(records: Iterable[Record], stage: str, table: str) -> list[Row]:
+def omitted_records(records: Iterable[Record], stage: str, table: str) -> list[Row]:
     """A row that says how many records a table leaves out for an older definition; else none."""
     mine = [r for r in records if shown(r, stage)]
     older = len(mine) - len(of_newest_definition(mine, stage))
@@ -149,7 +149,7 @@ def keep_quietest(found: dict[Any, Record], key: Any, record: Record) -> None:
         found[key] = record
 
 
-def load_words(record: Record) -> str:
+def load_label(record: Record) -> str:
     """Of a timing: whether other work took part of the processor."""
     if record.busy is None:
         return "not recorded"
@@ -170,7 +170,7 @@ def functional(record: Record) -> str:
     return f"{record.data['weights']} weights"
 
 
-def busy_words(record: Record) -> str:
+def busy_suffix(record: Record) -> str:
     """Ends a figure's title where its times are busy."""
     return ", busy" if record.busy else ""
 
@@ -364,7 +364,7 @@ def measured(
         spread,
         str(record.data["scale"]),
         record.machine,
-        load_words(record) if table in SPEED else "",
+        load_label(record) if table in SPEED else "",
         record.run_id,
         note,
     )

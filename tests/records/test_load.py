@@ -29,12 +29,12 @@ def test_what_others_and_the_hypervisor_took(at):
     at(user=100, idle=500, own=50)
     meter = LoadMeter()
     at(user=106, idle=503, steal=1, own=59)  # 20 s in all, 12 worked, 9 by us
-    seen = meter.look()
+    seen = meter.read()
     assert seen.seconds == 10
     assert seen.others_share == pytest.approx(3 / 20)
     assert seen.steal_share == pytest.approx(2 / 20)
     at(user=106.05, idle=503.01, steal=1, own=59.1)
-    assert meter.look().others_share is None  # too short to count
+    assert meter.read().others_share is None  # too short to count
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_where_nothing_may_be_counted_nothing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(load, "_times", forbidden)
     monkeypatch.setattr(load.os, "getloadavg", forbidden)
     monkeypatch.setattr(load, "PRESSURE", tmp_path / "none")
-    assert LoadMeter().look() == load.Load(None, None, 0.0, None, None)
+    assert LoadMeter().read() == load.Load(None, None, 0.0, None, None)
 
 
 def test_work_of_children_is_our_own():

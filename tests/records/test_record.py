@@ -11,7 +11,7 @@ from machines import SECOND
 
 from atom_repro.datatypes import AtomError, OutOfMemory
 from atom_repro.records import provenance
-from atom_repro.records.component import MOVED, named
+from atom_repro.records.component import MOVED, with_names
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import (
     MIGRATION,
@@ -321,7 +321,7 @@ def test_a_component_that_moves_keeps_its_name(monkeypatch):
     assert provenance.config_hash(new) != provenance.config_hash(other)
     moved = {"many": [{"_target_": "atom_repro.pipelines.search.build"}]}
     monkeypatch.setitem(MOVED, "atom_repro.pipelines.search.build", "pipelines.clip_search")
-    assert named(moved) == {"many": [{"_target_": "pipelines.clip_search"}]}
+    assert with_names(moved) == {"many": [{"_target_": "pipelines.clip_search"}]}
 
 
 def test_how_records_are_kept_decides_no_value(package):

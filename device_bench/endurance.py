@@ -22,12 +22,12 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.device.machine import this_machine
+    from atom_repro.evaluation.endurance import endure, many_clips
     from atom_repro.metrics.slope import slope
-    from atom_repro.pipelines.endurance import endure, many_clips
     from atom_repro.records.journal import Journal
     from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
 
     arm = Arm(
         residency=cfg.residency,

@@ -29,11 +29,11 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import limits
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.least_work import least_work
+    from atom_repro.engines.roofline import least_work
     from atom_repro.models.tokenizer import Tokenizer
     from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
     from atom_repro.runtime.timeline import waterfall
 
     arms = [

@@ -29,7 +29,7 @@ def main(cfg: Any) -> None:
     from atom_repro.pipelines.session import Session
     from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
     from atom_repro.runtime.timeline import reads, waterfall
 
     # Sessions: the pipeline's prompts, over and over until there are enough, under every arm.

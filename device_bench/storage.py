@@ -21,8 +21,8 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     import torch
 
+    from atom_repro.device.capacity import require_disk
     from atom_repro.device.machine import this_machine
-    from atom_repro.device.room import require_disk
     from atom_repro.engines.eager import save_decoder, save_encoder
     from atom_repro.models.census import census
     from atom_repro.records.record import find, recording, stage_key

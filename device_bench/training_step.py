@@ -29,11 +29,11 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import limits
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.acceleration import training_precision
-    from atom_repro.engines.step_memory import require_step_memory, step_memory
-    from atom_repro.engines.step_trial import MadeUp, next_size, try_step
-    from atom_repro.engines.training_network import training_network
     from atom_repro.records.record import find, out_of_memory, recording, stage_key
+    from atom_repro.training.network import training_network
+    from atom_repro.training.processes import training_precision
+    from atom_repro.training.step_memory import require_step_memory, step_memory
+    from atom_repro.training.step_trial import MadeUp, next_size, try_step
 
     model, device = config.build(cfg.model), config.build(cfg.device)
     _refuse_what_has_no_part(cfg.train)

@@ -16,9 +16,9 @@ PAPER = Path(__file__).resolve().parents[1] / "results/paper"
 
 @entry("audit")
 def main(cfg: Any) -> None:
-    from atom_repro.report.audit import audit, counts
-    from atom_repro.report.audit_page import to_csv, to_html, to_markdown
-    from atom_repro.report.claims import load_claims
+    from atom_repro.audit.check import audit, counts
+    from atom_repro.audit.claims import load_claims
+    from atom_repro.audit.page import to_csv, to_html, to_markdown
     from atom_repro.report.paper import load_cells
 
     cells = load_cells(PAPER)

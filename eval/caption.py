@@ -21,8 +21,8 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
-    from atom_repro.data.frames import scan
     from atom_repro.device.machine import this_machine
+    from atom_repro.evaluation.captioning import existing_file, kept_captions, read_predictions
     from atom_repro.metrics.attributes import attribute_accuracy
     from atom_repro.metrics.bootstrap import paired_bleu_difference, paired_difference
     from atom_repro.metrics.caption import leave_one_out, score_captions
@@ -32,10 +32,10 @@ def main(cfg: Any) -> None:
         shuffled_predictions,
     )
     from atom_repro.metrics.java import find_java
-    from atom_repro.pipelines.captioning import existing_file, kept_captions, read_predictions
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.record import counterpart, find, recording, stage_key
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
+    from atom_repro.video.sampling import scan
 
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)

@@ -97,7 +97,7 @@ def _show_leaks(dataset: Any) -> None:
 def _show_videos(dataset: Any, protocols: list[Any], decode: bool) -> None:
     from tqdm import tqdm
 
-    from atom_repro.data.frames import scan
+    from atom_repro.video.sampling import scan
 
     folder = dataset.videos.folder
     print(f"  videos   {folder}: {len(dataset.videos):,} files; from {dataset.videos_at}")

@@ -97,7 +97,7 @@ def _recorded(
 
 
 def _retrieval(cfg: Any, people: Any, clips: Any, dataset: Any, embedding: "_Embedding") -> Any:
-    from atom_repro.pipelines.oracle_retrieval import retrieval_study
+    from atom_repro.evaluation.human_captions.retrieval import retrieval_study
 
     return retrieval_study(clips, people, embedding.embed, draws=cfg.bootstrap_draws, seed=cfg.seed)
 
@@ -105,8 +105,8 @@ def _retrieval(cfg: Any, people: Any, clips: Any, dataset: Any, embedding: "_Emb
 def _caption(cfg: Any, people: Any, clips: Any, dataset: Any, embedding: "_Embedding") -> Any:
     from tqdm import tqdm
 
+    from atom_repro.evaluation.human_captions.captioning import caption_study
     from atom_repro.metrics.java import find_java
-    from atom_repro.pipelines.oracle_caption import caption_study
 
     try:
         training = {c.video_id: c.references for c in dataset.clips("train")}
@@ -144,8 +144,8 @@ class _Embedding:
         if self._embed is None:
             from tqdm import tqdm
 
+            from atom_repro.evaluation.human_captions.captioner import Remembered
             from atom_repro.models.text_embedder import load_text_embedder
-            from atom_repro.pipelines.oracle import Remembered
 
             bar = tqdm(desc="embed", unit="text", mininterval=1)
             self._embed = Remembered(load_text_embedder(self._source), bar.update)

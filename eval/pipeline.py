@@ -36,7 +36,7 @@ def main(cfg: Any) -> None:
     from atom_repro.pipelines import result_folder
     from atom_repro.pipelines.clip_index import ClipIndex, IndexProvenance
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
     from atom_repro.runtime.timeline import waterfall
 
     # The modules, and what their weights can say anything about.

@@ -19,15 +19,15 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
-    from atom_repro.data.frames import scan
     from atom_repro.device.machine import this_machine
+    from atom_repro.evaluation.captioning import kept_captions
+    from atom_repro.evaluation.retrieval import search
     from atom_repro.metrics.bootstrap import paired_difference
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
-    from atom_repro.pipelines.captioning import kept_captions
-    from atom_repro.pipelines.retrieval import search
     from atom_repro.records.record import counterpart, find, recording, stage_key
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
+    from atom_repro.video.sampling import scan
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
     subject, protocol = Subject.of(cfg), config.build(cfg.protocol)

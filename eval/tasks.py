@@ -21,15 +21,15 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
-    from atom_repro.data import toy_truth
-    from atom_repro.data.frames import probe, segment
+    from atom_repro.data.toy import truth
     from atom_repro.device.machine import this_machine
+    from atom_repro.evaluation import tasks as study
+    from atom_repro.evaluation.captioning import kept_captions
     from atom_repro.metrics.summary import usual_answers
-    from atom_repro.pipelines import task_study as study
-    from atom_repro.pipelines.captioning import kept_captions
     from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.subject import Subject
+    from atom_repro.runtime.setup import Subject
+    from atom_repro.video.sampling import probe, segment
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     subject = Subject.of(cfg)
@@ -51,15 +51,15 @@ def main(cfg: Any) -> None:
     test, validation = dataset.clips("test"), dataset.clips("validation")
     videos = dataset.videos()
     cuts = study.windows(videos, lambda v: segment(probe(v.path).duration_s, 10.0, 5.0))
-    single = toy_truth.one_scene(test)
+    single = truth.one_scene(test)
     pool = min(cfg.pool, len(single))
-    requests = toy_truth.assembly_requests(single, count=cfg.requests, pool=pool, seed=cfg.seed)
-    asked = toy_truth.questions(test, per_clip=cfg.questions_a_clip, seed=cfg.seed)
-    practised = toy_truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)
+    requests = truth.assembly_requests(single, count=cfg.requests, pool=pool, seed=cfg.seed)
+    asked = truth.questions(test, per_clip=cfg.questions_a_clip, seed=cfg.seed)
+    practised = truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)
     usual = usual_answers(
         [q.question.answer for q in practised], [q.question.kind for q in practised]
     )
-    events = toy_truth.events(videos)
+    events = truth.events(videos)
 
     arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
     with (

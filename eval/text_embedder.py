@@ -23,10 +23,7 @@ def main(cfg: Any) -> None:
     from atom_repro.data.stsb import PROTOCOL
     from atom_repro.datatypes import AtomError
     from atom_repro.device.machine import this_machine
-    from atom_repro.metrics.clustered import clustered_interval
-    from atom_repro.metrics.correlation import bootstrap_pearson, pearson, spearman
-    from atom_repro.models.text_embedder import load_text_embedder, source_files
-    from atom_repro.pipelines.oracle import (
+    from atom_repro.evaluation.human_captions.captioner import (
         Gallery,
         Questions,
         Remembered,
@@ -34,6 +31,9 @@ def main(cfg: Any) -> None:
         search_people,
         without_queries,
     )
+    from atom_repro.metrics.clustered import clustered_interval
+    from atom_repro.metrics.correlation import bootstrap_pearson, pearson, spearman
+    from atom_repro.models.text_embedder import load_text_embedder, source_files
     from atom_repro.pipelines.storage import saved_bytes
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.record import find, recording, stage_key

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
-from atom_repro.studies import run_module, stage_context
+from atom_repro.study.processes import run_module, stage_context
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 900

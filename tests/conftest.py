@@ -13,7 +13,7 @@ import pytest
 import torch
 from command import stop_server
 
-from atom_repro.data import toy
+from atom_repro.data.toy import dataset as toy
 from atom_repro.engines.eager import save_decoder, save_encoder
 from atom_repro.models.mplug2plus import MPlug2Plus, build
 from atom_repro.models.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ import yaml
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
-from atom_repro.routing import plan
+from atom_repro.study.overrides import plan
 
 PRIMARIES = sorted(p.stem for p in config.CONF.glob("*.yaml") if p.stem != "base")
 CODE = sorted(
@@ -161,7 +161,7 @@ def test_the_papers_recipe(dataset):
     assert (cfg.model.encoder.frames, cfg.model.encoder.image_size) == (6, 224)
     assert (cfg.generation.beams, cfg.generation.max_new_tokens) == (4, 23)
     assert (cfg.scale.name, cfg.model.name) == ("paper", "mplug2plus")
-    assert cfg.augmentation._target_ == "atom_repro.data.augmentation.mplug2.build"
+    assert cfg.augmentation._target_ == "atom_repro.training.augmentation.mplug2.build"
     assert f".{dataset}." in cfg.dataset._target_
 
 

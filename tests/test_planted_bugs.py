@@ -26,7 +26,7 @@ class Bug:
     caught_by: str
 
 
-PROVENANCE, STEP_MEMORY = "atom_repro/records/provenance.py", "atom_repro/engines/step_memory.py"
+PROVENANCE, STEP_MEMORY = "atom_repro/records/provenance.py", "atom_repro/training/step_memory.py"
 RECORDS = "tests/records/test_record.py"
 BUGS = (
     Bug("a tree is always clean", PROVENANCE, 'status == "" if commit else False', "True",
@@ -46,19 +46,20 @@ BUGS = (
         'self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone',
         "self.arm.threads_beside", "tests/runtime/test_runtime.py::"
         "test_a_module_that_works_alone_has_the_threads_of_one_alone"),
-    Bug("int8 bytes without scales", "atom_repro/engines/least_work.py",
+    Bug("int8 bytes without scales", "atom_repro/engines/roofline.py",
         "weight.numel() + 4 * weight.shape[0]", "weight.numel()",
-        "tests/engines/test_random_weights.py::"
+        "tests/checkpoints/test_random_weights.py::"
         "test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row"),
     Bug("memory under FSDP is halved", STEP_MEMORY, "    return StepMemory(\n"
         "        parameters // processes,", "    peak //= 2\n    return StepMemory(\n"
-        "        parameters // processes,", "tests/engines/test_step_memory.py::"
+        "        parameters // processes,", "tests/training/test_step_memory.py::"
         "test_a_share_of_the_parameters_is_no_share_of_the_activations"),
     Bug("only the first micro-batch counts", STEP_MEMORY, "parts[:2]", "parts[:1]",
-        "tests/engines/test_step_memory.py::test_every_micro_batch_counts"),
-    Bug("the gallery's note prints queries", "atom_repro/report/tables.py",
+        "tests/training/test_step_memory.py::test_every_micro_batch_counts"),
+    Bug("the gallery's note prints queries", "atom_repro/report/tables/quality.py",
         "scores['index_size']", "scores['queries']",
-        "tests/report/test_tables.py::test_a_gallery_is_counted_in_videos_and_n_in_queries"),
+        "tests/report/tables/test_quality_tables.py::"
+        "test_a_gallery_is_counted_in_videos_and_n_in_queries"),
     Bug("a mean of the means of clusters", "atom_repro/metrics/clustered.py",
         "sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)",
         "(sums / counts)[chosen].mean(axis=1)", "tests/metrics/test_clustered.py"),

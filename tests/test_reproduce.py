@@ -13,7 +13,7 @@ from command import command
 
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
-from atom_repro.studies import die_with
+from atom_repro.study.processes import die_with
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from command import forked
 from smoke_study import finish, is_whole, records, stop_at
 
 from atom_repro.records.load import _own_s
-from atom_repro.studies import adopted_orphans
+from atom_repro.study.processes import adopted_orphans
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ from command import command
 from atom_repro.datatypes import AtomError
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
-from atom_repro.routing import grid
+from atom_repro.study.overrides import grid
 
 RATES = "grid.learning_rate=[1e-3,1e-4]"
 

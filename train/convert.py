@@ -19,7 +19,7 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from pathlib import Path
 
-    from atom_repro.engines.conversion import convert
+    from atom_repro.checkpoints.convert import convert
 
     places = config.plain(cfg.sources)
     report = convert(

@@ -36,8 +36,17 @@ def main(cfg: Any) -> None:
     from accelerate.utils import set_seed
     from tqdm import tqdm
 
+    from atom_repro.checkpoints.checkpoint import Checkpoint
+    from atom_repro.checkpoints.convert import starting_tokenizer
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.acceleration import (
+    from atom_repro.engines.starting import starting_point
+    from atom_repro.evaluation.validation import validation_cider
+    from atom_repro.models.generation import GenerationSettings
+    from atom_repro.records.record import Run, find, recording, stage_key
+    from atom_repro.training.data import training_data
+    from atom_repro.training.network import training_network, training_optimiser
+    from atom_repro.training.optimisation import schedule_named, set_rates
+    from atom_repro.training.processes import (
         accelerated_device,
         accelerator_for,
         device_name,
@@ -46,18 +55,9 @@ def main(cfg: Any) -> None:
         processes,
         training_precision,
     )
-    from atom_repro.engines.checkpoints import Checkpoint
-    from atom_repro.engines.conversion import starting_tokenizer
-    from atom_repro.engines.sharding import WholeNetwork, process_mesh, shard
-    from atom_repro.engines.starting import starting_point
-    from atom_repro.engines.step_memory import MeasuredPeak, require_step_memory, step_memory
-    from atom_repro.engines.training_data import training_data
-    from atom_repro.engines.training_network import training_network, training_optimiser
-    from atom_repro.engines.training_state import TrainingState
-    from atom_repro.models.generation import GenerationSettings
-    from atom_repro.models.optimisation import schedule_named, set_rates
-    from atom_repro.pipelines.validation import validation_cider
-    from atom_repro.records.record import Run, find, recording, stage_key
+    from atom_repro.training.resume import TrainingState
+    from atom_repro.training.sharding import WholeNetwork, process_mesh, shard
+    from atom_repro.training.step_memory import MeasuredPeak, require_step_memory, step_memory
 
     # What is trained, on what; nothing to do if this very run is on record.
     tuning = cfg.train

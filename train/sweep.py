@@ -16,8 +16,8 @@ from pathlib import Path
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
-from atom_repro.routing import Stage, grid, known
-from atom_repro.studies import one_line_errors, only_run_in, run
+from atom_repro.study.overrides import Stage, grid, known
+from atom_repro.study.processes import one_line_errors, only_run_in, run
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from atom_repro.data.video_folder import VideoFolder
 from atom_repro.datatypes import AtomError, Clip
+from atom_repro.video.folder import VideoFolder
 
 Progress = Callable[[int, int], None]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from atom_repro.data.frames import read_frames
 from atom_repro.datatypes import Clip
+from atom_repro.video.sampling import read_frames
 
 
 def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -8,8 +8,8 @@ gallery that no other paper has.
 """
 
 from atom_repro.data.annotations import AnnotatedDataset, SourceFile, clean, field, read_json
-from atom_repro.data.video_folder import checked_id, stem
 from atom_repro.datatypes import AtomError, Clip, Query
+from atom_repro.video.folder import checked_id, stem
 
 _AT = "in the GitHub repository LisaAnne/LocalizingMoments under data/"
 _SHORT = {"train": "train", "validation": "val", "test": "test"}

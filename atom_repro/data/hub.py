@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.data.annotations import Progress, clean
-from atom_repro.data.video_folder import VideoFolder, checked_id, stem
 from atom_repro.datatypes import AtomError, Clip, Query, QueryKind
+from atom_repro.video.folder import VideoFolder, checked_id, stem
 
 _COLUMNS = ("video_id", "captions", "query", "source_id")
 

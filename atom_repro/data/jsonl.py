@@ -19,8 +19,8 @@ from atom_repro.data.annotations import (
     read_lines,
     unique,
 )
-from atom_repro.data.video_folder import checked_id
 from atom_repro.datatypes import AtomError, Clip, Query, QueryKind
+from atom_repro.video.folder import checked_id
 
 _KEYS = {
     "video_id", "split", "file", "source_id", "start_s", "end_s", "references", "queries", "meta",

@@ -21,8 +21,8 @@ from atom_repro.data.annotations import (
     read_text,
     unique,
 )
-from atom_repro.data.video_folder import checked_id
 from atom_repro.datatypes import AtomError, Clip, Query
+from atom_repro.video.folder import checked_id
 
 _VIDEOS_AT = "www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip (videos and annotations)"
 TEST = SourceFile(

@@ -15,8 +15,8 @@ from atom_repro.data.annotations import (
     read_lines,
     unique,
 )
-from atom_repro.data.video_folder import checked_id
 from atom_repro.datatypes import AtomError, Clip, Query
+from atom_repro.video.folder import checked_id
 
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
 _AT = (

@@ -1,0 +1,1 @@
+"""The hardware: compute devices, memory and disk, calibrated limits, machine identity."""

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from atom_repro.checkpoints.weight_files import SafetensorsFile, SafetensorsWriter, read_safetensors
 from atom_repro.datatypes import AtomError
-from atom_repro.device.room import require_memory
-from atom_repro.engines.few_rows import speed_up_few_rows
+from atom_repro.device.capacity import require_memory
+from atom_repro.engines.cpu_kernels import speed_up_few_rows
 from atom_repro.engines.int8_products import speed_up_int8
-from atom_repro.engines.weight_files import SafetensorsFile, SafetensorsWriter, read_safetensors
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer

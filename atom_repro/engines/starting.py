@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
-from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.models.vlm import VideoLanguageModel
 
 

@@ -1,0 +1,1 @@
+"""Caption, retrieval and text metrics, and confidence intervals."""

@@ -1,0 +1,1 @@
+"""Model families: networks, tokenizer, generation, text embedder."""

@@ -1,0 +1,1 @@
+"""Video-language pipelines for users: caption once, then search, assemble, answer, summarise."""

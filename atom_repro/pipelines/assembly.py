@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atom_repro import prompts as wording
-from atom_repro.data.cuts import Cut, without_overlap
-from atom_repro.data.edit_check import verify
-from atom_repro.data.subtitles import write_srt
-from atom_repro.data.video_edit import edit
 from atom_repro.datatypes import Clip
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.footage import (
+from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Footage,
     Hit,
@@ -28,6 +24,10 @@ from atom_repro.pipelines.footage import (
 )
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
+from atom_repro.video.editing.cuts import Cut, without_overlap
+from atom_repro.video.editing.subtitles import write_srt
+from atom_repro.video.editing.verify import verify
+from atom_repro.video.editing.writer import edit
 
 
 @dataclass(frozen=True)

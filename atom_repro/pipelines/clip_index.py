@@ -27,13 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from atom_repro.data.frames import probe, segment
-from atom_repro.data.video_file import VideoError
-from atom_repro.data.video_folder import video_files
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
-from atom_repro.pipelines.footage import Footage
+from atom_repro.pipelines.captioned_clips import Footage
 from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.runtime import Outcome, Runtime
+from atom_repro.video.file import VideoError
+from atom_repro.video.folder import video_files
+from atom_repro.video.sampling import probe, segment
 
 FORMAT = 1  # raise it with any change to the tables, or to what a caption depends on
 _BATCH = 8  # clips a transaction

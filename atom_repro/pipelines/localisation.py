@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError, Clip
-from atom_repro.pipelines.footage import (
+from atom_repro.pipelines.captioned_clips import (
     HIT_COLUMNS,
     Delivery,
     Footage,

@@ -10,7 +10,7 @@ from pathlib import Path
 from atom_repro import prompts as wording
 from atom_repro.datatypes import AtomError
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.footage import (
+from atom_repro.pipelines.captioned_clips import (
     HIT_COLUMNS,
     Delivery,
     Footage,

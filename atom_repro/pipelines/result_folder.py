@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atom_repro.pipelines.footage import Delivery
+from atom_repro.pipelines.captioned_clips import Delivery
 from atom_repro.records.atomic import atomically
 
 _STYLE = (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
-from atom_repro.pipelines.footage import Footage, Task, watch
+from atom_repro.pipelines.captioned_clips import Footage, Task, watch
 from atom_repro.runtime.runtime import Runtime
 
 

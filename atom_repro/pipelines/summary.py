@@ -11,7 +11,7 @@ from pathlib import Path
 from atom_repro import prompts as wording
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.footage import Delivery, Footage, Progress, Reply, at_time
+from atom_repro.pipelines.captioned_clips import Delivery, Footage, Progress, Reply, at_time
 from atom_repro.pipelines.session import Session, at_least_one, session_of, share
 from atom_repro.runtime.runtime import Runtime
 

@@ -10,7 +10,13 @@ from typing import Any
 
 # Dotted path of a builder, as records or today's configuration have it, to the component's name.
 MOVED = {
+    "atom_repro.data.toy.dataset.build": "data.toy",
+    "atom_repro.evaluation.human_captions.captioner.build": "pipelines.oracle",
+    "atom_repro.pipelines.search.build": "pipelines.clip_search",
     "atom_repro.pipelines.search_session.build": "pipelines.clip_search",
+    "atom_repro.training.augmentation.mplug2.build": "data.augmentation.mplug2",
+    "atom_repro.training.augmentation.none.build": "data.augmentation.none",
+    "atom_repro.training.augmentation.shift.build": "data.augmentation.shift",
 }
 
 

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report import (
-    latency_table,
-    oracle_tables,
-    session_table,
-    storage_table,
-    sweep_table,
-    task_table,
-    training_table,
-)
-from atom_repro.report.endurance_table import endurance
 from atom_repro.report.figures import learning_curve, timeline
-from atom_repro.report.files import to_csv, to_markdown
 from atom_repro.report.paper import Cell
-from atom_repro.report.tables import build_all
+from atom_repro.report.render import to_csv, to_markdown
+from atom_repro.report.tables import (
+    human_captions,
+    latency,
+    sessions,
+    storage,
+    sweep,
+    tasks,
+    training_step,
+)
+from atom_repro.report.tables.endurance import endurance
+from atom_repro.report.tables.quality import build_all
 
 
 def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
@@ -24,25 +24,25 @@ def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
     made = {}
     tables = {
         **build_all(records, paper),
-        **latency_table.build(records, paper),
-        **storage_table.build(records, paper),
-        "tasks": task_table.tasks(records),
+        **latency.build(records, paper),
+        **storage.build(records, paper),
+        "tasks": tasks.tasks(records),
         "endurance": endurance(records),
-        "training_step": training_table.training_step(records),
+        "training_step": training_step.training_step(records),
     }
     for name, rows in tables.items():
         made[f"tables/{name}.csv"] = to_csv(rows)
         made[f"tables/{name}.md"] = to_markdown(name, rows)
-    for name, rows in oracle_tables.build(records, paper).items():
+    for name, rows in human_captions.build(records, paper).items():
         made[f"tables/{name}.csv"] = to_csv(rows)
-        made[f"tables/{name}.md"] = oracle_tables.to_markdown(name, rows)
-    made |= session_table.files(records)
-    made |= sweep_table.files(records)
+        made[f"tables/{name}.md"] = human_captions.to_markdown(name, rows)
+    made |= sessions.files(records)
+    made |= sweep.files(records)
     for name, figure in (
         ("timeline_fp32", timeline(records, "fp32")),
         ("timeline_int8", timeline(records, "int8")),
         ("learning_curve", learning_curve(records)),
-        ("oracle_gallery", oracle_tables.gallery_figure(records, paper)),
+        ("oracle_gallery", human_captions.gallery_figure(records, paper)),
     ):
         if figure is not None:
             made[f"figures/{name}.svg"] = figure

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
-from atom_repro.report import latency_table
-from atom_repro.report.tables import HOST_TINY, busy_suffix, family, functional, ran_on
+from atom_repro.report.tables import latency
+from atom_repro.report.tables.quality import HOST_TINY, busy_suffix, family, functional, ran_on
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -35,7 +35,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
     """
     found = [
         r
-        for r in latency_table.newest(records)
+        for r in latency.newest(records)
         if (r.config("pipeline.name"), r.values["precision"]) == ("retrieval", precision)
         and ran_on(r) == HOST_TINY
     ]

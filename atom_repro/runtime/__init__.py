@@ -1,0 +1,1 @@
+"""The modular runtime: residency of modules, schedules of stages, timeline."""

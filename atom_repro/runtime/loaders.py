@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.compute import ComputeDevice
-from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import embedder_bytes, load_decoder, load_embedder, load_encoder
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.runtime.residency import Loader

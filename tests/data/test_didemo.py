@@ -7,8 +7,8 @@ import pytest
 
 from atom_repro import config
 from atom_repro.data import didemo
-from atom_repro.data.video_folder import stem
 from atom_repro.datatypes import AtomError
+from atom_repro.video.folder import stem
 
 REAL = Path(__file__).parents[2] / "../shared/data/didemo"
 

@@ -9,9 +9,9 @@ import pytest
 from atom_repro import config
 from atom_repro.data import msrvtt
 from atom_repro.data.annotations import leaks
-from atom_repro.data.frames import scan
 from atom_repro.data.msrvtt import MsrVtt
 from atom_repro.datatypes import AtomError
+from atom_repro.video.sampling import scan
 
 REAL = Path(__file__).parents[2] / "../shared/data/msrvtt"
 VIDEOS = Path(__file__).parents[2] / "../shared/data/videos"
@@ -220,7 +220,7 @@ def test_the_known_leaks_are_there():
 
 
 def test_the_fixed_sentences_are_captions_but_for_punctuation():
-    from atom_repro.pipelines.oracle import same_text
+    from atom_repro.evaluation.human_captions.captioner import same_text
 
     clips = real().clips("test-1ka")
     exact = sum(c.queries[0].text in c.references for c in clips)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from atom_repro.data import protocol, toy
+from atom_repro.data import protocol
+from atom_repro.data.toy import dataset as toy
 from atom_repro.datatypes import AtomError, Clip, Query
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from atom_repro.engines import few_rows
-from atom_repro.engines.few_rows import speed_up_few_rows
+from atom_repro.engines import cpu_kernels
+from atom_repro.engines.cpu_kernels import speed_up_few_rows
 from atom_repro.quant import int8
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [(1,), (1, 4), (2, 8), (17,), (3, 97)])
 def test_the_numbers_are_those_of_the_layer(monkeypatch, rows, bias):
-    monkeypatch.setattr(few_rows, "_LEAST_WEIGHTS", 1000)
+    monkeypatch.setattr(cpu_kernels, "_LEAST_WEIGHTS", 1000)
     torch.manual_seed(0)
     layer = nn.Linear(40, 50, bias=bias)
     x = torch.randn(*rows, 40)
@@ -28,7 +28,7 @@ def test_the_numbers_are_those_of_the_layer(monkeypatch, rows, bias):
 
 
 def test_it_is_the_other_product_that_runs(monkeypatch):
-    monkeypatch.setattr(few_rows, "_LEAST_WEIGHTS", 1000)
+    monkeypatch.setattr(cpu_kernels, "_LEAST_WEIGHTS", 1000)
     layer, called = nn.Linear(40, 50), []
     speed_up_few_rows(layer)
     product = torch.mm

@@ -12,10 +12,10 @@ import torch
 from command import command
 
 from atom_repro import config, prompts
+from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.composition import compose
 from atom_repro.data.clip_frames import clip_frames
 from atom_repro.device.machine import this_machine
-from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import load_records

@@ -10,23 +10,23 @@ import yaml
 from conftest import TEXTS
 from transformers import BertConfig, BertLMHeadModel
 
+from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config import CONF
-from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
 from atom_repro.models import mplug2, mplug2plus
-from atom_repro.models.components import component_of
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.universal import UniversalLayers
-from atom_repro.pipelines import clip_search
+from atom_repro.pipelines import search
 from atom_repro.quant import int8, none
 from atom_repro.runtime.loaders import module_loaders
 from atom_repro.runtime.residency import RESIDENCIES
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
+from atom_repro.training.components import component_of
+from atom_repro.video.file import write_video
 
 END = 1
 
@@ -403,7 +403,7 @@ def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
     outputs = []
     for residency, schedule in itertools.product(RESIDENCIES, SCHEDULES):
         loaders = module_loaders(Checkpoint(folder), "fp32", model, Cpu(), embedder="embedded")
-        pipeline = clip_search.build(
+        pipeline = search.build(
             name="retrieval", session="indexed", prompts=["a boat"], most=10, least_similarity=-1.0
         )
         settings = GenerationSettings(max_new_tokens=6, forbid_end=True)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from atom_repro.data.video_file import write_video
 from atom_repro.datatypes import AtomError, Failure, Prediction
 from atom_repro.pipelines.clip_index import ClipIndex, IndexProvenance
+from atom_repro.video.file import write_video
 
 PROVENANCE = IndexProvenance(
     model="small", weights="random", precision="fp32", prompt="", generation={"beams": 1},

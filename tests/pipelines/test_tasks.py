@@ -8,11 +8,11 @@ import torch
 from atom_repro import prompts as wording
 from atom_repro.config import CONF, build, compose
 from atom_repro.datatypes import AtomError, Clip, Prediction
-from atom_repro.pipelines import assembly, clip_search, localisation, questions, summary
-from atom_repro.pipelines.footage import Footage, find
+from atom_repro.evaluation.tasks import balanced_accuracy, best_threshold
+from atom_repro.pipelines import assembly, localisation, questions, search, summary
+from atom_repro.pipelines.captioned_clips import Footage, find
 from atom_repro.pipelines.localisation import best_moment
 from atom_repro.pipelines.summary import scenes_in
-from atom_repro.pipelines.task_study import balanced_accuracy, best_threshold
 from atom_repro.runtime.timeline import Timeline
 
 AXES = {"ball": (1, 0, 0), "boat": (0, 1, 0), "snow": (0, 0, 1), "boat in snow": (0, 0.8, 0.6)}
@@ -84,7 +84,7 @@ def test_overlapping_windows_and_like_captions_are_found_once():
 
 def test_a_search_without_footage_finds_nothing():
     nothing = footage()
-    task = clip_search.build(
+    task = search.build(
         name="retrieval", session="fresh", prompts=["x"], most=3, least_similarity=0.0
     ).task
     assert task.respond(Scripted(), nothing, "ball", "").hits == ()

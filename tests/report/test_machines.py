@@ -8,13 +8,13 @@ import pytest
 from machines import FIRST, SECOND
 
 from atom_repro.records.record import recording
-from atom_repro.report import latency_table
-from atom_repro.report.endurance_table import endurance
 from atom_repro.report.figures import timeline
-from atom_repro.report.files import to_csv, to_markdown
-from atom_repro.report.latency_table import newest
-from atom_repro.report.session_table import build
-from atom_repro.report.training_table import training_step
+from atom_repro.report.render import to_csv, to_markdown
+from atom_repro.report.tables import latency as latency_tables
+from atom_repro.report.tables.endurance import endurance
+from atom_repro.report.tables.latency import newest
+from atom_repro.report.tables.sessions import build
+from atom_repro.report.tables.training_step import training_step
 from atom_repro.report.write import destinations, write
 
 QUIET = {"end": {"others_share": 0.01, "steal_share": 0.0}}
@@ -103,7 +103,7 @@ def test_two_processors_of_one_name_never_share_a_section(results):
         listed.write(f"{SECOND.fingerprint}  # {SECOND}\n")
     latency(results, FIRST, 1.0)
     latency(results, SECOND, 2.0)
-    tables = latency_table.build(shown(results), [])
+    tables = latency_tables.build(shown(results), [])
     found = list(csv.DictReader(io.StringIO(to_csv(tables["table03"]))))
     encoded = {r["machine"]: (r["processor"], r["ours"]) for r in found
                if r["column"] == "tiny/encode"}  # fmt: skip
@@ -119,7 +119,7 @@ def test_two_processors_of_one_name_never_share_a_section(results):
 
 def test_a_busy_timing_is_marked_and_never_replaces_a_quiet_one(results):
     latency(results, FIRST, 1.0, load=BUSY)
-    (cell,) = [r for r in latency_table.build(shown(results), [])["table03"]
+    (cell,) = [r for r in latency_tables.build(shown(results), [])["table03"]
                if r.column == "tiny/encode"]  # fmt: skip
     assert cell.load == "busy"
     text = to_markdown("table03", [cell])
@@ -167,13 +167,13 @@ def test_a_busy_training_step_never_replaces_a_quiet_one(results):
 
 def test_two_definitions_of_a_quantity_never_share_a_table(results):
     latency(results, FIRST, 1.0, definitions={"load": 1})
-    (row,) = [r for r in latency_table.build(shown(results), [])["table03"]
+    (row,) = [r for r in latency_tables.build(shown(results), [])["table03"]
               if r.column == "tiny/retrieval"]  # fmt: skip
     assert "a load ends with a first forward (definition 1)" in row.note
     # A record under the newer meaning, of another model: the older row leaves.
     model = {"config": CONFIG | {"model": {"name": "other"}}}
     latency(results, FIRST, 2.0, definitions={"load": 2}, **model)
-    tables = latency_table.build(shown(results), [])
+    tables = latency_tables.build(shown(results), [])
     assert {r.row for r in tables["table03"] if r.ours} == {"host/other/fp32/atom"}
     said = "1 records under an older definition of a load are left out"
     assert said in to_markdown("table03", tables["table03"])

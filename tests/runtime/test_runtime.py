@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from atom_repro.data.video_file import write_video
+from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import AtomError, Clip, OutOfMemory
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.checkpoints import Checkpoint
 from atom_repro.models.generation import Generated, GenerationSettings
-from atom_repro.pipelines import clip_search
+from atom_repro.pipelines import search
 from atom_repro.runtime.loaders import module_loaders
 from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.runtime.timeline import Timeline
+from atom_repro.video.file import write_video
 
 CLIPS, PROMPTS = 3, 2
 
@@ -35,7 +35,7 @@ def clips(tmp_path):
 
 
 def session(saved, model, clips, arm, kind="fresh"):
-    pipeline = clip_search.build(
+    pipeline = search.build(
         name="retrieval",
         session=kind,
         prompts=["a red ball", "two boats"][:PROMPTS],

@@ -1,0 +1,1 @@
+"""Module folders on disk: their files, conversion from released weights, random weights."""

@@ -1,0 +1,446 @@
+"""The generated data set: encoded videos with captions, queries and known contents.
+
+It stands where MSR-VTT stands when nothing may be downloaded: real H.264 files, five differing
+references and one query a clip, and, unlike real data, the truth about every scene. `build`
+is cheap; `prepare` writes the files once into a folder named by the settings, and takes up
+again where a killed run stopped. What a scene looks like is `toy_world`'s business, what is
+said of it `toy_grammar`'s.
+
+    dataset = build(root=".atom/data", seed=0, train=4000, ...)
+    dataset.prepare()
+    dataset.clips("test")[0].references
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atom_repro.data.toy.grammar import attributes_in, attributes_of, describe_differently
+from atom_repro.data.toy.world import (
+    COLOURS,
+    INVISIBLE,
+    MOTIONS,
+    OBJECTS,
+    PLACES,
+    RELATION_MOTIONS,
+    RELATIONS,
+    Scene,
+    render,
+)
+from atom_repro.datatypes import AtomError, Clip, Query
+from atom_repro.video.file import write_video
+
+if TYPE_CHECKING:
+    from atom_repro.data.toy.training_tasks import ToyTasks
+
+GENERATOR = 1  # raise it with any change to pictures, sentences or splits
+
+SPLITS = ("train", "validation", "test")
+_VIDEOS = "videos"
+_REFERENCES = 5
+_TWO_SCENES = 0.18
+_RELATED = 0.2
+_WORKERS = 2
+# Lengths in clips: the paper's windows are as long as a clip, and must mostly see one scene.
+_SCENE_LENGTHS = (0.8, 1.5)
+_VIDEO_LENGTHS = (3.0, 6.0)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Everything that decides the files' contents."""
+
+    seed: int
+    train: int
+    validation: int
+    test: int
+    held_out_share: float
+    long_videos: int
+    size: int
+    fps: int
+    clip_s: float
+    generator: int = GENERATOR
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One video before it is drawn: scenes with their lengths in frames."""
+
+    split: str
+    video_id: str
+    scenes: tuple[tuple[Scene, int], ...]
+    combination: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.split}/{self.video_id}.mp4"
+
+
+def build(
+    *,
+    root: str,
+    seed: int,
+    train: int,
+    validation: int,
+    test: int,
+    held_out_share: float,
+    long_videos: int,
+    size: int,
+    fps: int,
+    clip_s: float,
+) -> "ToyDataset":
+    """The data set's handle; no file is touched before `prepare`.
+
+    Args:
+        root: folder that holds generated data sets, one folder each.
+        seed: decides scenes, sentences and pictures. Held-out pairs do not depend on it.
+        train: number of clips; validation and test likewise. Half of the test clips show
+            combinations that training never shows.
+        validation: see `train`.
+        test: see `train`.
+        held_out_share: share of all colour-object and of all object-motion pairs that only
+            held-out test clips show.
+        long_videos: number of videos of three to five scenes, three to six clips long.
+        size: side of the square picture in pixels, even.
+        fps: frames a second.
+        clip_s: length of a clip in seconds.
+
+    Raises:
+        AtomError: a value out of range, named.
+    """
+    for key, value in {"train": train, "validation": validation, "test": test}.items():
+        if value < 0:
+            raise AtomError(f"dataset.{key}={value}: a number of clips cannot be negative")
+    if size < 32 or size % 2:
+        raise AtomError(f"dataset.size={size}: must be even and at least 32 pixels")
+    if not 0 < held_out_share < 0.5:
+        raise AtomError(f"dataset.held_out_share={held_out_share}: must lie between 0 and 0.5")
+    if fps < 1 or clip_s * fps < 12:
+        raise AtomError(
+            f"dataset.fps={fps} for dataset.clip_s={clip_s:g}: a clip needs 12 frames or more"
+        )
+    settings = _Settings(
+        seed, train, validation, test, held_out_share, long_videos, size, fps, float(clip_s)
+    )
+    return ToyDataset(Path(root), settings)
+
+
+class ToyDataset:
+    """Clips of the three splits and the long videos; see `build`."""
+
+    name = "toy"
+
+    def __init__(self, root: Path, settings: _Settings) -> None:
+        self._settings = settings
+        digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+        self.folder = root / f"{self.name}-{digest.hexdigest()[:12]}"
+
+    @property
+    def manifest(self) -> Path:
+        """The list of all files with their contents; written last, so it marks completeness."""
+        return self.folder / "manifest.json"
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the manifest, which holds the sha256 of every video.
+
+        Raises:
+            AtomError: before `prepare`.
+        """
+        return hashlib.sha256(self._manifest_bytes()).hexdigest()
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Generates what is missing; a second call only looks that the files are there.
+
+        `progress` is told (files there, files in all). Files appear complete or not at all,
+        so an interrupted call loses the files being written and nothing else.
+        """
+        if self.manifest.is_file() and all(self._path(row).is_file() for row in self._rows):
+            return
+        plans = list(_plan(self._settings))
+        missing = [plan for plan in plans if not (self.folder / plan.file).is_file()]
+        done = len(plans) - len(missing)
+        pool = ThreadPoolExecutor(_WORKERS)
+        try:
+            for future in as_completed([pool.submit(self._generate, plan) for plan in missing]):
+                future.result()
+                done += 1
+                if progress is not None:
+                    progress(done, len(plans))
+        finally:
+            # On Ctrl-C or an error: finish the files in hand, start no other.
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._write_manifest([self._row(plan) for plan in plans])
+
+    def clips(self, split: str) -> list[Clip]:
+        """The clips of train, validation or test, in a fixed order.
+
+        `meta["scenes"]` holds each scene's attributes with start_s and end_s, and
+        `meta["combination"]` is "seen" or "held_out" (test alternates between the two).
+
+        Raises:
+            AtomError: an unknown split, or `prepare` was not called.
+        """
+        if split not in SPLITS:
+            raise AtomError(f"the toy data set has no split {split!r}; choose of {SPLITS}")
+        return [self._clip(row) for row in self._rows if row["split"] == split]
+
+    def videos(self) -> list[Clip]:
+        """The long videos; each entry of `meta["scenes"]` carries references of its own."""
+        return [self._clip(row) for row in self._rows if row["split"] == _VIDEOS]
+
+    def text_tasks(
+        self,
+        *,
+        mix: Mapping[str, float],
+        words: int,
+        most_captions: int,
+        easy_steps: int,
+        seed: int,
+    ) -> "ToyTasks":
+        """Examples of the text tasks for training; see `ToyTasks` for the arguments."""
+        from atom_repro.data.toy.training_tasks import ToyTasks  # which builds on this module
+
+        return ToyTasks(
+            self,
+            mix=mix,
+            words=words,
+            most_captions=most_captions,
+            easy_steps=easy_steps,
+            seed=seed,
+        )
+
+    def task_texts(self, *, rows: int, seed: int) -> list[str]:
+        """Texts with the words of every text task; see `toy_tasks.task_texts`."""
+        from atom_repro.data.toy.training_tasks import task_texts  # which builds on this module
+
+        return task_texts(self, rows=rows, seed=seed)
+
+    def training_scene(self, rng: random.Random) -> Scene:
+        """A scene that training may show: no held-out pair, nothing that an evaluation shows."""
+        while True:
+            scene = _scene(rng)
+            if self.may_train_on(scene):
+                return scene
+
+    def may_train_on(self, scene: Scene) -> bool:
+        return not _uses(scene, self._held_pairs) and scene not in self._evaluated
+
+    @cached_property
+    def _held_pairs(self) -> "Pairs":
+        return _held_out(self._settings)
+
+    @cached_property
+    def _evaluated(self) -> set[Scene]:
+        rows = [row for row in self._rows if row["split"] != "train"]
+        return {Scene.from_meta(scene) for row in rows for scene in row["meta"]["scenes"]}
+
+    def stated(self, caption: str) -> dict[str, set[str]]:
+        """The attributes that a caption states; see `toy_grammar.attributes_in`."""
+        return attributes_in(caption)
+
+    def truth(self, clip: Clip) -> dict[str, set[str]]:
+        """The attributes of a clip, in the same form."""
+        return true_attributes(clip)
+
+    def _clip(self, row: dict[str, Any]) -> Clip:
+        queries = tuple(
+            Query(f"{row['video_id']}-q{i}", text) for i, text in enumerate(row["queries"])
+        )
+        return Clip(
+            dataset=self.name,
+            split=row["split"],
+            video_id=row["video_id"],
+            path=self._path(row),
+            source_id=row["video_id"],
+            references=tuple(row["references"]),
+            queries=queries,
+            meta=row["meta"],
+        )
+
+    def _path(self, row: dict[str, Any]) -> Path:
+        return self.folder / str(row["file"])
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self._manifest_bytes())["videos"]
+        return rows
+
+    def _manifest_bytes(self) -> bytes:
+        if not self.manifest.is_file():
+            raise AtomError(f"{self.manifest}: not there; call prepare() to generate the data set")
+        return self.manifest.read_bytes()
+
+    def _write_manifest(self, rows: list[dict[str, Any]]) -> None:
+        held = {kind: sorted(pairs) for kind, pairs in _held_out(self._settings).items()}
+        content = {"settings": asdict(self._settings), "held_out": held, "videos": rows}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.manifest.with_suffix(".part")
+        unfinished.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+        unfinished.replace(self.manifest)
+        self.__dict__.pop("_rows", None)
+
+    def _generate(self, plan: _Plan) -> None:
+        settings = self._settings
+        rng = np.random.default_rng(_seed(settings, plan.video_id, "pixels"))
+        flash_frames = settings.clip_s * settings.fps / 6
+        parts = [
+            render(scene, frames=frames, size=settings.size, flash_frames=flash_frames, rng=rng)
+            for scene, frames in plan.scenes
+        ]
+        write_video(self.folder / plan.file, np.concatenate(parts), settings.fps, crf=27)
+
+    def _row(self, plan: _Plan) -> dict[str, Any]:
+        rng = random.Random(_seed(self._settings, plan.video_id, "words"))
+        scenes, start = [], 0
+        for scene, frames in plan.scenes:
+            at_s = {"start_s": start / self._settings.fps}
+            at_s["end_s"] = (start + frames) / self._settings.fps
+            scenes.append(scene.as_meta() | at_s)
+            start += frames
+        sentences: list[str] = []
+        if plan.split == _VIDEOS:
+            for entry, (scene, _) in zip(scenes, plan.scenes, strict=True):
+                entry["references"] = describe_differently([scene], _REFERENCES, rng)
+        else:
+            sentences = describe_differently([s for s, _ in plan.scenes], _REFERENCES + 1, rng)
+        return {
+            "video_id": plan.video_id,
+            "split": plan.split,
+            "file": plan.file,
+            "sha256": hashlib.sha256((self.folder / plan.file).read_bytes()).hexdigest(),
+            "references": sentences[:_REFERENCES],
+            "queries": sentences[_REFERENCES:] if plan.split != "train" else [],
+            "meta": {"combination": plan.combination, "scenes": scenes},
+        }
+
+
+def true_attributes(clip: Clip) -> dict[str, set[str]]:
+    """What is to be seen in a clip of this data set, in the form of `attributes_in`."""
+    return attributes_of([Scene.from_meta(scene) for scene in clip.meta["scenes"]])
+
+
+# --- Which scenes -------------------------------------------------------------------------
+
+Pairs = dict[str, set[tuple[str, str]]]
+
+
+def _seed(settings: _Settings, *parts: str) -> int:
+    """A seed of its own for each use, so that no clip depends on how many others there are."""
+    text = "/".join([str(settings.seed), *parts])
+    return int.from_bytes(hashlib.md5(text.encode()).digest()[:8])
+
+
+def _held_out(settings: _Settings) -> Pairs:
+    """Pairs that only held-out test clips show: the first by md5, the same for every seed."""
+
+    def first(kind: str, pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
+        pairs.sort(key=lambda pair: hashlib.md5(f"{kind}:{pair[0]}:{pair[1]}".encode()).digest())
+        return set(pairs[: round(len(pairs) * settings.held_out_share)])
+
+    return {
+        "colour_object": first("colour_object", [(c, o) for c in COLOURS for o in OBJECTS]),
+        "object_motion": first("object_motion", [(o, m) for o in OBJECTS for m in MOTIONS]),
+    }
+
+
+def _uses(scene: Scene, held_out: Pairs) -> bool:
+    return any(
+        (colour, thing) in held_out["colour_object"]
+        or (thing, scene.motion) in held_out["object_motion"]
+        for colour, thing in scene.things
+    )
+
+
+def _plan(settings: _Settings) -> Iterator[_Plan]:
+    """All videos. Test comes first, so that it stays the same for any size of training set;
+    no two evaluation clips show the same, and training never shows what one of them does."""
+    held_out = _held_out(settings)
+    taken: set[tuple[Scene, ...]] = set()
+    counts = {"test": settings.test, "validation": settings.validation, "train": settings.train}
+    for split in ("test", "validation", _VIDEOS, "train"):
+        for i in range(counts.get(split, settings.long_videos)):
+            video_id = f"toy-{split}-{i:05d}"
+            rng = random.Random(_seed(settings, video_id, "scenes"))
+            if split == _VIDEOS:
+                lengths = _video_lengths(settings, rng)
+            else:
+                lengths = _clip_lengths(settings, rng)
+            held = split == "test" and i % 2 == 1
+            scenes = _scenes(len(lengths), held, held_out, taken, rng)
+            if split == _VIDEOS:
+                taken.update((scene,) for scene in scenes)
+            elif split != "train":
+                taken.add(scenes)
+            yield _Plan(
+                split,
+                video_id,
+                tuple(zip(scenes, lengths, strict=True)),
+                "held_out" if held else "seen",
+            )
+
+
+def _clip_lengths(settings: _Settings, rng: random.Random) -> list[int]:
+    """Frames of each scene; the cut of a two-scene clip is in the middle, so that each half
+    gets half of uniformly sampled frames, jittered ones too."""
+    frames = round(settings.clip_s * settings.fps)
+    if rng.random() < _TWO_SCENES:
+        return [frames // 2, frames - frames // 2]
+    return [frames]
+
+
+def _video_lengths(settings: _Settings, rng: random.Random) -> list[int]:
+    shortest_s, longest_s = (settings.clip_s * length for length in _VIDEO_LENGTHS)
+    while True:
+        lengths_s = [
+            settings.clip_s * rng.uniform(*_SCENE_LENGTHS) for _ in range(rng.randint(3, 5))
+        ]
+        lengths = [round(length_s * settings.fps) for length_s in lengths_s]
+        if shortest_s <= sum(lengths) / settings.fps <= longest_s:
+            return lengths
+
+
+def _scenes(
+    count: int,
+    held: bool,
+    held_out: Pairs,
+    taken: set[tuple[Scene, ...]],
+    rng: random.Random,
+) -> tuple[Scene, ...]:
+    """`count` scenes, neighbours in different places, with or without held-out pairs."""
+    for _ in range(10_000):
+        scenes = tuple(_scene(rng) for _ in range(count))
+        if any(_uses(scene, held_out) for scene in scenes) is not held:
+            continue
+        # A sentence about two relations would be too long.
+        if count == 2 and sum(scene.relation is not None for scene in scenes) > 1:
+            continue
+        if any(a.place == b.place for a, b in pairwise(scenes)):
+            continue
+        if scenes not in taken:
+            return scenes
+    raise AtomError("dataset: no new scene is left; lower dataset.test or dataset.validation")
+
+
+def _scene(rng: random.Random) -> Scene:
+    """Any scene that can be seen."""
+    place = rng.choice(PLACES)
+    visible = [colour for colour in COLOURS if (colour, place) not in INVISIBLE]
+    if rng.random() < _RELATED:
+        relation = rng.choice(RELATIONS)
+        (first, second), (colour, other) = rng.sample(OBJECTS, 2), rng.sample(visible, 2)
+        motion = rng.choice(RELATION_MOTIONS[relation])
+        return Scene(place, first, colour, 1, motion, relation, second, other)
+    count = rng.choice((1, 1, 2, 3))
+    return Scene(place, rng.choice(OBJECTS), rng.choice(visible), count, rng.choice(MOTIONS))

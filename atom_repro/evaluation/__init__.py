@@ -1,0 +1,1 @@
+"""Evaluation protocols over data sets: captions, retrieval, text tasks, endurance."""

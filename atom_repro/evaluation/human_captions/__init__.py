@@ -1,0 +1,1 @@
+"""What human captions give as captions and as a retrieval index (a ceiling for models)."""

@@ -1,0 +1,145 @@
+"""The human oracle for captioning: one person against the others, a consensus, and floors.
+
+Makes the values and samples of a record: numbers and ids, never a caption's text.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atom_repro.datatypes import Clip
+from atom_repro.evaluation.human_captions.captioner import (
+    HumanCaptioner,
+    HumanCaptions,
+    consensus,
+    drawn_people,
+)
+from atom_repro.metrics.bootstrap import corpus_bleu, paired_bleu_difference
+from atom_repro.metrics.caption import METRICS, CaptionScores, score_captions
+from atom_repro.metrics.clustered import clustered_interval
+from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
+
+SHOWN = ("bleu_4", "rouge_l", "meteor", "cider")
+
+
+@dataclass(frozen=True)
+class CaptionStudy:
+    """`values` of the record and its `samples`, a line a clip."""
+
+    values: dict[str, Any]
+    samples: list[dict[str, Any]]
+
+
+def caption_study(
+    clips: Sequence[Clip],
+    training: Mapping[str, Sequence[str]],
+    people: HumanCaptioner,
+    *,
+    draws: int,
+    seed: int,
+    java: str | Path | None,
+    progress: Callable[[str], object],
+    metrics: Sequence[str] = METRICS,
+) -> CaptionStudy:
+    """Score people like a captioner.
+
+    A person's caption is scored against the clip's other captions, one fewer than a model's is;
+    floors against all of them. `copies out` takes references that say the same out as well: with
+    them in, choosing a caption that several people wrote is scoring it against itself. `best of n
+    draws` takes for each clip the drawn caption with the highest CIDEr.
+
+    Args:
+        clips: of a captioning protocol.
+        training: captions of training clips, for the constant sentence; empty to leave it out.
+        people: how many draws.
+        draws: of the bootstrap over clips.
+        seed: of the bootstrap.
+        java: see `java.find_java`.
+        progress: told the name of each row before it is scored.
+        metrics: BLEU and CIDEr are needed, the others may be left out.
+    """
+    whole = {c.video_id: c.references for c in clips}
+
+    def scored(name: str, said: HumanCaptions) -> CaptionScores:
+        progress(name)
+        return score_captions(said.predictions, said.references, metrics=metrics, java=java)
+
+    drawn = drawn_people(clips, people.draws, people.seed)
+    one = [scored(f"one at random/{d}", each) for d, each in enumerate(drawn)]
+    best = np.argmax([s.per_clip["cider"] for s in one], axis=0)
+    chosen = [int(drawn[d].position[i]) for i, d in enumerate(best)]
+    common = consensus(clips)
+    rows = {
+        "one at random": one,
+        "one at random, copies out": [scored("copies out", drawn[0].without_copies(clips))],
+        "consensus, references known, copies out": [
+            scored("consensus, copies out", common.without_copies(clips))
+        ],
+        "consensus, references known": [scored("consensus", common)],
+        f"best of {people.draws} draws, references known": [
+            scored("best of the draws", HumanCaptions.of(clips, chosen))
+        ],
+        "floor: next video's caption": [
+            scored("floor", _against_all(shuffled_predictions(whole), whole))
+        ],
+    }
+    if training:
+        same = constant_predictions(constant_sentence(training), whole)
+        rows["floor: constant sentence"] = [scored("constant", _against_all(same, whole))]
+    values = {
+        "videos": len(clips),
+        "captions": sum(len(c.references) for c in clips),
+        "draws": people.draws,
+        "rows": {name: _row(scores, draws, seed) for name, scores in rows.items()},
+    }
+    return CaptionStudy(values, _samples(clips, rows))
+
+
+def _against_all(
+    predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> HumanCaptions:
+    return HumanCaptions(
+        dict(predictions), {k: tuple(v) for k, v in references.items()}, np.array([], np.int64)
+    )
+
+
+def _row(scores: Sequence[CaptionScores], draws: int, seed: int) -> dict[str, Any]:
+    """Means over draws with bootstrap intervals over clips.
+
+    BLEU pools the draws' n-gram counts clip by clip. METEOR's corpus score is not the mean of its
+    clips; its interval is that of the mean, moved to the corpus score.
+    """
+    row: dict[str, Any] = {}
+    pooled = np.sum([np.asarray(s.bleu_statistics) for s in scores], axis=0)
+    # A bootstrap of one value is that of its difference from nothing.
+    sure = paired_bleu_difference(pooled, np.zeros_like(pooled), draws=draws, seed=seed)
+    bleu = float(corpus_bleu(pooled.sum(axis=0))[3])
+    row["bleu_4"] = {"mean": bleu, "low": sure.low, "high": sure.high}
+    names = [name for name in SHOWN if name in scores[0].corpus]
+    for name in names[1:]:
+        corpus = float(np.mean([s.corpus[name] for s in scores]))
+        clips = np.mean([s.per_clip[name] for s in scores], axis=0)
+        each = clustered_interval(clips, np.arange(len(clips)), draws=draws, seed=seed)
+        moved = corpus - each.mean
+        row[name] = {"mean": corpus, "low": each.low + moved, "high": each.high + moved}
+    spread = {name: [s.corpus[name] for s in scores] for name in names}
+    return row | {
+        "draws": {name: [min(v), max(v)] for name, v in spread.items()},
+        "empty_captions": scores[0].empty,
+    }
+
+
+def _samples(
+    clips: Sequence[Clip], rows: Mapping[str, Sequence[CaptionScores]]
+) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = [
+        {"video_id": c.video_id, "captions": len(c.references), "cider": {}} for c in clips
+    ]
+    for name, scores in rows.items():
+        cider = np.mean([s.per_clip["cider"] for s in scores], axis=0)
+        for line, value in zip(lines, cider, strict=True):
+            line["cider"][name] = round(float(value), 2)
+    return lines

@@ -1,0 +1,173 @@
+"""Tables as files: a CSV with every column, and Markdown to read."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from atom_repro.datatypes import Machine
+from atom_repro.records.load import MOST_OTHERS, MOST_STEAL
+from atom_repro.report.tables.quality import SPEED, Row
+
+TITLES = {
+    "table01": "Table 1: captioning",
+    "table02": "Table 2: retrieval",
+    "table10": "Table 10: retrieval on DiDeMo",
+    "table03": "Table 3: latency",
+    "table06": "Table 6: storage",
+    "table09": "Table 9: parameters by layer type",
+    "limits": "How close encoder and decoder come to what the device allows",
+    "training_step": "What a training step costs",
+    "arms": "Every arm of the runtime, and where its seconds went",
+    "int8_cost": "What int8 costs",
+    "attributes": "Caption accuracy by attribute",
+    "endurance": "Many clips in one session, one in a hundred broken",
+    "tasks": "Scripts, answers, summaries and moments, beside baselines",
+}
+
+
+MADE_BY = {
+    "limits": "make systems",
+    "training_step": "python -m device_bench.training_step",
+    "endurance": "python -m device_bench.endurance",
+    "table06": "python -m device_bench.storage model=mplug2plus",
+    "table09": "python -m device_bench.storage model=mplug2plus",
+}
+
+
+COLUMNS = (
+    "table", "row", "column", "ours", "paper", "unit", "n", "spread", "scale", "machine",
+    "processor", "load", "records", "note",
+)  # fmt: skip
+_TIMED = ("s", "1/s", "clips/s", "percent")
+# Ends the notes of a grid in which `busy_mark` stands.
+BUSY = (
+    f"- busy: meanwhile other processes took more than {MOST_OTHERS:.0%} of the processor, or the "
+    f"hypervisor more than {MOST_STEAL:.0%}."
+)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """`COLUMNS`; empty where None. `machine` is the fingerprint, `processor` in words."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        values = {name: getattr(row, name) for name in COLUMNS if name != "processor"}
+        if row.ours is not None:
+            values["ours"] = f"{row.ours:.6g}"
+        if row.machine is not None:
+            values["machine"], values["processor"] = row.machine.fingerprint, row.machine.processor
+        writer.writerow({k: "" if v is None else v for k, v in values.items()})
+    return stream.getvalue()
+
+
+def rows_by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Our rows of each machine, by its words: headings of a table of speed."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.machine is not None:
+            found.setdefault(str(row.machine), []).append(row)
+    return found
+
+
+def busy_mark(row: Row | None) -> str:
+    """Stands behind a time, or what follows from one, that was measured beside other work."""
+    return " (busy)" if row and row.load == "busy" and row.unit in _TIMED else ""
+
+
+def processor_by_row(rows: Sequence[Row]) -> dict[str, str]:
+    """The processor of each row by its name, where rows are of several machines; else empty."""
+    if len(rows_by_machine(rows)) < 2:
+        return {}
+    found: dict[str, list[str]] = {row.row: [] for row in rows}
+    for row in rows:
+        if row.machine is not None and _short_name(row.machine) not in found[row.row]:
+            found[row.row].append(_short_name(row.machine))
+    return {name: ", ".join(listed) for name, listed in found.items()}
+
+
+def _short_name(machine: Machine) -> str:
+    """A machine in a few words and its fingerprint, which no other has."""
+    return f"{machine.processor}, {machine.fingerprint}"
+
+
+def records_line(rows: Sequence[Row]) -> str:
+    """The records behind rows, and the machines that they are of where those are several."""
+    several = len(rows_by_machine(rows)) > 1
+    listed = sorted(
+        {(r.records, f" ({_short_name(r.machine)})" if several and r.machine else "") for r in rows}
+    )
+    return f"Records: {', '.join(run + words for run, words in listed if run)}."
+
+
+def to_markdown(name: str, rows: Sequence[Row]) -> str:
+    """Ours and the paper's as grids, with the notes that belong to each.
+
+    In a table of speed every machine is a section.
+    """
+    ours = [r for r in rows if r.ours is not None]
+    paper = [r for r in rows if r.paper is not None]
+    lines = [f"# {TITLES[name]}", ""]
+    if ours:
+        scales = ", ".join(sorted({r.scale for r in ours}))
+        sections = rows_by_machine(ours)
+        if name in SPEED:
+            lines += [f"Ours, scale {scales}, a section a machine.", ""]
+        else:
+            lines += [f"Ours, scale {scales}, on {'; '.join(sections)}.", ""]
+            sections = {"": ours}
+        for heading, part in sections.items():
+            lines += [f"## {heading}", ""] if heading else []
+            lines += [*_grid(part, "ours"), "", *_notes(part), records_line(part), ""]
+    else:
+        command = MADE_BY.get(name, "make reproduce")
+        lines += [f"No record of ours yet: `{command}` makes them.", ""]
+    lines += [f"- {r.note}.\n" for r in rows if r.ours is None and r.paper is None]
+    if paper:
+        lines += ["## The paper", ""] if ours and name in SPEED else []
+        lines += ["The paper's, on its own data and devices; not comparable with the above.", ""]
+        lines += [*_grid(paper, "paper"), ""]
+        lines += _notes(paper)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _grid(rows: Sequence[Row], side: str) -> list[str]:
+    columns = list(dict.fromkeys(r.column for r in rows))
+    names = list(dict.fromkeys(r.row for r in rows))
+    cells = {(r.row, r.column): r for r in rows}
+    on = processor_by_row(rows)
+    heads = [*columns, *(["processor"] if on else [])]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name in names:
+        shown = []
+        for column in columns:
+            row = cells.get((name, column))
+            value = getattr(row, side) if row else None
+            text = "" if value is None or row is None else _number(value, row.unit)
+            shown.append(text + busy_mark(row))
+        shown += [on[name]] if on else []
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value:.3g} s" if value < 1 else f"{value:.2f} s"
+    return f"{value:.2f}".rstrip("0").rstrip(".") if unit != "percent" else f"{value:.1f}"
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What cells say of themselves, each once, and a blank line; nothing where they say nothing."""
+    by_note: dict[str, list[str]] = {}
+    for row in rows:
+        text = "; ".join(t for t in (row.note, row.spread) if t)
+        if row.note:
+            by_note.setdefault(row.note, [])
+        if row.spread and "bootstrap" in row.spread:
+            by_note.setdefault(text, []).append(row.column)
+    lines = [
+        f"- {', '.join(columns) + ': ' if columns else ''}{note}."
+        for note, columns in by_note.items()
+    ]
+    lines += [BUSY] if any(row.load == "busy" for row in rows) else []
+    return [*lines, ""] if lines else []

@@ -1,0 +1,1 @@
+"""Several commands as one study: routing of overrides, stage processes."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: batches, losses, optimisation, several processes, resuming."""

@@ -1,0 +1,97 @@
+"""Encoder and decoder of any family joined for training, and what tiny ones need to learn.
+
+The training loss joins the two modules; nothing else needs both at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from atom_repro.models.text_decoder import TextDecoder
+from atom_repro.models.vlm import Tokens, VideoLanguageModel
+from atom_repro.training.text_loss import text_loss
+
+# A micro-batch: `frames` (B, T, 3, H, W) and `captions` (B, R, L); `text` and `text_target`
+# (C, L) and `asked_frames`, `asked` and `asked_target` where the step has text tasks. Weights,
+# floats, make each mean over its part's tokens one over the tokens of the whole step.
+Part = Mapping[str, Tensor | float]
+
+
+def word_loss(logits_BV: Tensor, captions_BRL: Tensor, rarity_V: Tensor) -> Tensor:
+    """Cross-entropy of the words of a clip's captions, whatever their order.
+
+    The target is the set of tokens in the clip's captions, weighted by rarity: "red" and "boat"
+    count, "a" does not.
+    """
+    target = torch.zeros_like(logits_BV, dtype=torch.float32)
+    target.scatter_(1, captions_BRL.flatten(1), 1.0)
+    target = target * rarity_V
+    target = target / target.sum(dim=1, keepdim=True)
+    return -(target * logits_BV.float().log_softmax(dim=-1)).sum(dim=1).mean()
+
+
+class CaptioningModel(nn.Module):
+    """Encoder and decoder joined for training; its forward is the loss, so that one wrapper
+    (accelerate's, DDP's) sees both.
+
+    A released CLIP knows what a boat looks like before fine-tuning; an encoder that starts from
+    nothing must learn it from captions alone, which takes the caption loss very long. With
+    `word_weight` above 0 it is also asked, through a head that is dropped after training, which
+    words its clip's captions hold. Llama can also write a script before fine-tuning; a decoder
+    that starts from nothing learns it from text tasks, at `text_weight`. Full-size training,
+    which starts from CLIP and Llama, has neither.
+
+    Args:
+        rarity: (V,) weight of each token in the word loss, 0 for special tokens.
+    """
+
+    rarity: Tensor
+
+    def __init__(
+        self,
+        model: VideoLanguageModel,
+        tokenizer: Tokens,
+        *,
+        word_weight: float,
+        text_weight: float,
+        rarity: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.encoder = model.make_encoder()
+        self.decoder = model.make_decoder()
+        self.word_weight, self.text_weight = word_weight, text_weight
+        if word_weight:
+            self.word_head = nn.Linear(model.encoder.output_width, model.decoder.vocabulary)
+        self.register_buffer("rarity", torch.tensor(rarity, dtype=torch.float32))
+
+    def forward(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and the losses in it under their names in the curve."""
+        captions_BRL = _tensor(part, "captions")
+        visual = self.encoder(_tensor(part, "frames"))
+        captions = self.model.caption_loss(self.decoder, visual, captions_BRL, self.tokenizer)
+        captions = captions * part["caption_weight"]
+        loss, losses = captions, {"caption_loss": captions.detach()}
+        if self.word_weight:
+            words = word_loss(self.word_head(visual.amax(dim=1)), captions_BRL, self.rarity)
+            loss = loss + self.word_weight * words
+        for name, task in (("text_loss", "text"), ("question_loss", "asked")):
+            if task in part:
+                said = self._said(part, task) * part[f"{task}_weight"]
+                loss = loss + self.text_weight * said
+                losses[name] = said.detach()
+        return loss, losses
+
+    def _said(self, part: Part, task: str) -> Tensor:
+        seen = self.encoder(_tensor(part, "asked_frames")) if task == "asked" else None
+        # Only a family that writes text has such parts, and it writes with a language decoder.
+        decoder = cast(TextDecoder, self.decoder)
+        return text_loss(decoder, seen, _tensor(part, task), _tensor(part, f"{task}_target"))
+
+
+def _tensor(part: Part, name: str) -> Tensor:
+    value = part[name]
+    assert isinstance(value, Tensor)
+    return value

@@ -1,0 +1,152 @@
+"""What a training run must remember to go on after a kill at any point.
+
+One file, replaced atomically, holds weights, optimiser, random state and step (batches and rates
+follow from the step); the loss journal beside it is cut back to that step on resume. The best
+modules are written before the state that knows of them, so a kill between the two repeats a
+validation and loses nothing.
+"""
+
+import shutil
+from collections.abc import Mapping
+from typing import IO, Any, cast
+
+import torch
+from torch import nn
+
+from atom_repro.checkpoints.checkpoint import Checkpoint, trained_label
+from atom_repro.engines import eager
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.quant import none
+from atom_repro.records.atomic import atomically
+from atom_repro.records.journal import Journal
+from atom_repro.training.captioning_model import CaptioningModel
+from atom_repro.training.lora import merged
+from atom_repro.training.sharding import restore_state, whole_state
+
+
+class TrainingState:
+    """Resume point, loss journal and best checkpoint of the run `key`.
+
+    Args:
+        network, optimiser: as they train, shared out between processes or not.
+        writes: of several processes that train together, one does; the others read what it left.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        key: str,
+        network: nn.Module,
+        optimiser: Any,
+        *,
+        writes: bool = True,
+    ) -> None:
+        self.checkpoint, self.key, self.writes = checkpoint, key, writes
+        self.network, self.optimiser = network, optimiser
+        self.best: dict[str, Any] = {"step": 0, "cider": -1.0, "weights": ""}
+        self.curve: list[dict[str, Any]] = []
+        self._resumed = False
+        self._file = checkpoint.state / "state.pt"
+        self._journal_file = checkpoint.state / "curve.jsonl"
+        self._journal: Journal | None = None
+
+    def resume(self, *, fresh: bool = False) -> int:
+        """Load what an interrupted run of the same key left; the step to go on from. All
+        processes call it, and each reads the file."""
+        if fresh or not self._file.is_file():
+            return 0
+        # Ours, and still read without running what a pickle may hold.
+        saved = torch.load(self._file, weights_only=True, mmap=True)
+        if saved["key"] != self.key:
+            return 0
+        self.best = saved["best"]
+        restore_state(self.network, self.optimiser, saved)
+        torch.set_rng_state(saved["random"])
+        if saved["random_gpu"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["random_gpu"])
+        return int(saved["step"])
+
+    def begin(self, step: int) -> None:
+        """Clear away what is not of this run up to `step`, once every process has resumed."""
+        if not self.writes:
+            return
+        if step == 0:
+            shutil.rmtree(self.checkpoint.state, ignore_errors=True)
+        self._journal = Journal(self._journal_file)
+        self.curve = [line for line in self._journal.done if line["step"] <= step]
+        self._resumed = step > 0
+        self._journal.rewrite(self.curve)
+
+    def log(self, **line: Any) -> None:
+        """Add a line to the curve; `step` is one of its keys."""
+        if not self.writes:
+            return
+        assert self._journal is not None, "begin() opens the journal"
+        self.curve.append(line)
+        self._journal.add(line)
+
+    def total_s(self, name: str) -> float | None:
+        """Seconds under a name of the curve's lines, summed. None for a resumed run: nothing says
+        on which machine, and beside which other work, its first part ran."""
+        if self._resumed:
+            return None
+        return sum(float(line.get(name, 0.0)) for line in self.curve)
+
+    def keep_if_best(
+        self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer
+    ) -> None:
+        """Write encoder and decoder of a whole network apart, if better than any before."""
+        if cider <= self.best["cider"]:
+            return
+        model = network.model
+        encoder, decoder = merged(network.encoder), merged(network.decoder)
+        weights, plain = trained_label(encoder, decoder), none.build()
+        eager.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
+        eager.save_decoder(
+            self.checkpoint.decoder("fp32"), model, decoder, tokenizer, plain, weights
+        )
+        self.best = {"step": step, "cider": cider, "weights": weights}
+
+    def save(self, step: int) -> None:
+        """Make `step` the point that a killed run goes on from. All processes call it."""
+        state = whole_state(self.network, self.optimiser)
+        if not self.writes:
+            return
+        saved: Mapping[str, Any] = {
+            "key": self.key,
+            "step": step,
+            "best": self.best,
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            **state,
+        }
+        with atomically(self._file) as building, building.open("wb") as file:
+            writer = _Writer(file)
+            try:
+                torch.save(saved, cast(IO[bytes], writer))
+            except Exception:
+                if writer.error:
+                    raise writer.error from None
+                raise
+
+    def close(self) -> None:
+        """Training is over and recorded: nothing is left to resume."""
+        if not self.writes:
+            return
+        shutil.rmtree(self.checkpoint.state)
+
+
+class _Writer:
+    """A file that remembers why it could not be written: torch's own error does not say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.flush = file.flush
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise

@@ -1,0 +1,130 @@
+"""One size of training step, tried on made-up clips: its seconds, its memory, its operations.
+
+What a step costs does not depend on what frames show or captions say, so nothing is read; shapes
+are those of a real step of captions.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from atom_repro.config.schemas import TrainConfig
+from atom_repro.datatypes import AtomError
+from atom_repro.device.compute import ComputeDevice
+from atom_repro.device.memory import return_freed
+from atom_repro.engines.operations import operations
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.training.captioning_model import CaptioningModel
+from atom_repro.training.network import training_optimiser
+from atom_repro.training.processes import on_device
+from atom_repro.training.step_memory import MeasuredPeak
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """Captions of `length` tokens, end-of-sequence included, of a stand-in tokenizer."""
+
+    model: VideoLanguageModel
+    tokenizer: Tokenizer
+    length: int
+    seed: int
+
+    @classmethod
+    def of(cls, model: VideoLanguageModel, *, length: int, seed: int) -> "MadeUp":
+        stand_in = Tokenizer.stand_in(model.decoder.vocabulary, model.specials)
+        return cls(model, stand_in, length, seed)
+
+    @property
+    def rarity(self) -> Sequence[float]:
+        return [1.0] * self.model.decoder.vocabulary
+
+    def part(self, *, clips: int, captions_per_clip: int) -> dict[str, Any]:
+        """A micro-batch as `TrainingSteps` gives it."""
+        rng, numbers = np.random.default_rng(self.seed), self.model.encoder
+        size = (clips, numbers.frames, 3, numbers.image_size, numbers.image_size)
+        words = rng.integers(100, self.model.decoder.vocabulary, self.length - 1)
+        caption = self.model.training_ids(self.tokenizer, " ".join(f"w{word}" for word in words))
+        return {
+            "frames": rng.integers(0, 256, size, dtype=np.uint8),
+            "captions": np.tile(np.asarray(caption, np.int64), (clips, captions_per_clip, 1)),
+            "caption_weight": 1.0,
+        }
+
+
+@dataclass(frozen=True)
+class StepTrial:
+    """`seconds` of each step, the first of which prepared things; `operations` of a step are
+    multiplications and additions in matrix products; `peak_bytes` None where nothing says."""
+
+    seconds: tuple[float, ...]
+    operations: int
+    peak_bytes: int | None
+
+
+def try_step(
+    make_network: Callable[[], CaptioningModel],
+    settings: TrainConfig,
+    part: dict[str, Any],
+    device: ComputeDevice,
+    *,
+    precision: str,
+    steps: int,
+) -> StepTrial:
+    """Make a network on the device, and train it on one micro-batch over and over.
+
+    Raises:
+        AtomError: fewer than two steps.
+        RuntimeError, MemoryError: out of memory, as `out_of_memory` knows it.
+    """
+    if steps < 2:
+        raise AtomError(f"steps={steps}: the first step warms up, so there must be at least 2")
+    return_freed()  # by a trial before
+    measured = MeasuredPeak(device.torch, steps)
+    with device.torch:
+        network = make_network()
+    network.train()
+    optimiser = training_optimiser(network, settings)
+    tensors = on_device(part, device.torch)
+    seconds, counted = [], operations()
+    measured.start()
+    try:
+        for step in range(steps):
+            began = time.perf_counter()
+            with counted if step == 0 else nullcontext():
+                _step(network, optimiser, tensors, precision, settings.clip_norm)
+            device.wait()
+            seconds.append(time.perf_counter() - began)
+            measured.step_done()
+    finally:
+        measured.stop()
+    return StepTrial(tuple(seconds), counted.get_total_flops(), measured.bytes)
+
+
+def _step(
+    network: CaptioningModel, optimiser: Any, part: dict[str, Any], precision: str, clip_norm: float
+) -> None:
+    device = next(network.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        loss, _ = network(part)
+    loss.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+def next_size(fits: int, too_large: int | None, most: int) -> int | None:
+    """The number of clips to try after the largest that fits (0 for none yet) and the smallest that
+    does not: twice as many, then between them until they are an eighth apart; None at the end."""
+    if too_large is None:
+        return None if fits >= most else min(max(1, 2 * fits), most)
+    if too_large - fits <= max(1, fits // 8):
+        return None
+    return (fits + too_large) // 2

@@ -1,0 +1,1 @@
+"""Reading video files: frame times, sampling, folders of files."""

@@ -1,0 +1,1 @@
+"""Cutting a movie out of clips: edit list, reader, writer, verification, subtitles."""

@@ -1,0 +1,50 @@
+"""A SmolVLM2 in the released layout becomes the same model, and is no start for another family."""
+
+import pytest
+import torch
+from conftest import TEXTS, small_model
+from safetensors.torch import save_file
+
+from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.convert import convert
+from atom_repro.datatypes import AtomError
+from atom_repro.engines import eager
+from atom_repro.models import smolvlm2
+from atom_repro.models.tokenizer import Tokenizer
+
+
+def test_a_whole_smolvlm2_is_converted(tmp_path):
+    model = smolvlm2.build(
+        name="small_smolvlm2",
+        prompt="Describe this.",
+        encoder={
+            "frames": 3, "image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "heads": 4,
+            "mlp_width": 64, "shuffle": 2,
+        },
+        decoder={
+            "vocabulary": 360, "width": 48, "layers": 2, "heads": 4, "kv_heads": 2,
+            "head_width": 12, "mlp_width": 96, "rope_theta": 100000.0, "max_positions": 256,
+            "tied": False,
+        },
+    )  # fmt: skip
+    torch.manual_seed(0)
+    encoder, decoder = model.make_encoder(), model.make_decoder()
+    state = {f"model.{k}": v.detach() for k, v in encoder.file_state().items()}
+    for key, value in decoder.file_state().items():
+        name = key.replace("model.", "model.text_model.", 1) if key.startswith("model.") else key
+        state[name] = value.detach()
+    released = tmp_path / "released"
+    released.mkdir()
+    save_file(state, released / "model.safetensors")
+    Tokenizer.train(TEXTS * 3, 330, model.specials).save(released)
+    report = convert(model, {"whole": str(released)}, tmp_path / "ck")
+    assert report.weights.startswith("released:")
+    assert all(told["new"] == {} for told in report.modules.values())
+    checkpoint = Checkpoint(tmp_path / "ck")
+    seen = eager.load_encoder(checkpoint.encoder("fp32"), model).network.state_dict()
+    said = eager.load_decoder(checkpoint.decoder("fp32"), model).network.state_dict()
+    for ours, theirs in ((seen, encoder.state_dict()), (said, decoder.state_dict())):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    with pytest.raises(AtomError, match="unexpected keys for model=small as SmolVLM2"):
+        convert(small_model(), {"whole": str(released)}, tmp_path / "other")

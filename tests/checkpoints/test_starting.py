@@ -1,0 +1,33 @@
+"""A training starts from the weights of a folder, or says in one line what is missing."""
+
+import pytest
+import torch
+
+from atom_repro.checkpoints.convert import start_from, starting_tokenizer
+from atom_repro.datatypes import AtomError
+from atom_repro.engines import eager
+from atom_repro.engines.starting import starting_point
+from atom_repro.training.captioning_model import CaptioningModel
+
+
+def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):
+    start = starting_point(str(saved), model, "tiny")
+    network = CaptioningModel(
+        model, tokenizer, word_weight=0.0, text_weight=0.0, rarity=[1.0] * 300
+    )
+    start_from(start, network)
+    encoder = eager.load_encoder(start.encoder("fp32"), model).network
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(network.encoder.state_dict()[name], tensor)
+    assert network.decoder.lm_head.weight is network.decoder.model.embed_tokens.weight
+    assert all(p.requires_grad for p in network.parameters())
+    text = "a red ball"
+    assert starting_tokenizer(start, model).encode(text) == tokenizer.encode(text)
+
+
+def test_what_is_missing_is_one_line(tmp_path, model):
+    assert starting_point("", model, "tiny") is None
+    with pytest.raises(AtomError, match=r"train\.start is empty and scale=paper"):
+        starting_point("", model, "paper")
+    with pytest.raises(AtomError, match=r"has no fp32/encoder; give a checkpoint folder"):
+        starting_point(str(tmp_path), model, "paper")

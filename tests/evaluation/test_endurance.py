@@ -1,0 +1,77 @@
+"""Forty clips, some broken, through the real runtime; and the slope's arithmetic."""
+
+import numpy as np
+import pytest
+
+from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.datatypes import Clip, Failure
+from atom_repro.device.cpu import Cpu
+from atom_repro.device.memory import anonymous_bytes
+from atom_repro.evaluation.endurance import endure, many_clips
+from atom_repro.metrics.slope import slope
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.records.journal import Journal
+from atom_repro.runtime.loaders import module_loaders
+from atom_repro.runtime.runtime import Arm, Runtime
+from atom_repro.video.file import write_video
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "parallel"])
+def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
+    originals = []
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+        write_video(tmp_path / f"{i}.mp4", pixels, 4)
+        originals.append(Clip("toy", "test", f"c{i}", tmp_path / f"{i}.mp4"))
+    clips, broken = many_clips(originals, 40, broken_every=10, folder=tmp_path / "broken")
+    assert broken == ("c0#9", "c1#19", "c2#29", "c0#39")
+    loaders = module_loaders(Checkpoint(saved), "fp32", model, Cpu(), embedder="embedded")
+    arm = Arm(residency="resident", schedule=schedule, threads_alone=1)
+    kept = []
+    with (
+        Journal(tmp_path / "j.jsonl") as journal,
+        Runtime(
+            arm, loaders, Cpu(), prompt="", settings=GenerationSettings(beams=1, max_new_tokens=2)
+        ) as runtime,
+    ):
+
+        def keep(outcome):
+            kept.append(outcome)
+            journal.add({"video_id": outcome.video_id})
+
+        endured = endure(runtime, clips, sample_every=4, keep=keep)
+        left = runtime.timeline.spans()
+    assert [o.video_id for o in kept] == [c.video_id for c in clips]
+    assert endured.failed == broken == tuple(o.video_id for o in kept if isinstance(o, Failure))
+    assert endured.captioned == 36
+    assert endured.at.tolist() == list(range(4, 41, 4))
+    assert (endured.memory_bytes > 10_000_000).all()
+    assert len(left) < 10  # no spans are kept for the clips that are done
+    with Journal(tmp_path / "j.jsonl") as journal:
+        assert [line["video_id"] for line in journal.done] == [c.video_id for c in clips]
+
+
+def test_anonymous_memory_sees_what_is_allocated():
+    before = anonymous_bytes()
+    held = np.ones(8_000_000)  # 64 MB, touched
+    assert 60e6 < anonymous_bytes() - before < 70e6
+    assert held.sum() > 0
+
+
+def test_a_slope_of_a_line_is_exact_and_noise_widens_it():
+    x = np.arange(0, 500, 5)
+    line = slope(x, 3.0 * x + 7)
+    assert (line.mean, line.low, line.high) == pytest.approx((3, 3, 3))
+    rng = np.random.default_rng(0)
+    flat = slope(x, rng.normal(0, 1e4, len(x)))
+    assert flat.low < 0 < flat.high
+    # Steps that come and go are alike for long: the interval must not be that of independent ones.
+    steps = np.repeat(rng.normal(0, 1e4, 10), 10)
+    stepped, shuffled = slope(x, steps), slope(x, rng.permutation(steps))
+    assert stepped.high - stepped.low > 1.5 * (shuffled.high - shuffled.low)
+
+
+@pytest.mark.parametrize("wrong", [([1, 2, 3], [1, 2, 3]), ([1, 1, 2, 3], [1, 2, 3, 4])])
+def test_a_slope_needs_a_series(wrong):
+    with pytest.raises(ValueError, match=r"series|increase"):
+        slope(*wrong)

@@ -1,0 +1,185 @@
+"""Latency and training tables: devices and models apart, savings and shares of the limit."""
+
+import json
+
+import pytest
+from machines import OLD
+
+from atom_repro.records.provenance import file_hash
+from atom_repro.records.record import Record
+from atom_repro.report.tables.latency import build, newest
+from atom_repro.report.tables.training_step import training_step
+
+ARMS = {"reload_stage/sequential": 10.0, "resident/sequential": 9.0, "resident/parallel": 6.0}
+RATES = {"read_bytes_per_s": 10e9, "fp32_operations_per_s": 50e9}
+
+
+def record(folder, stage, samples=(), **changes):
+    folder.mkdir(parents=True)
+    path = folder / "samples.jsonl"
+    path.write_text("".join(json.dumps(s) + "\n" for s in samples))
+    return Record(
+        folder,
+        {
+            "stage": stage, "status": "ok", "scale": "systems", "git": {"clean": True},
+            "device": "cpu", "weights": "random", "machine": OLD.to_dict(),
+            "definitions": {"load": 2},
+            "config": {"model": {"name": "mplug2plus"}, "pipeline": {"name": "retrieval"}},
+            "samples": {"sha256": file_hash(path), "lines": len(samples)},
+        }
+        | changes,
+    )  # fmt: skip
+
+
+def spans(arm, repeat, *loads):
+    return [
+        {"kind": "span", "stage": "load", "arm": arm, "repeat": repeat, "warmup": repeat == 0,
+         "start_s": start, "end_s": end}
+        for start, end in loads
+    ]  # fmt: skip
+
+
+def latency(folder, pipeline="retrieval", **changes):
+    samples = [
+        {"kind": "prompt", "arm": arm, "repeat": repeat, "warmup": repeat == 0, "prompt": 0,
+         "end_to_end_s": 99.0 if repeat == 0 else seconds + repeat / 10, "overlap_s": 0.0,
+         "residual_s": 0.0,
+         "stages_s": {"load": seconds / 2, "encode": 4.0, "caption": 2.0, "embed": 0.2,
+                      "rank": 0.1}}
+        for arm, seconds in ARMS.items() for repeat in range(4)
+    ]  # fmt: skip
+    for repeat in range(4):
+        # One after the other, and twice; both at once; and one of the next prompt.
+        samples += spans("reload_stage/sequential", repeat, (0, 1), (1, 4), (5, 8))
+        samples += spans("resident/parallel", repeat, (0, 1), (0.5, 3.5), (50, 60))
+    values = {
+        "precision": "fp32", "clips": 2, "prompts": 1, "arms": list(ARMS),
+        "limits_before": RATES, "limits_after": RATES | {"read_bytes_per_s": 12e9},
+        "least_s_per_clip": {"encode": 1.0, "caption": 0.25},
+    }  # fmt: skip
+    config = {"model": {"name": "mplug2plus"}, "pipeline": {"name": pipeline}}
+    return record(folder, "latency", samples, **({"values": values, "config": config} | changes))
+
+
+def cells(rows):
+    return {(r.row, r.column): r for r in rows}
+
+
+BEFORE, AFTER = "host/mplug2plus/fp32/baseline", "host/mplug2plus/fp32/atom"
+
+
+def test_a_saving_is_of_medians_with_the_extremes_of_pairs(tmp_path):
+    found = cells(build([latency(tmp_path / "r1")], [])["table03"])
+    assert found[AFTER, "systems/retrieval"].ours == pytest.approx(6.2)
+    saving = found[AFTER, "systems/retrieval_saving"]
+    assert saving.ours == pytest.approx(100 * (1 - 6.2 / 10.2))
+    assert (saving.n, saving.spread) == (3, "min 38.83, max 39.6")
+    assert found[AFTER, "systems/retrieval"].note == (
+        "random weights; 2 clips; a load ends when the module can be called (definition 2)"
+    )
+    assert (BEFORE, "systems/retrieval_saving") not in found
+    assert (AFTER, "systems/load") not in found  # nothing is read twice in a search
+
+
+def test_loading_is_the_time_that_passes_in_an_assembly(tmp_path):
+    found = cells(build([latency(tmp_path / "r1", "assembly")], [])["table03"])
+    assert found[BEFORE, "systems/load"].ours == pytest.approx(7.0)
+    assert found[AFTER, "systems/load"].ours == pytest.approx(3.5)
+    assert found[AFTER, "systems/load_saving"].ours == pytest.approx(50)
+    assert found[AFTER, "systems/encode"].ours == 2.0  # no search is on record
+    both = [latency(tmp_path / "r2", "assembly"), latency(tmp_path / "r3")]
+    both = cells(build(both, [])["table03"])
+    assert both[AFTER, "systems/encode"].records == "r3"
+    assert both[AFTER, "systems/load"].records == "r2"
+
+
+def test_a_stage_is_held_against_the_higher_rate_of_the_module_alone(tmp_path):
+    found = cells(build([latency(tmp_path / "r1")], [])["limits"])
+    row = "host/mplug2plus/retrieval/fp32"
+    assert found[row, "systems/read_bytes, 1e9/s"].ours == 12
+    assert found[row, "systems/encode"].ours == 2.0  # a clip, of two
+    assert found[row, "systems/encode, share of the limit"].ours == 50
+    assert found[row, "systems/caption, share of the limit"].ours == 25
+
+
+def test_a_run_without_limits_has_no_row_of_them(tmp_path):
+    plain = latency(tmp_path / "r1")
+    del plain.data["values"]["least_s_per_clip"]
+    assert build([plain], [])["limits"] == []
+
+
+def test_devices_models_and_scales_stand_apart_and_the_newest_wins(tmp_path):
+    gpu = "cuda: NVIDIA H100"
+    records = [
+        latency(tmp_path / "r1"),
+        latency(tmp_path / "r2"),
+        latency(tmp_path / "r3", device=gpu),
+        latency(tmp_path / "r4", scale="smoke"),
+        latency(tmp_path / "r5", scale="tiny"),
+        latency(tmp_path / "r6", status="oom"),
+    ]
+    assert [r.run_id for r in newest(records)] == ["r5", "r3", "r2"]
+    held = [s | {"session_device_peak_bytes": 5 * 2**20} for s in records[0].samples()]
+    (gpu_row,) = {
+        (r.ours, r.unit)
+        for r in build([latency_with(tmp_path / "r7", held)], [])["arms"]
+        if r.column == "systems/device memory, MiB"
+    }
+    assert gpu_row == (5, "MiB")
+    rows = {r.row for r in build(records, [])["arms"]}
+    assert f"{gpu}/mplug2plus/retrieval/fp32/resident/parallel" in rows
+
+
+def latency_with(folder, samples):
+    made = latency(folder)
+    path = folder / "samples.jsonl"
+    path.write_text("".join(json.dumps(s) + "\n" for s in samples))
+    made.data["samples"] = {"sha256": file_hash(path), "lines": len(samples)}
+    return made
+
+
+def trial(folder, clips, **changes):
+    values = {
+        "precision": "bf16", "clips": clips, "step_memory_estimated_bytes": 3 * 2**20,
+        "step_memory_measured_bytes": 2**20, "step_s": 0.5, "tokens_per_s": 240.0 * clips,
+        "share_of_limit": 0.4,
+    }  # fmt: skip
+    samples = [{"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate((9.0, 0.4, 0.6))]
+    train = {"captions_per_clip": 1, "threads": 2, "gradient_checkpointing": False}
+    config = {"model": {"name": "mplug2plus"}, "train": train, "caption_tokens": 23}
+    made = {"values": values, "config": config}
+    return record(folder, "training_step", samples, **(made | changes))
+
+
+def test_steps_by_size_with_the_one_that_does_not_fit(tmp_path):
+    lacking = {"precision": "bf16", "clips": 2, "step_memory_estimated_bytes": 6 * 2**20}
+    rows = training_step(
+        [
+            trial(tmp_path / "r1", 1),
+            trial(tmp_path / "r2", 2, status="oom", values=lacking),
+            trial(tmp_path / "r3", 4, scale="smoke"),
+            trial(tmp_path / "r4", 4, status="failed"),
+        ]
+    )
+    found = cells(rows)
+    kind = "host/mplug2plus/bf16, 1 x 23 tokens a clip, 2 threads"
+    one, two = f"{kind}/1 clips", f"{kind}/2 clips, no memory"
+    assert {r.row for r in rows} == {one, two}
+    assert found[one, "tokens/s"].ours == 240
+    assert found[one, "step"].spread == "min 0.4, max 0.6"
+    assert found[one, "share of the multiply rate"].ours == 40
+    assert found[two, "memory estimated, MiB"].ours == 6
+    assert (two, "step") not in found
+
+
+def test_another_kind_of_training_is_another_row(tmp_path):
+    plain, adapted = trial(tmp_path / "r1", 1), trial(tmp_path / "r2", 1, device="cuda: H")
+    adapted.data["config"]["train"] |= {
+        "gradient_checkpointing": True, "components": {"decoder": "lora"},
+    }  # fmt: skip
+    rows = {r.row for r in training_step([plain, adapted])}
+    assert (
+        "cuda: H/mplug2plus/bf16, 1 x 23 tokens a clip, blocks recomputed, decoder lora/1 clips"
+        in rows
+    )
+    assert len(rows) == 2

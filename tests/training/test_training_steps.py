@@ -1,0 +1,100 @@
+"""A step is the same for any number of processes, and its weights make one mean of its parts."""
+
+import numpy as np
+import pytest
+
+from atom_repro.data.toy.training_tasks import TextExample
+from atom_repro.datatypes import AtomError
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import Specials
+from atom_repro.training.augmentation import shift
+from atom_repro.training.batches import CaptionBatches, FrameBank
+from atom_repro.training.text_batches import TextBatches
+from atom_repro.training.training_steps import Processes, TrainingSteps
+
+CAPTIONS = [[[10 + i] * (1 + i) + [2]] for i in range(8)]
+TEXTS = ["a red boat", "two stars at night", "it"]
+
+
+@pytest.fixture
+def bank(tmp_path):
+    (tmp_path / "bank").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "bank/name-3x2-8px.npy", pixels)
+    return FrameBank([], frames=3, per_segment=2, size=8, folder=tmp_path / "bank", name="name")
+
+
+@pytest.fixture
+def steps(bank):
+    tokenizer = Tokenizer.train(TEXTS * 3, 300, Specials())
+
+    def rows(step, count):
+        rng = np.random.default_rng(step)
+        return [
+            [TextExample("visual_answer", "", "question:", TEXTS[k], int(k))]
+            for k in rng.integers(0, 3, count)
+        ]
+
+    def make(**changed):
+        captions = CaptionBatches(
+            bank,
+            CAPTIONS,
+            batch_size=4,
+            captions_per_clip=1,
+            augmentation=shift.build(pixels=2),
+            pad_id=0,
+            seed=0,
+        )
+        text = TextBatches(rows, tokenizer, batch_size=2, room=99)
+        return TrainingSteps(captions, **({"text": text, "asked": text} | changed))
+
+    return make
+
+
+def test_one_process_with_one_micro_batch_weighs_one(steps):
+    (part,) = steps()(3)
+    assert {part[f"{name}_weight"] for name in ("caption", "text", "asked")} == {1.0}
+    assert "targets" not in part
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_processes_share_out_the_same_step(steps, accumulate):
+    whole = steps(accumulate=accumulate)(5)
+    shares = [steps(accumulate=accumulate, processes=Processes(rank, 2))(5) for rank in range(2)]
+    for micro, part in enumerate(whole):
+        for name, value in part.items():
+            if not name.endswith("_weight"):
+                halves = [share[micro][name] for share in shares]
+                assert np.array_equal(np.concatenate(halves), value), name
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_weights_make_the_mean_over_all_tokens(steps, accumulate):
+    """Of any numbers, here of the ids themselves."""
+    parts = [
+        part
+        for rank in range(2)
+        for part in steps(accumulate=accumulate, processes=Processes(rank, 2))(7)
+    ]
+    for ids, weight, target in (
+        ("captions", "caption_weight", lambda p: p["captions"] != 0),
+        ("text", "text_weight", lambda p: p["text_target"]),
+        ("asked", "asked_weight", lambda p: p["asked_target"]),
+    ):
+        every = np.concatenate([p[ids][target(p)] for p in parts])
+        got = np.mean([p[weight] * p[ids][target(p)].mean() for p in parts])
+        assert got == pytest.approx(every.mean())
+        assert len({round(p[weight], 6) for p in parts}) > 1, (
+            "the parts are alike: it proves nothing"
+        )
+
+
+def test_text_comes_every_so_many_steps(steps):
+    made = steps(text_every=3)
+    assert ["text" in made(step)[0] for step in range(7)] == [True, False, False] * 2 + [True]
+    assert "asked" not in steps(asked=None)(0)[0]
+
+
+def test_what_cannot_be_shared_out_is_refused_by_key(steps):
+    with pytest.raises(AtomError, match=r"train\.batch_size=4 cannot be .* to 3 processes"):
+        steps(processes=Processes(0, 3))(0)

@@ -23,7 +23,7 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.machine import this_machine
     from atom_repro.evaluation.endurance import endure, many_clips
-    from atom_repro.metrics.slope import slope
+    from atom_repro.metrics.bootstrap import slope
     from atom_repro.records.journal import Journal
     from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm

@@ -21,9 +21,9 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     import torch
 
+    from atom_repro.checkpoints.module_files import save_decoder, save_encoder
     from atom_repro.device.capacity import require_disk
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.eager import save_decoder, save_encoder
     from atom_repro.models.census import census
     from atom_repro.records.record import find, recording, stage_key
 

@@ -21,9 +21,9 @@ from atom_repro.datatypes import AtomError
 @entry("test_all")
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
-    from atom_repro.records.pytest_report import read_report
     from atom_repro.records.record import recording, stage_key
     from atom_repro.study.processes import adopted_orphans
+    from atom_repro.study.pytest_report import read_report
 
     settings = {**config.plain(cfg), "scale": {"name": "tests"}}
     with (

@@ -31,10 +31,9 @@ def main(cfg: Any) -> None:
         search_people,
         without_queries,
     )
-    from atom_repro.metrics.clustered import clustered_interval
+    from atom_repro.metrics.bootstrap import clustered_interval
     from atom_repro.metrics.correlation import bootstrap_pearson, pearson, spearman
-    from atom_repro.models.text_embedder import load_text_embedder, source_files
-    from atom_repro.pipelines.storage import saved_bytes
+    from atom_repro.models.text_embedder import load_text_embedder, saved_bytes, source_files
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.record import find, recording, stage_key
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from command import stop_server
 
+from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.data.toy import dataset as toy
-from atom_repro.engines.eager import save_decoder, save_encoder
 from atom_repro.models.mplug2plus import MPlug2Plus, build
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import Specials

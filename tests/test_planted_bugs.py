@@ -60,7 +60,7 @@ BUGS = (
         "scores['index_size']", "scores['queries']",
         "tests/report/tables/test_quality_tables.py::"
         "test_a_gallery_is_counted_in_videos_and_n_in_queries"),
-    Bug("a mean of the means of clusters", "atom_repro/metrics/clustered.py",
+    Bug("a mean of the means of clusters", "atom_repro/metrics/bootstrap.py",
         "sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)",
         "(sums / counts)[chosen].mean(axis=1)", "tests/metrics/test_clustered.py"),
     Bug("BLEU takes the longer of two near references", "atom_repro/metrics/caption.py",

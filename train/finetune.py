@@ -36,10 +36,8 @@ def main(cfg: Any) -> None:
     from accelerate.utils import set_seed
     from tqdm import tqdm
 
-    from atom_repro.checkpoints.checkpoint import Checkpoint
-    from atom_repro.checkpoints.convert import starting_tokenizer
+    from atom_repro.checkpoints.checkpoint import Checkpoint, starting_point, starting_tokenizer
     from atom_repro.device.machine import this_machine
-    from atom_repro.engines.starting import starting_point
     from atom_repro.evaluation.validation import validation_cider
     from atom_repro.models.generation import GenerationSettings
     from atom_repro.records.record import Run, find, recording, stage_key

@@ -13,12 +13,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
+from atom_repro.checkpoints import module_files
 from atom_repro.datatypes import AtomError
-from atom_repro.engines import eager
+from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.atomic import atomically
@@ -76,7 +77,7 @@ class Checkpoint:
         Raises:
             AtomError: nothing was trained here.
         """
-        label: str = eager.read_config(self.encoder("fp32"), "video_encoder")["weights"]
+        label: str = module_files.read_config(self.encoder("fp32"), "video_encoder")["weights"]
         return label
 
     def prepare(self, quantiser: Quantiser, model: VideoLanguageModel) -> Mapping[str, Any]:
@@ -86,8 +87,8 @@ class Checkpoint:
             The quantiser's report a module; empty for fp32.
         """
         weights = self.weights()
-        eager.read_config(self.encoder("fp32"), "video_encoder", model)
-        eager.read_config(self.decoder("fp32"), "text_decoder", model)
+        module_files.read_config(self.encoder("fp32"), "video_encoder", model)
+        module_files.read_config(self.decoder("fp32"), "text_decoder", model)
         if quantiser.name == "fp32":
             return {}
         report = self.folder / quantiser.name / REPORT
@@ -97,18 +98,18 @@ class Checkpoint:
                 modules: dict[str, Any] = made["modules"]
                 return modules
             report.unlink()
-        encoder = eager.load_encoder(self.encoder("fp32"), model)
-        decoder = eager.load_decoder(self.decoder("fp32"), model)
-        seeing, writing = cast(nn.Module, encoder.network), cast(nn.Module, decoder.network)
+        encoder, _ = module_files.read_encoder(self.encoder("fp32"), model)
+        decoder, _ = module_files.read_decoder(self.decoder("fp32"), model)
+        encoder.eval()
+        decoder.eval()
+        tokenizer = Tokenizer.load(self.decoder("fp32"), model.specials)
         modules = {
-            "encoder": quantiser.quantise(seeing).to_dict(),
-            "decoder": quantiser.quantise(writing).to_dict(),
+            "encoder": quantiser.quantise(encoder).to_dict(),
+            "decoder": quantiser.quantise(decoder).to_dict(),
         }
         name = quantiser.name
-        eager.save_encoder(self.encoder(name), model, seeing, quantiser, weights)
-        eager.save_decoder(
-            self.decoder(name), model, writing, decoder.tokenizer, quantiser, weights
-        )
+        module_files.save_encoder(self.encoder(name), model, encoder, quantiser, weights)
+        module_files.save_decoder(self.decoder(name), model, decoder, tokenizer, quantiser, weights)
         text = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
         with atomically(report) as building:
             building.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
@@ -123,5 +124,37 @@ class Checkpoint:
         ):
             if not folder.is_dir():
                 raise AtomError(f"no {precision} {name} in {self.folder}; run train.finetune first")
-            sizes[name] = sum(f.stat().st_size for f in folder.iterdir())
+            sizes[name] = module_files.folder_bytes(folder)
         return sizes
+
+
+def starting_point(folder: str, model: VideoLanguageModel, scale: str) -> Checkpoint | None:
+    """The checkpoint in `folder`, None for random weights.
+
+    Raises:
+        AtomError: nothing there, weights of another model, or none given at the paper's scale.
+    """
+    if not folder:
+        if scale == "paper":
+            raise AtomError(
+                "train.start is empty and scale=paper starts from released weights; set it to what "
+                "`python -m train.convert` wrote: a folder with fp32/encoder and fp32/decoder"
+            )
+        return None
+    start = Checkpoint(Path(folder))
+    for side, kind in (
+        (start.encoder("fp32"), "video_encoder"),
+        (start.decoder("fp32"), "text_decoder"),
+    ):
+        if not side.is_dir():
+            raise AtomError(
+                f"train.start={folder} has no fp32/{side.name}; give a checkpoint folder with "
+                "fp32/encoder and fp32/decoder"
+            )
+        module_files.read_config(side, kind, model)
+    return start
+
+
+def starting_tokenizer(checkpoint: Checkpoint, model: VideoLanguageModel) -> Tokenizer:
+    """The tokenizer that the decoder of a checkpoint was made with."""
+    return Tokenizer.load(checkpoint.decoder("fp32"), model.specials)

@@ -21,17 +21,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.released import Ignored, Placed, Role, Source, all_sources
 from atom_repro.checkpoints.released.source import MODULES, Module
 from atom_repro.checkpoints.weight_files import WeightFile, open_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.capacity import require_disk, require_memory
-from atom_repro.engines import eager
 from atom_repro.models.tokenizer import FILE, Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.atomic import atomically
-from atom_repro.training.captioning_model import CaptioningModel
 
 REPORT = "conversion.json"
 KINDS: Mapping[Module, str] = {"encoder": "video_encoder", "decoder": "text_decoder"}
@@ -141,41 +140,16 @@ def convert(
         for name, plan in plans.items():
             folders[name] = getattr(checkpoint, name)("fp32")
             tensors = _tensors(model, name, plan, seed)
-            digest.update(eager.stream_weights(folders[name], plan.shapes, tensors).encode())
+            digest.update(module_files.stream_weights(folders[name], plan.shapes, tensors).encode())
         kind = "mixed" if any(plan.new for plan in plans.values()) else "released"
         weights = f"{kind}:{digest.hexdigest()[:16]}"
         for name in plans:
-            eager.describe_module(folders[name], model, KINDS[name], weights)
+            module_files.describe_module(folders[name], model, KINDS[name], weights)
         words.save(folders["decoder"])
         report = Conversion(target, weights, {n: _told(p) for n, p in plans.items()}, ignored)
         text = json.dumps(report.to_dict(), indent=1)
         (building / REPORT).write_text(text + "\n", encoding="utf-8")
     return report
-
-
-def start_from(checkpoint: Checkpoint, network: CaptioningModel) -> str:
-    """Fill the encoder and the decoder of a network that will be trained; the weights' label.
-
-    The network needs the tokenizer before it is made: `starting_tokenizer`. Tensors are copied
-    one at a time into the parameters that are there, so an optimiser made before stays valid.
-
-    Raises:
-        AtomError: no fp32 checkpoint there, of another model, or broken.
-    """
-    sides: tuple[tuple[Path, str, Any], ...] = (
-        (checkpoint.encoder("fp32"), KINDS["encoder"], network.encoder),
-        (checkpoint.decoder("fp32"), KINDS["decoder"], network.decoder),
-    )
-    label = ""
-    for folder, kind, module in sides:
-        label = eager.read_config(folder, kind, network.model)["weights"]
-        eager.fill_in_place(module, folder)
-    return label
-
-
-def starting_tokenizer(checkpoint: Checkpoint, model: VideoLanguageModel) -> Tokenizer:
-    """The tokenizer that the decoder of a checkpoint was made with."""
-    return Tokenizer.load(checkpoint.decoder("fp32"), model.specials)
 
 
 def _check_roles(sources: Mapping[str, str]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.capacity import require_disk
-from atom_repro.engines import eager
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.atomic import atomically
@@ -44,8 +44,8 @@ def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, s
         }
         require_disk(folder, 4 * sum(map(math.prod, shapes.values())), f"random {model.name}")
         with atomically(folder) as building:
-            eager.stream_weights(building, shapes, _drawn(shapes, 2 * seed + place))
-            eager.describe_module(building, model, kind, LABEL)
+            module_files.stream_weights(building, shapes, _drawn(shapes, 2 * seed + place))
+            module_files.describe_module(building, model, kind, LABEL)
             if kind == "text_decoder":
                 Tokenizer.stand_in(model.decoder.vocabulary, model.specials).save(building)
 

@@ -1,38 +1,24 @@
-"""Modules as folders of files, and the eager PyTorch engine that runs them.
-
-A module's folder holds `config.json` (what it is, its numbers, precision and weights label),
-`model.safetensors`, and for a decoder `tokenizer.json`. Writing is atomic: a folder appears whole
-or not at all. Reading builds the module without memory and fills it from the file, so an int8
-module never meets its fp32 weights, and a file of another size is refused by name.
+"""The eager PyTorch engine: module folders loaded as networks, and called.
 
 This is the one engine of the package today; an exported one reads the same folders.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from atom_repro.checkpoints.weight_files import SafetensorsFile, SafetensorsWriter, read_safetensors
+from atom_repro.checkpoints.module_files import folder_bytes, read_decoder, read_encoder
 from atom_repro.datatypes import AtomError
-from atom_repro.device.capacity import require_memory
-from atom_repro.engines.cpu_kernels import speed_up_few_rows
-from atom_repro.engines.int8_products import speed_up_int8
+from atom_repro.engines.cpu_kernels import speed_up_few_rows, speed_up_int8
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
-from atom_repro.quant import int8, none
-from atom_repro.quant.recipe import Quantiser
-from atom_repro.records.atomic import atomically
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 _CPU = torch.device("cpu")
 
 
@@ -90,28 +76,6 @@ class EmbedderModule:
         return self.network(texts).cpu()
 
 
-def save_encoder(
-    folder: Path, model: VideoLanguageModel, network: Any, quantiser: Quantiser, weights: str
-) -> None:
-    """Write an encoder; fp32 files hold the names and shapes that the family shares."""
-    config = _described("video_encoder", model.encoder.to_dict(), network)
-    _save(folder, network, quantiser, config, weights, None)
-
-
-def save_decoder(
-    folder: Path,
-    model: VideoLanguageModel,
-    network: Any,
-    tokenizer: Tokenizer | None,
-    quantiser: Quantiser,
-    weights: str,
-) -> None:
-    """Write a decoder and its tokenizer (None: only its size is of interest). A tied weight is
-    written once."""
-    config = _described("text_decoder", model.decoder.to_dict(), network)
-    _save(folder, network, quantiser, config, weights, tokenizer)
-
-
 def load_encoder(
     folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
 ) -> EncoderModule:
@@ -120,12 +84,9 @@ def load_encoder(
     Raises:
         AtomError: missing or foreign files, or numbers other than the model's.
     """
-    config = read_config(folder, "video_encoder", model)
-    with torch.device("meta"):
-        network = model.make_encoder()
-    _fill(network, folder, config)
-    read = cast(EncoderNetwork, _placed(network, device))
-    return EncoderModule(read, model, config["weights"], _size(folder), device)
+    read, config = read_encoder(folder, model)
+    network = cast(EncoderNetwork, _placed(read, device))
+    return EncoderModule(network, model, config["weights"], folder_bytes(folder), device)
 
 
 def load_decoder(
@@ -136,186 +97,10 @@ def load_decoder(
     Raises:
         AtomError: missing or foreign files, or numbers other than the model's.
     """
-    config = read_config(folder, "text_decoder", model)
-    with torch.device("meta"):
-        network = model.make_decoder()
-    _fill(network, folder, config)
+    read, config = read_decoder(folder, model)
     tokenizer = Tokenizer.load(folder, model.specials)
-    read = cast(DecoderNetwork, _placed(network, device))
-    return DecoderModule(read, model, tokenizer, config["weights"], _size(folder))
-
-
-def _quantiser(name: str) -> Quantiser:
-    # Unpacking needs the format, not the recipe: the recipe is in the tensors' metadata.
-    return none.build() if name == "fp32" else int8.build(linear="dynamic", embedding="weight_only")
-
-
-def _described(kind: str, numbers: Mapping[str, Any], network: Any) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "network": type(network).__name__,
-        "numbers": dict(numbers),
-        "form": getattr(network, "form", ""),
-    }
-
-
-def _save(
-    folder: Path,
-    network: Any,
-    quantiser: Quantiser,
-    config: Mapping[str, Any],
-    weights: str,
-    tokenizer: Tokenizer | None,
-) -> None:
-    quantised = quantiser.name != "fp32"
-    state = dict(network.state_dict(keep_vars=True)) if quantised else network.file_state()
-    # A weight that quantisation has untied is two weights from here on.
-    tied = {k: v for k, v in network.tied.items() if state[k] is state[v]}
-    tensors, metadata = quantiser.pack({k: t for k, t in state.items() if k not in tied})
-    with atomically(folder) as building:
-        building.mkdir()
-        save_file(tensors, building / WEIGHTS, metadata=metadata)
-        _write_config(building, config, quantiser.name, weights, tied)
-        if tokenizer is not None:
-            tokenizer.save(building)
-
-
-def _write_config(
-    folder: Path,
-    config: Mapping[str, Any],
-    precision: str,
-    weights: str,
-    tied: Mapping[str, str],
-) -> None:
-    described = {"format": 2, **config, "precision": precision, "weights": weights}
-    text = json.dumps({**described, "tied": dict(tied)}, indent=1)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def stream_weights(
-    folder: Path,
-    shapes: Mapping[str, tuple[int, ...]],
-    tensors: Iterable[tuple[str, Tensor]],
-) -> str:
-    """Write a module's fp32 weights one after another; sha256 of their names and bytes.
-
-    `describe_module` makes a module of the folder.
-    """
-    folder.mkdir(parents=True)
-    with (folder / WEIGHTS).open("xb") as stream:
-        writer = SafetensorsWriter(stream, shapes)
-        for name, tensor in tensors:
-            writer.add(name, tensor)
-        writer.finish()
-    return writer.digest.hexdigest()
-
-
-def describe_module(folder: Path, model: VideoLanguageModel, kind: str, weights: str) -> None:
-    """Say of the fp32 weights in `folder` what they are; the last file that a module needs.
-
-    Args:
-        kind: `video_encoder` or `text_decoder`.
-    """
-    with torch.device("meta"):
-        encoder = kind == "video_encoder"
-        network: Any = model.make_encoder() if encoder else model.make_decoder()
-    numbers = model.encoder.to_dict() if encoder else model.decoder.to_dict()
-    config = _described(kind, numbers, network)
-    _write_config(folder, config, "fp32", weights, network.tied)
-
-
-def fill_in_place(network: Any, folder: Path) -> None:
-    """Copy a module's fp32 weights into a network that has memory, a tensor at a time.
-
-    Raises:
-        AtomError: other precision, broken file, or weights that do not fit.
-    """
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if config["precision"] != "fp32":
-        raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
-    file = SafetensorsFile(folder / WEIGHTS)
-    expected = {k for k in network.file_state() if k not in network.tied}
-    if odd := sorted(expected ^ file.entries.keys()):
-        raise AtomError(f"{file.path} does not fit its {CONFIG}: {odd[0]} is not in both")
-    for name in file.entries:
-        try:
-            network.load_state_dict({name: file.read(name)}, strict=False)
-        except RuntimeError as error:
-            first = " ".join(str(error).split())[:300]
-            raise AtomError(f"{file.path} does not fit its {CONFIG}: {first}") from error
-
-
-def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
-    """What a module's folder says of itself, checked against `model` if one is given.
-
-    Raises:
-        AtomError: no module there, another kind of module, or other numbers than the model's.
-    """
-    path = folder / CONFIG
-    if not path.is_file() or not (folder / WEIGHTS).is_file():
-        raise AtomError(
-            f"no checkpoint in {folder}; run `python -m train.finetune` with the same model, "
-            "dataset and scale, or set checkpoint.folder"
-        )
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise AtomError(f"{path} is not JSON ({error}); write the checkpoint again") from error
-    if config.get("kind") != kind:
-        raise AtomError(f"{folder} holds a {config.get('kind')}, a {kind} is expected")
-    if model is None:
-        return config
-    side = "encoder" if kind == "video_encoder" else "decoder"
-    expect = model.encoder.to_dict() if side == "encoder" else model.decoder.to_dict()
-    for key, value in expect.items():
-        if config["numbers"].get(key) != value:
-            raise AtomError(
-                f"{folder} was made with model.{side}.{key}={config['numbers'].get(key)}, the "
-                f"configuration says {value}; choose the matching model or another checkpoint"
-            )
-    return config
-
-
-def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
-    path = folder / WEIGHTS
-    if config["network"] != type(network).__name__:
-        raise AtomError(
-            f"{folder} holds a {config['network']}, the model has a {type(network).__name__}; "
-            "choose the matching model or another checkpoint"
-        )
-    form = getattr(network, "form", "")
-    if config["precision"] != "fp32" and config["form"] != form:
-        raise AtomError(
-            f"{folder} was quantised in the {config['form']} form and model.form={form}; delete "
-            "the folder to have it made again"
-        )
-    require_memory(path.stat().st_size, f"loading {path}")
-    tensors, metadata = read_safetensors(path)
-    state = _quantiser(config["precision"]).unpack(tensors, metadata)
-    tied: Mapping[str, str] = config["tied"]
-    state |= {name: state[source] for name, source in tied.items()}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise AtomError(f"{path} does not fit its {CONFIG}: {first}") from error
-    for name, source in tied.items():
-        owner, _, key = name.rpartition(".")
-        setattr(network.get_submodule(owner), key, network.get_parameter(source))
-    network.restore_constants()  # type: ignore[operator]
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-
-
-def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    if device.type == "cpu":
-        speed_up_few_rows(network)
-        speed_up_int8(network)
-    return network.eval().to(device)
-
-
-def _size(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.iterdir())
+    network = cast(DecoderNetwork, _placed(read, device))
+    return DecoderModule(network, model, tokenizer, config["weights"], folder_bytes(folder))
 
 
 def load_embedder(source: str, device: torch.device = _CPU) -> EmbedderModule:
@@ -326,3 +111,10 @@ def load_embedder(source: str, device: torch.device = _CPU) -> EmbedderModule:
 def embedder_bytes(source: str) -> int:
     """Bytes of the weight files that loading the embedder reads."""
     return sum(f.stat().st_size for f in source_files(source))
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    if device.type == "cpu":
+        speed_up_few_rows(network)
+        speed_up_int8(network)
+    return network.eval().to(device)

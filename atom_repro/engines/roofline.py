@@ -13,12 +13,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from atom_repro.engines.operations import operations
-from atom_repro.engines.without_contents import WithoutContents
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
+
+_aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,40 @@ class _Read(TorchDispatchMode):
                 id(leaf.untyped_storage()) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)
             }
         return func(*args, **(kwargs or {}))
+
+
+def operations() -> FlopCounterMode:
+    """A context that counts, forward and backward; `get_total_flops` says how many. torch's own
+    counts the attention kernels of GPUs only."""
+    kernels: dict[Any, Any] = {
+        _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=kernels)
+
+
+def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return int(sdpa_flop_count(q, k, v))
+
+
+def _attention_backward(
+    grad: Any, q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad, q, k, v))
+
+
+class WithoutContents(TorchDispatchMode):
+    """Answers what depends on contents, for use inside torch's FakeTensorMode: no condition holds,
+    every number is one, and a mask leaves everything in."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index.Tensor and _is_mask(args[1]):
+            (mask,) = args[1]
+            return args[0].flatten(0, mask.dim() - 1).clone()
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return args[0].dtype != torch.bool
+        return func(*args, **(kwargs or {}))
+
+
+def _is_mask(indices: Any) -> bool:
+    return len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool

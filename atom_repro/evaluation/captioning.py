@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atom_repro.data.clip_frames import clip_frames
 from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import stage_key
 from atom_repro.runtime.setup import Subject
+from atom_repro.video.sampling import clip_frames
 
 
 def caption_clips(

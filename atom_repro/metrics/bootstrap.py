@@ -152,3 +152,84 @@ def _interval(
     low, high = np.quantile(drawn, (tail, 1.0 - tail))
     here = float(difference(np.arange(clips)[None])[0])
     return Interval(here, float(low), float(high), level)
+
+
+def clustered_interval(
+    values: ArrayLike,
+    cluster: ArrayLike,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Returns the mean of all values with its percentile interval over draws of clusters.
+
+    Args:
+        values: (Q,) finite.
+        cluster: (Q,) integers, the group of each value.
+        draws: how many resamples.
+        seed: of the resamples.
+        level: the share of draws inside the interval.
+
+    Raises:
+        ValueError: shapes that do not fit, no values, or one that is not finite.
+    """
+    numbers, groups = np.asarray(values, dtype=np.float64), np.asarray(cluster)
+    if numbers.ndim != 1 or numbers.shape != groups.shape or not numbers.size:
+        raise ValueError(f"values {numbers.shape} and clusters {groups.shape} do not fit")
+    if not np.isfinite(numbers).all():
+        raise ValueError("a value is not finite")
+    if draws < 1 or not 0.0 < level < 1.0:
+        raise ValueError(f"{draws} draws and a level of {level}")
+    _, member = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(member, weights=numbers), np.bincount(member)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _CELLS_AT_ONCE // len(sums))
+    drawn = []
+    for done in range(0, draws, at_once):
+        chosen = generator.integers(len(sums), size=(min(at_once, draws - done), len(sums)))
+        drawn.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(np.concatenate(drawn), (tail, 1.0 - tail))
+    return Interval(float(numbers.mean()), float(low), float(high), level)
+
+
+def slope(
+    x: ArrayLike, y: ArrayLike, *, draws: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Returns the rise of y a unit of x; a block is as long as the square root of the series.
+
+    Args:
+        x: (N,) strictly increasing, N at least 4.
+        y: (N,) a sample at each.
+        draws: how many resamples.
+        seed: of the resamples.
+        level: the share of draws inside the interval.
+
+    Raises:
+        ValueError: other shapes, fewer than 4 samples, x not increasing, values not finite.
+    """
+    at, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if at.ndim != 1 or at.shape != values.shape or len(at) < 4:
+        raise ValueError(f"two series of 4 samples or more, not {at.shape} and {values.shape}")
+    if not np.isfinite(values).all() or not (np.diff(at) > 0).all():
+        raise ValueError("x must increase and y be finite")
+    centred = at - at.mean()
+    weights = centred / (centred @ centred)
+    rise = float(weights @ values)
+    residuals = values - values.mean() - rise * centred
+    drawn = _blocks(residuals, draws, np.random.default_rng(seed))
+    rises = rise + drawn @ weights
+    low, high = np.quantile(rises, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(rise, float(low), float(high), level)
+
+
+def _blocks(
+    residuals: NDArray[np.float64], draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """(draws, N) series of blocks drawn with replacement."""
+    n = len(residuals)
+    length = max(2, round(n**0.5))
+    starts = rng.integers(0, n - length + 1, (draws, -(-n // length)))
+    index = (starts[:, :, None] + np.arange(length)).reshape(draws, -1)[:, :n]
+    return residuals[index]

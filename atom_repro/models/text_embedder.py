@@ -5,6 +5,7 @@ default source needs no network. This file loads and runs it; quantising it and 
 happen elsewhere, through `module`.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,3 +248,11 @@ def _stored_bytes(value: Any) -> int:
     ):
         stored += value.q_per_channel_scales().nbytes + value.q_per_channel_zero_points().nbytes
     return stored
+
+
+def saved_bytes(module: nn.Module) -> int:
+    """Returns the size of the module's state as `torch.save` writes it, whatever its tensors
+    are: packed int8 of either route keeps its scales in it."""
+    stream = io.BytesIO()
+    torch.save(module.state_dict(), stream)
+    return stream.getbuffer().nbytes

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from atom_repro.records.record import Record
 from atom_repro.report.figures import learning_curve, timeline
 from atom_repro.report.paper import Cell
-from atom_repro.report.render import to_csv, to_markdown
+from atom_repro.report.render import to_csv, to_markdown, to_markdown_beside_paper
 from atom_repro.report.tables import (
     human_captions,
     latency,
@@ -17,6 +17,7 @@ from atom_repro.report.tables import (
 )
 from atom_repro.report.tables.endurance import endurance
 from atom_repro.report.tables.quality import build_all
+from atom_repro.report.tables.text_embedder import table7
 
 
 def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
@@ -33,9 +34,13 @@ def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
     for name, rows in tables.items():
         made[f"tables/{name}.csv"] = to_csv(rows)
         made[f"tables/{name}.md"] = to_markdown(name, rows)
-    for name, rows in human_captions.build(records, paper).items():
+    beside_paper = {
+        "table07": table7(records, paper),
+        **human_captions.build(records, paper),
+    }
+    for name, rows in beside_paper.items():
         made[f"tables/{name}.csv"] = to_csv(rows)
-        made[f"tables/{name}.md"] = human_captions.to_markdown(name, rows)
+        made[f"tables/{name}.md"] = to_markdown_beside_paper(name, rows)
     made |= sessions.files(records)
     made |= sweep.files(records)
     for name, figure in (

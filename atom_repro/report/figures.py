@@ -1,19 +1,15 @@
 """Figures as pure functions of records: SVG text, the same bytes for the same records."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
+from atom_repro.report.select import HOST_TINY, busy_suffix, family, functional, ran_on
+from atom_repro.report.svg import svg
 from atom_repro.report.tables import latency
-from atom_repro.report.tables.quality import HOST_TINY, busy_suffix, family, functional, ran_on
 
 COLOURS = {
     "load": "#9e9e9e",
@@ -81,7 +77,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    return _svg(figure)
+    return svg(figure)
 
 
 def learning_curve(records: Sequence[Record]) -> str | None:
@@ -113,7 +109,7 @@ def learning_curve(records: Sequence[Record]) -> str | None:
     left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].component('dataset')}, "
                    f"{runs[-1].machine.processor}", fontsize=9)  # fmt: skip
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)
 
 
 def _lanes(axis: Any, spans: Sequence[dict[str, Any]]) -> None:
@@ -130,11 +126,3 @@ def _lanes(axis: Any, spans: Sequence[dict[str, Any]]) -> None:
     axis.set_yticks(
         range(len(lanes)), ["decoder, host" if name == "MainThread" else name for name in lanes]
     )
-
-
-def _svg(figure: Figure) -> str:
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "atom-repro", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

@@ -17,7 +17,7 @@ begin with marks, each closed by ";":
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -239,3 +239,10 @@ def _check_value(here: str, cell: Cell) -> None:
         finite = False
     if not finite:
         raise AtomError(f"{here}: {cell.printed!r} is not a number")
+
+
+def value_of(cells: Iterable[Cell], table: str, row: str, column: str) -> float | None:
+    """The number in a cell; None where the paper has none."""
+    return next(
+        (c.value for c in cells if (c.table, c.row, c.column) == (table, row, column)), None
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from atom_repro.datatypes import Machine
 from atom_repro.records.load import MOST_OTHERS, MOST_STEAL
-from atom_repro.report.tables.quality import SPEED, Row
+from atom_repro.report.cells import SPEED, Row
 
 TITLES = {
     "table01": "Table 1: captioning",
@@ -22,6 +22,10 @@ TITLES = {
     "attributes": "Caption accuracy by attribute",
     "endurance": "Many clips in one session, one in a hundred broken",
     "tasks": "Scripts, answers, summaries and moments, beside baselines",
+    "table07": "Table 7: the text embedder in int8",
+    "oracle": "The human oracle, beside Tables 1, 2 and 10",
+    "oracle_gallery": "Recall by gallery size, one human caption a video",
+    "oracle_bytes": "Appendix B: bytes of a text index",
 }
 
 
@@ -171,3 +175,65 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
     lines += [BUSY] if any(row.load == "busy" for row in rows) else []
     return [*lines, ""] if lines else []
+
+
+def to_markdown_beside_paper(name: str, rows: Sequence[Row]) -> str:
+    """Ours with intervals over the paper's in one grid, for what is on the paper's own data.
+
+    A grid a protocol, then the notes and records.
+    """
+    lines = [f"# {TITLES[name]}", ""]
+    if any(r.ours is not None for r in rows):
+        lines += [
+            f"Ours on {'; '.join(rows_by_machine(rows))}; in brackets 95 % bootstrap intervals. "
+            "Real annotations, no video and no captioning model.",
+            "",
+        ]
+    if name == "oracle":
+        lines += [
+            "A human caption is a reference, not a bound: a model that writes the consensus "
+            "sentence may score above any one person. No index holds the query's own sentence or "
+            "a copy of it.",
+            "",
+        ]
+    for group in dict.fromkeys(_protocol(r) for r in rows):
+        lines += [*_grid_beside_paper([r for r in rows if _protocol(r) == group], group), ""]
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            notes.setdefault(row.note, []).append(f"{row.row}, {row.column}")
+    lines += [
+        f"- {where[0]}{' and others' if len(where) > 1 else ''}: {note}."
+        for note, where in notes.items()
+    ]
+    if rows_by_machine(rows):
+        lines += ["", records_line(rows)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _protocol(row: Row) -> str:
+    return row.column.rpartition("/")[0]
+
+
+def _grid_beside_paper(rows: Sequence[Row], group: str) -> list[str]:
+    columns = list(dict.fromkeys(r.column for r in rows))
+    heads = [c.rpartition("/")[2] for c in columns]
+    cells = {(r.row, r.column): r for r in rows}
+    on = processor_by_row(rows)
+    heads += ["processor"] if on else []
+    lines = [f"| {group} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name in dict.fromkeys(r.row for r in rows):
+        shown = [_with_interval(cells.get((name, column))) for column in columns]
+        shown += [on[name]] if on else []
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def _with_interval(row: Row | None) -> str:
+    value = None if row is None else row.ours if row.ours is not None else row.paper
+    if row is None or value is None:
+        return ""
+    digits = {"1": 4, "%": 1, "point": 1, "MB": 1}.get(row.unit, 0)
+    text = f"{value:,.{digits}f}"
+    _, found, ends = row.spread.partition(": ")
+    return f"{text} ({ends})" if found else text

@@ -13,7 +13,6 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from atom_repro.data.clip_frames import clip_frames
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModule
@@ -22,6 +21,7 @@ from atom_repro.records.record import out_of_memory, status_of
 from atom_repro.runtime import schedule as schedules
 from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
 from atom_repro.runtime.timeline import Timeline
+from atom_repro.video.sampling import clip_frames
 
 
 @dataclass(frozen=True, kw_only=True)

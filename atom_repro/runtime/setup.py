@@ -14,8 +14,7 @@ from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import EMBEDDED
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
-from atom_repro.runtime.loaders import module_loaders
-from atom_repro.runtime.residency import Loader
+from atom_repro.runtime.residency import Loader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 
 

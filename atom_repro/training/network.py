@@ -1,10 +1,11 @@
 """The network and the optimiser of a training, as its settings ask for them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
-from atom_repro.checkpoints.convert import start_from
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.models.vlm import Tokens, VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel
@@ -61,3 +62,23 @@ def training_optimiser(network: CaptioningModel, settings: TrainConfig) -> Any:
         is_visual=is_visual(network.model),
     )
     return adamw(groups, betas=settings.betas)
+
+
+def start_from(checkpoint: Checkpoint, network: CaptioningModel) -> str:
+    """Fill the encoder and the decoder of a network that will be trained; the weights' label.
+
+    The network needs the tokenizer before it is made: `starting_tokenizer`. Tensors are copied
+    one at a time into the parameters that are there, so an optimiser made before stays valid.
+
+    Raises:
+        AtomError: no fp32 checkpoint there, of another model, or broken.
+    """
+    sides: tuple[tuple[Path, str, Any], ...] = (
+        (checkpoint.encoder("fp32"), "video_encoder", network.encoder),
+        (checkpoint.decoder("fp32"), "text_decoder", network.decoder),
+    )
+    label = ""
+    for folder, kind, module in sides:
+        label = module_files.read_config(folder, kind, network.model)["weights"]
+        module_files.fill_in_place(module, folder)
+    return label

@@ -13,8 +13,8 @@ from typing import IO, Any, cast
 import torch
 from torch import nn
 
+from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint, trained_label
-from atom_repro.engines import eager
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
 from atom_repro.records.atomic import atomically
@@ -101,8 +101,8 @@ class TrainingState:
         model = network.model
         encoder, decoder = merged(network.encoder), merged(network.decoder)
         weights, plain = trained_label(encoder, decoder), none.build()
-        eager.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
-        eager.save_decoder(
+        module_files.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
+        module_files.save_decoder(
             self.checkpoint.decoder("fp32"), model, decoder, tokenizer, plain, weights
         )
         self.best = {"step": step, "cider": cider, "weights": weights}

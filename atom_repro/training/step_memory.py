@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from atom_repro.device.capacity import require_memory
 from atom_repro.device.memory import STATUS, PeakSampler, anonymous_bytes
-from atom_repro.engines.without_contents import WithoutContents
+from atom_repro.engines.roofline import WithoutContents
 from atom_repro.training.checkpointing import blocks
 
 _ADAM_STATES = 2  # the running means of the gradient and of its square

@@ -18,7 +18,7 @@ from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.memory import return_freed
-from atom_repro.engines.operations import operations
+from atom_repro.engines.roofline import operations
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel

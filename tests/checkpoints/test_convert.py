@@ -12,8 +12,8 @@ import torch
 from conftest import TEXTS, small_model
 from safetensors.torch import load_file, save_file
 
-from atom_repro.checkpoints.checkpoint import Checkpoint
-from atom_repro.checkpoints.convert import convert, start_from, starting_tokenizer
+from atom_repro.checkpoints.checkpoint import Checkpoint, starting_tokenizer
+from atom_repro.checkpoints.convert import convert
 from atom_repro.checkpoints.released import Ignored, Placed, all_sources
 from atom_repro.checkpoints.weight_files import (
     PickledFile,
@@ -27,6 +27,7 @@ from atom_repro.engines import eager
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import Specials
 from atom_repro.training.captioning_model import CaptioningModel
+from atom_repro.training.network import start_from
 
 VISION = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from atom_repro.checkpoints.convert import start_from, starting_tokenizer
+from atom_repro.checkpoints.checkpoint import starting_point, starting_tokenizer
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
-from atom_repro.engines.starting import starting_point
 from atom_repro.training.captioning_model import CaptioningModel
+from atom_repro.training.network import start_from
 
 
 def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):

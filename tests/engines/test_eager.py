@@ -6,8 +6,8 @@ import json
 import pytest
 from conftest import small_model
 
+from atom_repro.checkpoints import module_files
 from atom_repro.datatypes import AtomError
-from atom_repro.engines import eager
 from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 
@@ -70,8 +70,8 @@ def test_full_disk_keeps_the_last_checkpoint(saved, model, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(eager, "save_file", full)
+    monkeypatch.setattr(module_files, "save_file", full)
     with pytest.raises(AtomError, match=r"no space left on the disk of .*encoder"):
-        eager.save_encoder(folder, model, model.make_encoder(), none.build(), "random")
+        module_files.save_encoder(folder, model, model.make_encoder(), none.build(), "random")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from atom_repro.engines import int8_products
-from atom_repro.engines.int8_products import product, speed_up_int8
+from atom_repro.engines import cpu_kernels
+from atom_repro.engines.cpu_kernels import product, speed_up_int8
 from atom_repro.quant import int8
 
 
@@ -50,4 +50,4 @@ def test_a_processor_with_int8_instructions_uses_them(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     network = nn.Sequential(nn.Linear(64, 64))
     int8.build(linear="dynamic", embedding="none").quantise(network)
-    assert int8_products.speed_up_int8(network) == 0
+    assert cpu_kernels.speed_up_int8(network) == 0

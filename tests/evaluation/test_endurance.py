@@ -8,10 +8,10 @@ from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
 from atom_repro.evaluation.endurance import endure, many_clips
-from atom_repro.metrics.slope import slope
+from atom_repro.metrics.bootstrap import slope
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
-from atom_repro.runtime.loaders import module_loaders
+from atom_repro.runtime.residency import module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.video.file import write_video
 

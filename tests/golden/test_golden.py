@@ -14,11 +14,11 @@ from command import command
 from atom_repro import config, prompts
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.composition import compose
-from atom_repro.data.clip_frames import clip_frames
 from atom_repro.device.machine import this_machine
 from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import load_records
+from atom_repro.video.sampling import clip_frames
 
 VALUES = Path(__file__).with_name("values.json")
 # Adam divides a gradient by its own size, so at the usual rate mPLUG2 makes 6e-4 of a first step's

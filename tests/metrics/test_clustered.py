@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atom_repro.metrics.clustered import clustered_interval
+from atom_repro.metrics.bootstrap import clustered_interval
 
 
 def test_the_interval_covers_the_mean_and_scales_like_a_standard_error():

@@ -15,7 +15,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from atom_repro import config
 from atom_repro.config.composition import compose
 from atom_repro.engines.eager import EncoderModule
-from atom_repro.engines.without_contents import WithoutContents
+from atom_repro.engines.roofline import WithoutContents
 from atom_repro.training.network import training_network
 from atom_repro.training.processes import on_device
 from atom_repro.training.step_trial import MadeUp

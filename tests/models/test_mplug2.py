@@ -11,18 +11,18 @@ from conftest import TEXTS
 from transformers import BertConfig, BertLMHeadModel
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.config import CONF
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
+from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models import mplug2, mplug2plus
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.universal import UniversalLayers
 from atom_repro.pipelines import search
 from atom_repro.quant import int8, none
-from atom_repro.runtime.loaders import module_loaders
-from atom_repro.runtime.residency import RESIDENCIES
+from atom_repro.runtime.residency import RESIDENCIES, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.training.components import component_of

@@ -16,14 +16,15 @@ from transformers.models.smolvlm import processing_smolvlm as released
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
+from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models import smolvlm2
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import int8, none
-from atom_repro.runtime.loaders import module_loaders
+from atom_repro.runtime.residency import module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.training.captioning_model import CaptioningModel

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.datatypes import AtomError
-from atom_repro.engines.eager import load_decoder, load_encoder, save_decoder, save_encoder
+from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.video_encoder import VideoEncoder
 from atom_repro.quant import int8

@@ -13,7 +13,7 @@ from atom_repro.records.record import MEANINGS, MIGRATION, load_records, stage_k
 from atom_repro.records.reference import reference_machines
 from atom_repro.report import catalogue
 from atom_repro.report.paper import load_cells
-from atom_repro.report.tables.quality import family, load_label
+from atom_repro.report.select import family, load_label
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"

@@ -13,8 +13,7 @@ from atom_repro.datatypes import AtomError, Clip, OutOfMemory
 from atom_repro.device.cpu import Cpu
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.pipelines import search
-from atom_repro.runtime.loaders import module_loaders
-from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
+from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.runtime.timeline import Timeline

@@ -3,8 +3,8 @@
 It stands where MSR-VTT stands when nothing may be downloaded: real H.264 files, five differing
 references and one query a clip, and, unlike real data, the truth about every scene. `build`
 is cheap; `prepare` writes the files once into a folder named by the settings, and takes up
-again where a killed run stopped. What a scene looks like is `toy_world`'s business, what is
-said of it `toy_grammar`'s.
+again where a killed run stopped. What a scene looks like is `world`'s business, what is
+said of it `grammar`'s.
 
     dataset = build(root=".atom/data", seed=0, train=4000, ...)
     dataset.prepare()
@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from atom_repro.data.toy.grammar import attributes_in, attributes_of, describe_differently
+from atom_repro.data.toy.training_tasks import ToyTasks, task_texts
 from atom_repro.data.toy.world import (
     COLOURS,
     INVISIBLE,
@@ -38,9 +39,6 @@ from atom_repro.data.toy.world import (
 )
 from atom_repro.datatypes import AtomError, Clip, Query
 from atom_repro.video.file import write_video
-
-if TYPE_CHECKING:
-    from atom_repro.data.toy.training_tasks import ToyTasks
 
 GENERATOR = 1  # raise it with any change to pictures, sentences or splits
 
@@ -208,10 +206,8 @@ class ToyDataset:
         most_captions: int,
         easy_steps: int,
         seed: int,
-    ) -> "ToyTasks":
+    ) -> ToyTasks:
         """Examples of the text tasks for training; see `ToyTasks` for the arguments."""
-        from atom_repro.data.toy.training_tasks import ToyTasks  # which builds on this module
-
         return ToyTasks(
             self,
             mix=mix,
@@ -222,9 +218,7 @@ class ToyDataset:
         )
 
     def task_texts(self, *, rows: int, seed: int) -> list[str]:
-        """Texts with the words of every text task; see `toy_tasks.task_texts`."""
-        from atom_repro.data.toy.training_tasks import task_texts  # which builds on this module
-
+        """Texts with the words of every text task; see `training_tasks.task_texts`."""
         return task_texts(self, rows=rows, seed=seed)
 
     def training_scene(self, rng: random.Random) -> Scene:

@@ -17,10 +17,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from atom_repro import prompts
-from atom_repro.data.toy.dataset import ToyDataset
 from atom_repro.data.toy.grammar import describe, glimpse, tell, usually
 from atom_repro.data.toy.requests import (
     QUESTION_KINDS,
@@ -32,7 +31,7 @@ from atom_repro.data.toy.requests import (
     wish_for,
 )
 from atom_repro.data.toy.world import Scene
-from atom_repro.datatypes import AtomError
+from atom_repro.datatypes import AtomError, Clip
 
 TextTask = Literal["script", "scene_summary", "video_summary", "answer", "visual_answer"]
 TEXT_TASKS: tuple[TextTask, ...] = ("script", "scene_summary", "video_summary", "answer")
@@ -62,6 +61,17 @@ class TextExample:
 Row = list[TextExample]
 
 
+class TrainingScenes(Protocol):
+    """What the examples need of the generated data set: its training clips, and which scenes
+    training may show."""
+
+    def clips(self, split: str) -> list[Clip]: ...
+
+    def training_scene(self, rng: random.Random) -> Scene: ...
+
+    def may_train_on(self, scene: Scene) -> bool: ...
+
+
 class ToyTasks:
     """Training examples of the text tasks, in rows that share their captions.
 
@@ -81,7 +91,7 @@ class ToyTasks:
 
     def __init__(
         self,
-        dataset: ToyDataset,
+        dataset: TrainingScenes,
         *,
         mix: Mapping[str, float],
         words: int,
@@ -221,7 +231,7 @@ def _answer(
     return TextExample(task, context, ask, question.answer, clip)
 
 
-def task_texts(dataset: ToyDataset, *, rows: int, seed: int) -> list[str]:
+def task_texts(dataset: TrainingScenes, *, rows: int, seed: int) -> list[str]:
     """Prompts and targets of every text task, for a tokenizer to learn from beside captions.
 
     Args:

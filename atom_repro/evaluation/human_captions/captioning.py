@@ -17,9 +17,8 @@ from atom_repro.evaluation.human_captions.captioner import (
     consensus,
     drawn_people,
 )
-from atom_repro.metrics.bootstrap import corpus_bleu, paired_bleu_difference
+from atom_repro.metrics.bootstrap import clustered_interval, corpus_bleu, paired_bleu_difference
 from atom_repro.metrics.caption import METRICS, CaptionScores, score_captions
-from atom_repro.metrics.clustered import clustered_interval
 from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
 
 SHOWN = ("bleu_4", "rouge_l", "meteor", "cider")

@@ -25,8 +25,7 @@ from atom_repro.evaluation.human_captions.captioner import (
     paragraph_questions,
     search_people,
 )
-from atom_repro.metrics.bootstrap import Interval
-from atom_repro.metrics.clustered import clustered_interval
+from atom_repro.metrics.bootstrap import Interval, clustered_interval
 from atom_repro.metrics.gallery import recall_by_size
 from atom_repro.metrics.retrieval import RankResult
 

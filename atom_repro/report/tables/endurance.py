@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables.quality import (
-    Row,
+from atom_repro.report.cells import Row, measured, omitted_records
+from atom_repro.report.select import (
     by_machine,
     functional,
     load_definition,
-    measured,
     of_newest_definition,
-    omitted_records,
     quietness,
     ran_on,
 )

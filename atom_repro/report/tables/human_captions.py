@@ -1,149 +1,35 @@
-"""Tables 6 and 7, and the human oracle beside Tables 1, 2 and 10; pure functions of records.
+"""Human captions as captions and as a text index, beside Tables 1, 2 and 10 and appendix B.
 
-Unlike the toy tables, these are on the paper's own text data, so both stand in one grid. What a
-comparison may say is limited: a human caption is a reference and not a bound, so a figure of the
-paper above all of ours is "above every human-caption index tried", and nothing more.
+Pure functions of records. Unlike the toy tables, these are on the paper's own text data, so both
+stand in one grid. What a comparison may say is limited: a human caption is a reference and not a
+bound, so a figure of the paper above all of ours is "above every human-caption index tried", and
+nothing more.
 """
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.paper import Cell
-from atom_repro.report.render import processor_by_row, records_line, rows_by_machine
-from atom_repro.report.tables.quality import Row, measured
+from atom_repro.report.cells import Row, bootstrap_interval, measured
+from atom_repro.report.paper import Cell, value_of
+from atom_repro.report.select import newest_by_protocol
+from atom_repro.report.svg import svg
 
-TITLES = {
-    "table07": "Table 7: the text embedder in int8",
-    "oracle": "The human oracle, beside Tables 1, 2 and 10",
-    "oracle_gallery": "Recall by gallery size, one human caption a video",
-    "oracle_bytes": "Appendix B: bytes of a text index",
-}
-_EMBEDDER = "all-MiniLM-L6-v2"
 _PAPER_DATA = {"msrvtt": "MSR-VTT", "msvd": "MSVD", "didemo": "DiDeMo"}
 _CAPTION = {"BLEU@4": "bleu_4", "ROUGE-L": "rouge_l", "METEOR": "meteor", "CIDEr": "cider"}
 _RECALL = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
-_SPREAD = "95 % bootstrap "
-_MIB = 2**20
 _RUN_ORACLE = "`make oracle` fills ours"
-_RUN_TABLE7 = "`make table7` fills ours"
 
 
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
     """All tables of this file by stem."""
     return {
-        "table07": table7(records, paper),
         "oracle": oracle(records, paper),
         "oracle_gallery": gallery(records),
         "oracle_bytes": index_bytes(records),
     }
-
-
-def newest_by_protocol(records: Iterable[Record], stage: str) -> dict[str, Record]:
-    """The newest good record of a stage for each protocol."""
-    found = {}
-    for record in records:
-        if record.stage == stage and record.ok and record.data["scale"] != "smoke":
-            found[str(record.data["protocol"])] = record
-    return found
-
-
-def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """The embedder's row: bytes of each precision as a file, the paper's beside fp32 and nearest.
-
-    The paper's MB may be 10^6 or 2^20 bytes; the note gives the other reading.
-    """
-    cell = _cell(paper, "table06", _EMBEDDER, "storage")
-    record = newest_by_protocol(records, "text_embedder").get("stsb/test")
-    if record is None:
-        return [Row("table06", _EMBEDDER, "storage", None, cell, "MB", note=_RUN_TABLE7)]
-    sizes = {name: row["saved_bytes"] for name, row in record.values["recipes"].items()}
-    rows = [
-        measured(
-            "table06", f"{_EMBEDDER}/{name}", "storage", size / 1e6, "MB", record,
-            note=f"{size / _MIB:.1f} MiB; weights as a file, tokenizer of "
-            f"{record.values['tokenizer_bytes'] / 1e6:.1f} MB not counted",
-        )
-        for name, size in sizes.items()
-    ]  # fmt: skip
-    if cell is not None:
-        near = min(
-            sizes, key=lambda n: min(abs(sizes[n] / 1e6 - cell), abs(sizes[n] / _MIB - cell))
-        )
-        rows.append(
-            Row("table06", _EMBEDDER, "storage", None, cell, "MB",
-                note=f"nearest of ours: {near}, {sizes[near] / 1e6:.1f} MB or "
-                f"{sizes[near] / _MIB:.1f} MiB")
-        )  # fmt: skip
-    return rows
-
-
-def table7(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """STS-B by recipe; the paper's int8 beside the recipe that comes nearest to it.
-
-    Retrieval (F.3) is MSR-VTT 1k-A with one human caption a video as the index.
-    """
-    cells = {
-        version: _cell(paper, "table07", f"{_EMBEDDER}/{version}", "STS-B/Pearson")
-        for version in ("fp32", "int8")
-    }
-    record = newest_by_protocol(records, "text_embedder").get("stsb/test")
-    if record is None:
-        return [
-            Row("table07", f"{_EMBEDDER}/{v}", "STS-B/Pearson", None, c, "1", note=_RUN_TABLE7)
-            for v, c in cells.items()
-        ]
-    recipes: Mapping[str, Any] = record.values["recipes"]
-    target = cells["int8"]
-    lossy = [n for n in recipes if n != "fp32"]
-    near = min(lossy, key=lambda n: abs(recipes[n]["pearson"] - target)) if target and lossy else ""
-    rows = []
-    for name, row in recipes.items():
-        rows += _recipe(f"{_EMBEDDER}/{name}", row, record)
-    for version, nearest in (("fp32", "fp32"), ("int8", near)):
-        if nearest in recipes:
-            rows.append(
-                Row("table07", f"paper/{version}", "STS-B/Pearson", None, cells[version], "1",
-                    note=f"nearest of ours: {nearest}, {recipes[nearest]['pearson']:.4f}; the "
-                    "paper does not name its recipe" if version == "int8" else "")
-            )  # fmt: skip
-    return rows
-
-
-def _recipe(label: str, row: Mapping[str, Any], record: Record) -> list[Row]:
-    """One recipe's figures, each with what it lost against fp32 on the same pairs and queries."""
-    pairs, queries = record.values["pairs"], record.values["queries"]
-    ends = _ends("over pairs", row["pearson_low"], row["pearson_high"], 4)
-    rows = [
-        measured(
-            "table07", label, "STS-B/Pearson", row["pearson"], "1", record, n=pairs, spread=ends
-        ),
-        measured("table07", label, "STS-B/Spearman", row["spearman"], "1", record, n=pairs),
-    ]
-    lost = row.get("pearson_minus_fp32")
-    if lost:
-        ends = _ends("over pairs, paired", lost["low"], lost["high"], 4)
-        column = "STS-B/Pearson minus fp32"
-        rows.append(
-            measured("table07", label, column, lost["mean"], "1", record, n=pairs, spread=ends)
-        )
-    for metric, key in _RECALL.items():
-        both = ((metric, row.get(key)), (f"{metric} minus fp32", row.get(f"{key}_minus_fp32")))
-        for kind, values in both:
-            if values:
-                ends = _ends("over videos", values["low"], values["high"], 1)
-                column = f"msrvtt/ret-1ka/{kind}"
-                rows.append(
-                    measured("table07", label, column, values["mean"], "%", record, n=queries,
-                          spread=ends)
-                )  # fmt: skip
-    return rows
 
 
 def oracle(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
@@ -188,7 +74,7 @@ def _people(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[R
                     "oracle", f"people/{name}", f"{protocol}/{column}", v["mean"],
                     "%" if key in _RECALL.values() else "point", record,
                     n=values.get("queries", n),
-                    spread=_ends("over videos", v["low"], v["high"], 1), note=note,
+                    spread=bootstrap_interval("over videos", v["low"], v["high"], 1), note=note,
                 )
             )  # fmt: skip
         if "index_size" in values:
@@ -259,7 +145,7 @@ def gallery(records: Sequence[Record]) -> list[Row]:
                     measured(
                         "oracle_gallery", size, f"{protocol}/{column}", v["mean"], "%", record,
                         n=record.values["rows"]["one at random"]["queries"],
-                        spread=_ends("over videos", v["low"], v["high"], 1),
+                        spread=bootstrap_interval("over videos", v["low"], v["high"], 1),
                         note="all other videos drawn at random, the query's own kept",
                     )
                 )  # fmt: skip
@@ -315,7 +201,7 @@ def gallery_figure(records: Sequence[Record], paper: Sequence[Cell]) -> str | No
             linewidth=0,
         )  # fmt: skip
     for name, size in (("MSR-VTT", 1000), ("MSVD", 670), ("DiDeMo", 1004)):
-        value = _cell(paper, "table10" if name == "DiDeMo" else "table02", "mPLUG2+/fp32",
+        value = value_of(paper, "table10" if name == "DiDeMo" else "table02", "mPLUG2+/fp32",
                       f"{name}/R@1")  # fmt: skip
         if value is not None:
             axis.plot(size, value, marker="x", color="black", linestyle="none")
@@ -327,77 +213,4 @@ def gallery_figure(records: Sequence[Record], paper: Sequence[Cell]) -> str | No
     axis.set_title("One human caption a video as the index", fontsize=10)
     axis.legend(fontsize=8)
     figure.tight_layout()
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "atom-repro", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
-
-
-def to_markdown(name: str, rows: Sequence[Row]) -> str:
-    """One grid a protocol, ours with intervals over the paper's, then the notes and records."""
-    lines = [f"# {TITLES[name]}", ""]
-    if any(r.ours is not None for r in rows):
-        lines += [
-            f"Ours on {'; '.join(rows_by_machine(rows))}; in brackets 95 % bootstrap intervals. "
-            "Real annotations, no video and no captioning model.",
-            "",
-        ]
-    if name == "oracle":
-        lines += [
-            "A human caption is a reference, not a bound: a model that writes the consensus "
-            "sentence may score above any one person. No index holds the query's own sentence or "
-            "a copy of it.",
-            "",
-        ]
-    for group in dict.fromkeys(_group(r) for r in rows):
-        lines += [*_grid([r for r in rows if _group(r) == group], group), ""]
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        if row.note:
-            notes.setdefault(row.note, []).append(f"{row.row}, {row.column}")
-    lines += [
-        f"- {where[0]}{' and others' if len(where) > 1 else ''}: {note}."
-        for note, where in notes.items()
-    ]
-    if rows_by_machine(rows):
-        lines += ["", records_line(rows)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _group(row: Row) -> str:
-    return row.column.rpartition("/")[0]
-
-
-def _grid(rows: Sequence[Row], group: str) -> list[str]:
-    columns = list(dict.fromkeys(r.column for r in rows))
-    heads = [c.rpartition("/")[2] for c in columns]
-    cells = {(r.row, r.column): r for r in rows}
-    on = processor_by_row(rows)
-    heads += ["processor"] if on else []
-    lines = [f"| {group} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for name in dict.fromkeys(r.row for r in rows):
-        shown = [_shown(cells.get((name, column))) for column in columns]
-        shown += [on[name]] if on else []
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
-    return lines
-
-
-def _shown(row: Row | None) -> str:
-    value = None if row is None else row.ours if row.ours is not None else row.paper
-    if row is None or value is None:
-        return ""
-    digits = {"1": 4, "%": 1, "point": 1, "MB": 1}.get(row.unit, 0)
-    text = f"{value:,.{digits}f}"
-    _, found, ends = row.spread.partition(": ")
-    return f"{text} ({ends})" if found else text
-
-
-def _ends(over: str, low: float, high: float, digits: int) -> str:
-    return f"{_SPREAD}{over}: {low:.{digits}f} to {high:.{digits}f}"
-
-
-def _cell(paper: Iterable[Cell], table: str, row: str, column: str) -> float | None:
-    return next(
-        (c.value for c in paper if (c.table, c.row, c.column) == (table, row, column)), None
-    )
+    return svg(figure)

@@ -8,19 +8,16 @@ from statistics import median
 from typing import Any
 
 from atom_repro.records.record import Record
+from atom_repro.report.cells import Row, extremes, measured, omitted_records, unfilled
 from atom_repro.report.paper import Cell
-from atom_repro.report.tables.quality import (
-    Row,
+from atom_repro.report.select import (
     by_machine,
     functional,
     keep_quietest,
     load_definition,
-    measured,
     of_newest_definition,
-    omitted_records,
     ran_on,
     shown,
-    unfilled,
 )
 
 BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
@@ -90,7 +87,7 @@ def table3(records: Sequence[Record]) -> list[Row]:
                 rows.append(
                     measured(
                         "table03", f"{row}/{variant}", f"{scale}/{column}", median(seconds), "s",
-                        record, n=len(seconds), spread=_extremes(seconds), note=about,
+                        record, n=len(seconds), spread=extremes(seconds), note=about,
                     )
                 )  # fmt: skip
         for column in SAVED:
@@ -102,7 +99,7 @@ def table3(records: Sequence[Record]) -> list[Row]:
             rows.append(
                 measured(
                     "table03", f"{row}/atom", f"{scale}/{column}_saving", saving, "percent",
-                    record, n=len(paired), spread=_extremes(paired), note=about,
+                    record, n=len(paired), spread=extremes(paired), note=about,
                 )
             )  # fmt: skip
     return rows
@@ -195,7 +192,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                         "MiB" if column.endswith("MiB") else "s",
                         record,
                         n=len(seconds),
-                        spread=_extremes(seconds),
+                        spread=extremes(seconds),
                         note=f"{functional(record)}; {load_definition(record)}",
                     )
                 )
@@ -222,7 +219,7 @@ def limits(records: Sequence[Record]) -> list[Row]:
         ]
         for stage in ("encode", "caption"):
             seconds = [p["stages_s"][stage] / clips for p in prompts]
-            cells += [(stage, median(seconds), _extremes(seconds))]
+            cells += [(stage, median(seconds), extremes(seconds))]
             if stage in least:
                 cells += [
                     (f"{stage}, least", least[stage], ""),
@@ -250,7 +247,3 @@ def _prompts(record: Record, arm: str, *, first_only: bool) -> list[dict[str, An
         and not s["warmup"]
         and (s["prompt"] == 0 or not first_only)
     ]
-
-
-def _extremes(values: Sequence[float]) -> str:
-    return f"min {min(values):.4g}, max {max(values):.4g}"

@@ -4,33 +4,28 @@ The paper's claim is that without reuse every prompt restarts the cycle of loadi
 columns of loads answer it. Pure functions of records, like `tables`.
 """
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
+from atom_repro.report.cells import Row, extremes, measured, omitted_records
 from atom_repro.report.render import BUSY, busy_mark, records_line, rows_by_machine, to_csv
-from atom_repro.report.tables.quality import (
+from atom_repro.report.select import (
     HOST_TINY,
-    Row,
     busy_suffix,
     by_machine,
     functional,
     keep_quietest,
     load_definition,
     load_label,
-    measured,
     of_newest_definition,
-    omitted_records,
     ran_on,
 )
+from atom_repro.report.svg import svg
 
 NAME = "sessions"
 COLOURS = {
@@ -119,7 +114,7 @@ def _row(
             ]
     return made + [
         measured(NAME, row, _column(record, name), median(values), "s", record, n=len(values),
-                 spread=f"min {min(values):.4g}, max {max(values):.4g}", note=about)
+                 spread=extremes(values), note=about)
         for name, values in seconds.items()
         if values
     ]  # fmt: skip
@@ -192,11 +187,7 @@ def curves(record: Record) -> str:
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0.12, 1, 1))
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "atom-repro", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    return svg(figure)
 
 
 def _sessions(record: Record) -> dict[str, dict[int, list[dict[str, Any]]]]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atom_repro.records.record import Record
-from atom_repro.report.paper import Cell
-from atom_repro.report.tables import human_captions
-from atom_repro.report.tables.quality import Row, measured
+from atom_repro.report.cells import Row, measured
+from atom_repro.report.paper import Cell, value_of
+from atom_repro.report.select import newest_by_protocol
+from atom_repro.report.tables.text_embedder import EMBEDDER, RUN
 
 _NAMES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2"}
 _PAPERS_MODEL = "mPLUG2+"
@@ -45,13 +46,43 @@ def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                         note=f"{size / _MIB:.1f} MiB; random weights, files as written",
                     )
                 )
-    rows += human_captions.table6(records, paper)
+    rows += _embedder(records, paper)
     for row, note in (
         (_PAPERS_MODEL, "printed as mPLUG+; an int8 Llama 3.2 1B alone is as large"),
         ("total", "the two above"),
     ):
         cells = [c for c in paper if c.table == "table06" and c.row == row]
         rows += [Row("table06", row, c.column, None, c.value, c.unit, note=note) for c in cells]
+    return rows
+
+
+def _embedder(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """The embedder's row: bytes of each precision as a file, the paper's beside fp32 and nearest.
+
+    The paper's MB may be 10^6 or 2^20 bytes; the note gives the other reading.
+    """
+    cell = value_of(paper, "table06", EMBEDDER, "storage")
+    record = newest_by_protocol(records, "text_embedder").get("stsb/test")
+    if record is None:
+        return [Row("table06", EMBEDDER, "storage", None, cell, "MB", note=RUN)]
+    sizes = {name: row["saved_bytes"] for name, row in record.values["recipes"].items()}
+    rows = [
+        measured(
+            "table06", f"{EMBEDDER}/{name}", "storage", size / 1e6, "MB", record,
+            note=f"{size / _MIB:.1f} MiB; weights as a file, tokenizer of "
+            f"{record.values['tokenizer_bytes'] / 1e6:.1f} MB not counted",
+        )
+        for name, size in sizes.items()
+    ]  # fmt: skip
+    if cell is not None:
+        near = min(
+            sizes, key=lambda n: min(abs(sizes[n] / 1e6 - cell), abs(sizes[n] / _MIB - cell))
+        )
+        rows.append(
+            Row("table06", EMBEDDER, "storage", None, cell, "MB",
+                note=f"nearest of ours: {near}, {sizes[near] / 1e6:.1f} MB or "
+                f"{sizes[near] / _MIB:.1f} MiB")
+        )  # fmt: skip
     return rows
 
 

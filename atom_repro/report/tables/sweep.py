@@ -4,22 +4,20 @@ The paper chose 2e-5 and 128 and saw over-fitting after 10 epochs; the columns a
 score falls again after its best epoch. Pure functions of `finetune` records, like `tables`.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from atom_repro.records.component import with_names
 from atom_repro.records.record import Record
+from atom_repro.report.cells import Row, extremes, measured
 from atom_repro.report.render import BUSY, busy_mark, records_line, rows_by_machine, to_csv
-from atom_repro.report.tables.quality import Row, by_machine, keep_quietest, measured, quietness
+from atom_repro.report.select import by_machine, keep_quietest, quietness
+from atom_repro.report.svg import svg
 
 NAME = "appendix_g"
 # What tells the points of a grid apart; records that differ in anything else are of another grid.
@@ -75,7 +73,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
                 unit,
                 worst,
                 n=len(values),
-                spread=f"min {min(values):.4g}, max {max(values):.4g}" if several else "",
+                spread=extremes(values) if several else "",
                 note=f"validation clips{_trained_on(runs[0])}; n and means are over seeds",
             )
             rows.append(replace(row, records=", ".join(sorted(r.run_id for r in runs))))
@@ -145,11 +143,7 @@ def curves(records: Sequence[Record]) -> str | None:
                     f"{one.machine.processor}",
                     fontsize=10)  # fmt: skip
     figure.tight_layout(rect=(0, 0.14, 1, 1))
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "atom-repro", "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    return svg(figure)
 
 
 def files(records: Sequence[Record]) -> dict[str, str]:

@@ -5,7 +5,8 @@ from statistics import mean
 from typing import Any
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables.quality import Row, measured, newest
+from atom_repro.report.cells import Row, measured
+from atom_repro.report.select import newest
 
 # Task, column, the field of a line's score, unit.
 _COLUMNS = (

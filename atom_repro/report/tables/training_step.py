@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
-from atom_repro.report.tables.quality import Row, by_machine, keep_quietest, measured, ran_on
+from atom_repro.report.cells import Row, extremes, measured
+from atom_repro.report.select import by_machine, keep_quietest, ran_on
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
@@ -35,7 +36,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         if measured_bytes is not None:
             cells.append(("memory measured, MiB", measured_bytes / 2**20, "MiB"))
         steps = [s["seconds"] for s in record.samples() if not s["warmup"]]
-        spread = f"min {min(steps):.4g}, max {max(steps):.4g}" if steps else ""
+        spread = extremes(steps) if steps else ""
         for column, value, unit in cells:
             rows.append(
                 measured(

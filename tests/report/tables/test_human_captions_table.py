@@ -9,8 +9,10 @@ from machines import OLD
 
 from atom_repro.records.record import Record
 from atom_repro.report.paper import load_cells
-from atom_repro.report.render import to_csv
+from atom_repro.report.render import TITLES, to_csv, to_markdown_beside_paper
 from atom_repro.report.tables import human_captions
+from atom_repro.report.tables.storage import table6
+from atom_repro.report.tables.text_embedder import table7
 
 PAPER = list(load_cells(Path(__file__).parents[3] / "results/paper"))
 
@@ -74,7 +76,7 @@ def cell(rows, row, column):
 
 
 def test_table7_puts_the_nearest_recipe_beside_the_paper():
-    rows = human_captions.table7([embedder()], PAPER)
+    rows = table7([embedder()], PAPER)
     ours = cell(rows, "all-MiniLM-L6-v2/fp32", "STS-B/Pearson")
     assert (ours.ours, ours.n, ours.scale) == (0.8274, 1379, "paper")
     assert ours.spread == "95 % bootstrap over pairs: 0.8100 to 0.8400"
@@ -86,7 +88,7 @@ def test_table7_puts_the_nearest_recipe_beside_the_paper():
 
 
 def test_table6_reads_the_papers_mb_both_ways():
-    rows = human_captions.table6([embedder()], PAPER)
+    rows = table6([embedder()], PAPER)
     assert cell(rows, "all-MiniLM-L6-v2/fp32", "storage").ours == pytest.approx(90.9)
     paper = cell(rows, "all-MiniLM-L6-v2", "storage")
     assert paper.paper == 53 and paper.note.startswith("nearest of ours: torchao_dynamic_linear")
@@ -127,7 +129,7 @@ def test_didemo_takes_table_10_and_protocols_do_not_mix():
 def test_without_records_the_papers_cells_say_what_fills_ours():
     tables = human_captions.build([], PAPER)
     assert {r.note for r in tables["oracle"]} == {"`make oracle` fills ours"}
-    assert {r.note for r in tables["table07"]} == {"`make table7` fills ours"}
+    assert {r.note for r in table7([], PAPER)} == {"`make table7` fills ours"}
     assert all(r.ours is None for rows in tables.values() for r in rows)
     assert human_captions.gallery_figure([], PAPER) is None
 
@@ -155,10 +157,10 @@ def test_files_and_figure_are_the_same_twice():
     records = [retrieval("msrvtt/ret-1ka"), caption(), embedder()]
     tables = human_captions.build(records, PAPER)
     for name, rows in tables.items():
-        text = human_captions.to_markdown(name, rows)
-        assert text.startswith(f"# {human_captions.TITLES[name]}") and text.endswith("\n")
+        text = to_markdown_beside_paper(name, rows)
+        assert text.startswith(f"# {TITLES[name]}") and text.endswith("\n")
         assert len(list(csv.DictReader(io.StringIO(to_csv(rows))))) == len(rows)
-    shown = human_captions.to_markdown("oracle", tables["oracle"])
+    shown = to_markdown_beside_paper("oracle", tables["oracle"])
     assert "| people/one at random | 40.0 (39.0 to 41.0) |" in shown
     assert "| paper/mPLUG2+/fp32 | 57.2 |" in shown
     first, second = (human_captions.gallery_figure(records, PAPER) for _ in range(2))

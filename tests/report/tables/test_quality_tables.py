@@ -10,8 +10,9 @@ from machines import FIRST, OLD, SECOND
 from atom_repro.records.record import Record
 from atom_repro.report.paper import Cell
 from atom_repro.report.render import to_csv, to_markdown
+from atom_repro.report.select import newest
 from atom_repro.report.tables import latency as latency_tables
-from atom_repro.report.tables.quality import build_all, newest
+from atom_repro.report.tables.quality import build_all
 
 SCORES = {"bleu_4": 50.0, "rouge_l": 70.0, "meteor": 40.0, "cider": 250.0}
 PAPER = [

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from atom_repro.records.pytest_report import read_report
+from atom_repro.study.pytest_report import read_report
 
 TESTS = """
 import pytest

@@ -1,0 +1,247 @@
+"""Modules as folders of files: what every engine loads, and what training and conversion write.
+
+A module's folder holds `config.json` (what it is, its numbers, precision and weights label),
+`model.safetensors`, and for a decoder `tokenizer.json`. Writing is atomic: a folder appears whole
+or not at all. Reading builds the module without memory and fills it from the file, so an int8
+module never meets its fp32 weights, and a file of another size is refused by name.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from atom_repro.checkpoints.weight_files import (
+    SafetensorsFile,
+    SafetensorsWriter,
+    read_safetensors,
+)
+from atom_repro.datatypes import AtomError
+from atom_repro.device.capacity import require_memory
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.quant import int8, none
+from atom_repro.quant.recipe import Quantiser
+from atom_repro.records.atomic import atomically
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save_encoder(
+    folder: Path, model: VideoLanguageModel, network: Any, quantiser: Quantiser, weights: str
+) -> None:
+    """Write an encoder; fp32 files hold the names and shapes that the family shares."""
+    config = _described("video_encoder", model.encoder.to_dict(), network)
+    _save(folder, network, quantiser, config, weights, None)
+
+
+def save_decoder(
+    folder: Path,
+    model: VideoLanguageModel,
+    network: Any,
+    tokenizer: Tokenizer | None,
+    quantiser: Quantiser,
+    weights: str,
+) -> None:
+    """Write a decoder and its tokenizer (None: only its size is of interest). A tied weight is
+    written once."""
+    config = _described("text_decoder", model.decoder.to_dict(), network)
+    _save(folder, network, quantiser, config, weights, tokenizer)
+
+
+def read_encoder(folder: Path, model: VideoLanguageModel) -> tuple[nn.Module, dict[str, Any]]:
+    """Read the encoder of `model` into main memory: its network, and its `config.json`.
+
+    Raises:
+        AtomError: missing or foreign files, or numbers other than the model's.
+    """
+    config = read_config(folder, "video_encoder", model)
+    with torch.device("meta"):
+        network: Any = model.make_encoder()
+    _fill(network, folder, config)
+    return network, config
+
+
+def read_decoder(folder: Path, model: VideoLanguageModel) -> tuple[nn.Module, dict[str, Any]]:
+    """Read the decoder of `model` into main memory: its network, and its `config.json`.
+
+    Raises:
+        AtomError: missing or foreign files, or numbers other than the model's.
+    """
+    config = read_config(folder, "text_decoder", model)
+    with torch.device("meta"):
+        network: Any = model.make_decoder()
+    _fill(network, folder, config)
+    return network, config
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files of one module."""
+    return sum(f.stat().st_size for f in folder.iterdir())
+
+
+def _quantiser(name: str) -> Quantiser:
+    # Unpacking needs the format, not the recipe: the recipe is in the tensors' metadata.
+    return none.build() if name == "fp32" else int8.build(linear="dynamic", embedding="weight_only")
+
+
+def _described(kind: str, numbers: Mapping[str, Any], network: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "network": type(network).__name__,
+        "numbers": dict(numbers),
+        "form": getattr(network, "form", ""),
+    }
+
+
+def _save(
+    folder: Path,
+    network: Any,
+    quantiser: Quantiser,
+    config: Mapping[str, Any],
+    weights: str,
+    tokenizer: Tokenizer | None,
+) -> None:
+    quantised = quantiser.name != "fp32"
+    state = dict(network.state_dict(keep_vars=True)) if quantised else network.file_state()
+    # A weight that quantisation has untied is two weights from here on.
+    tied = {k: v for k, v in network.tied.items() if state[k] is state[v]}
+    tensors, metadata = quantiser.pack({k: t for k, t in state.items() if k not in tied})
+    with atomically(folder) as building:
+        building.mkdir()
+        save_file(tensors, building / WEIGHTS, metadata=metadata)
+        _write_config(building, config, quantiser.name, weights, tied)
+        if tokenizer is not None:
+            tokenizer.save(building)
+
+
+def _write_config(
+    folder: Path,
+    config: Mapping[str, Any],
+    precision: str,
+    weights: str,
+    tied: Mapping[str, str],
+) -> None:
+    described = {"format": 2, **config, "precision": precision, "weights": weights}
+    text = json.dumps({**described, "tied": dict(tied)}, indent=1)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def stream_weights(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, Tensor]],
+) -> str:
+    """Write a module's fp32 weights one after another; sha256 of their names and bytes.
+
+    `describe_module` makes a module of the folder.
+    """
+    folder.mkdir(parents=True)
+    with (folder / WEIGHTS).open("xb") as stream:
+        writer = SafetensorsWriter(stream, shapes)
+        for name, tensor in tensors:
+            writer.add(name, tensor)
+        writer.finish()
+    return writer.digest.hexdigest()
+
+
+def describe_module(folder: Path, model: VideoLanguageModel, kind: str, weights: str) -> None:
+    """Say of the fp32 weights in `folder` what they are; the last file that a module needs.
+
+    Args:
+        kind: `video_encoder` or `text_decoder`.
+    """
+    with torch.device("meta"):
+        encoder = kind == "video_encoder"
+        network: Any = model.make_encoder() if encoder else model.make_decoder()
+    numbers = model.encoder.to_dict() if encoder else model.decoder.to_dict()
+    config = _described(kind, numbers, network)
+    _write_config(folder, config, "fp32", weights, network.tied)
+
+
+def fill_in_place(network: Any, folder: Path) -> None:
+    """Copy a module's fp32 weights into a network that has memory, a tensor at a time.
+
+    Raises:
+        AtomError: other precision, broken file, or weights that do not fit.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config["precision"] != "fp32":
+        raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
+    file = SafetensorsFile(folder / WEIGHTS)
+    expected = {k for k in network.file_state() if k not in network.tied}
+    if odd := sorted(expected ^ file.entries.keys()):
+        raise AtomError(f"{file.path} does not fit its {CONFIG}: {odd[0]} is not in both")
+    for name in file.entries:
+        try:
+            network.load_state_dict({name: file.read(name)}, strict=False)
+        except RuntimeError as error:
+            first = " ".join(str(error).split())[:300]
+            raise AtomError(f"{file.path} does not fit its {CONFIG}: {first}") from error
+
+
+def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
+    """What a module's folder says of itself, checked against `model` if one is given.
+
+    Raises:
+        AtomError: no module there, another kind of module, or other numbers than the model's.
+    """
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise AtomError(
+            f"no checkpoint in {folder}; run `python -m train.finetune` with the same model, "
+            "dataset and scale, or set checkpoint.folder"
+        )
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise AtomError(f"{path} is not JSON ({error}); write the checkpoint again") from error
+    if config.get("kind") != kind:
+        raise AtomError(f"{folder} holds a {config.get('kind')}, a {kind} is expected")
+    if model is None:
+        return config
+    side = "encoder" if kind == "video_encoder" else "decoder"
+    expect = model.encoder.to_dict() if side == "encoder" else model.decoder.to_dict()
+    for key, value in expect.items():
+        if config["numbers"].get(key) != value:
+            raise AtomError(
+                f"{folder} was made with model.{side}.{key}={config['numbers'].get(key)}, the "
+                f"configuration says {value}; choose the matching model or another checkpoint"
+            )
+    return config
+
+
+def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+    path = folder / WEIGHTS
+    if config["network"] != type(network).__name__:
+        raise AtomError(
+            f"{folder} holds a {config['network']}, the model has a {type(network).__name__}; "
+            "choose the matching model or another checkpoint"
+        )
+    form = getattr(network, "form", "")
+    if config["precision"] != "fp32" and config["form"] != form:
+        raise AtomError(
+            f"{folder} was quantised in the {config['form']} form and model.form={form}; delete "
+            "the folder to have it made again"
+        )
+    require_memory(path.stat().st_size, f"loading {path}")
+    tensors, metadata = read_safetensors(path)
+    state = _quantiser(config["precision"]).unpack(tensors, metadata)
+    tied: Mapping[str, str] = config["tied"]
+    state |= {name: state[source] for name, source in tied.items()}
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise AtomError(f"{path} does not fit its {CONFIG}: {first}") from error
+    for name, source in tied.items():
+        owner, _, key = name.rpartition(".")
+        setattr(network.get_submodule(owner), key, network.get_parameter(source))
+    network.restore_constants()  # type: ignore[operator]
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)

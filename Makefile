@@ -8,10 +8,10 @@ READY := .venv/.ready
 PYTEST := $(RUN) -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor reproduce smoke systems test test-fast test-all check tables notebooks audit oracle table7 data-check lock clean
+.PHONY: help setup doctor reproduce smoke systems test test-fast test-all check tables notebooks audit human-captions table7 data-check lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## the environment in .venv (PIP_ARGS="…" goes to pip)
 
@@ -48,8 +48,8 @@ data-check: $(READY)  ## which data sets are there, what is missing, where to ge
 table7: $(READY)  ## the text embedder on STS-B in every precision (Tables 6 and 7)
 	@$(RUN) -m eval.text_embedder $(ARGS)
 
-oracle: $(READY)  ## what human captions give, as captions and as the index
-	@$(RUN) -m eval.oracle $(ARGS)
+human-captions: $(READY)  ## what human captions give, as captions and as the index
+	@$(RUN) -m eval.human_captions $(ARGS)
 
 check: $(READY)  ## lint, format, types, layers
 	.venv/bin/ruff check .

@@ -21,30 +21,20 @@ def main(cfg: Any) -> None:
 
     from tqdm import tqdm
 
-    from atom_repro.device.machine import this_machine
     from atom_repro.evaluation.endurance import endure, many_clips
     from atom_repro.metrics.bootstrap import slope
     from atom_repro.records.journal import Journal
-    from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.setup import Subject
+    from atom_repro.runtime.setup import Setup
 
-    arm = Arm(
-        residency=cfg.residency,
-        schedule=cfg.schedule,
-        queue=cfg.runtime.queue,
-        threads_alone=cfg.runtime.threads_alone,
-        threads_beside=cfg.runtime.threads_beside,
-    )
-    subject = Subject.of(cfg)
-    dataset, precision = subject.dataset, subject.quantiser.name
+    settings = config.plain(cfg)
+    arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
+    setup = Setup.of(cfg)
+    dataset, precision = setup.dataset, setup.quantiser.name
     dataset.prepare()
-    settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    subject.make_modules(judged=False)
-    key = stage_key("endurance", Path(__file__), settings, subject.inputs)
-    done = find(results, machine, "endurance", key)
-    if done and not cfg.force:
-        print(f"endurance {precision}: unchanged, {done.folder}")
+    setup.make_modules(judged=False)
+    stage = setup.stage("endurance", __file__, settings, f"{dataset.name}/{cfg.clips}-clips")
+    if stage.unchanged(f"endurance {precision}"):
         return
 
     folder = Path(cfg.paths.work) / "endurance"
@@ -55,20 +45,10 @@ def main(cfg: Any) -> None:
         folder=folder / f"broken-{dataset.fingerprint[:12]}",
     )
     with (
-        recording(
-            results,
-            machine,
-            stage="endurance",
-            key=key,
-            config=settings,
-            inputs=subject.inputs,
-            weights=subject.weights,
-            protocol=f"{dataset.name}/{len(clips)}-clips",
-            device=subject.device.name,
-        ) as run,
-        Journal(folder / f"{key[:24]}.jsonl") as journal,
+        stage.recording() as run,
+        Journal(folder / f"{stage.key[:24]}.jsonl") as journal,
         tqdm(total=len(clips), desc="endurance", unit="clip", mininterval=1) as bar,
-        subject.session(arm) as runtime,
+        setup.session(arm) as runtime,
     ):
         journal.rewrite([])  # a session is measured whole: nothing of an earlier one counts
         endured = endure(
@@ -91,7 +71,7 @@ def main(cfg: Any) -> None:
             "clips": len(clips),
             "captioned": endured.captioned,
             "broken_named": list(endured.failed),
-            "slope_bytes_per_clip": {"mean": rise.mean, "low": rise.low, "high": rise.high},
+            "slope_bytes_per_clip": rise.to_dict(),
             "samples_after_warmup": int(warm.sum()),
             "anonymous_bytes_at_end": int(endured.memory_bytes[-1]),
             "clips_per_s": len(clips) / endured.seconds,

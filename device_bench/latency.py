@@ -12,9 +12,7 @@ in the same run, and stages are held against the least time that they allow.
 """
 
 import random
-from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from atom_repro import config
@@ -28,24 +26,12 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.device.limits import limits
-    from atom_repro.device.machine import this_machine
-    from atom_repro.engines.roofline import least_work
+    from atom_repro.engines.roofline import beside_limits, least_work
     from atom_repro.models.tokenizer import Tokenizer
-    from atom_repro.records.record import find, recording, stage_key
+    from atom_repro.pipelines.session import OutputCheck
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.setup import Subject
+    from atom_repro.runtime.setup import Setup
     from atom_repro.runtime.timeline import waterfall
-
-    arms = [
-        Arm(
-            residency=residency,
-            schedule=schedule,
-            queue=cfg.runtime.queue,
-            threads_alone=cfg.runtime.threads_alone,
-            threads_beside=cfg.runtime.threads_beside,
-        )
-        for residency, schedule in product(cfg.residencies, cfg.schedules)
-    ]
 
     if cfg.limits and not cfg.generation.forbid_end:
         raise AtomError(
@@ -53,83 +39,51 @@ def main(cfg: Any) -> None:
             "generation.forbid_end=true, or limits=false"
         )
 
-    # The job: the first clips of the test split; the modules, in the wanted precision.
-    subject, pipeline = Subject.of(cfg), config.build(cfg.pipeline)
-    dataset, precision, device = subject.dataset, subject.quantiser.name, subject.device
+    # The arms; the job, the first clips of the test split; the modules in the wanted precision.
+    settings = config.plain(cfg)
+    arms = [
+        Arm(residency=residency, schedule=schedule, **settings["runtime"])
+        for residency, schedule in product(cfg.residencies, cfg.schedules)
+    ]
+    setup, pipeline = Setup.of(cfg), config.build(cfg.pipeline)
+    dataset, precision, device = setup.dataset, setup.quantiser.name, setup.device
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
-    subject.make_modules(judged=False)
-    settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    key = stage_key("latency", Path(__file__), settings, subject.inputs)
-    done = find(results, machine, "latency", key)
-    if done and not cfg.force:
-        print(f"latency {precision}: unchanged, {done.folder}")
+    setup.make_modules(judged=False)
+    protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
+    stage = setup.stage("latency", __file__, settings, protocol)
+    if stage.unchanged(f"latency {precision}"):
         return
 
-    with recording(
-        results,
-        machine,
-        stage="latency",
-        key=key,
-        config=settings,
-        inputs=subject.inputs,
-        weights=subject.weights,
-        protocol=f"{dataset.name}/{pipeline.name}-{len(clips)}",
-        device=device.name,
-    ) as run:
+    with stage.recording() as run:
         # What the device can do, before and after, with the threads of a module that works alone.
         torch.set_num_threads(cfg.runtime.threads_alone)
-        rates = [limits(device, cfg.limits_s)] if cfg.limits else []
+        before = limits(device, cfg.limits_s) if cfg.limits else {}
 
-        order = random.Random(cfg.seed)
-        said: dict[str, Any] = {}
+        order, outputs = random.Random(cfg.seed), OutputCheck()
         rounds = tqdm(total=(cfg.repeats + 1) * len(arms), desc="sessions", mininterval=1)
         with rounds as bar:
             for repeat in range(cfg.repeats + 1):
                 for arm in order.sample(arms, len(arms)):
                     device.start_peak()
-                    with subject.session(arm) as runtime:
+                    with setup.session(arm) as runtime:
                         answers = pipeline.run(runtime, clips)
-                    peak_bytes = device.peak_bytes()
-                    place = {"arm": arm.name, "repeat": repeat, "warmup": repeat == 0}
+                    peak_bytes, spans = device.peak_bytes(), runtime.timeline.spans()
+                    round_ = {"arm": arm.name, "repeat": repeat, "warmup": repeat == 0}
                     for number, answer in enumerate(answers):
-                        fall = waterfall(runtime.timeline.spans(), answer.start_s, answer.end_s)
+                        seconds = waterfall(spans, answer.start_s, answer.end_s).to_dict()
                         run.samples.append(
-                            {
-                                "kind": "prompt",
-                                **place,
-                                "prompt": number,
-                                "end_to_end_s": fall.end_to_end_s,
-                                "stages_s": fall.stages,
-                                "overlap_s": fall.overlap_s,
-                                "residual_s": fall.residual_s,
-                                "session_device_peak_bytes": peak_bytes,
-                            }
-                        )
-                    for span in runtime.timeline.spans():
-                        run.samples.append({"kind": "span", **place, **span.to_dict()})
-                    output = [
-                        [[p.token_ids for p in a.predictions], list(a.ranking), list(a.texts)]
-                        for a in answers
-                    ]
-                    if said.setdefault("output", output) != output:
-                        raise RuntimeError(
-                            f"{arm.name} gave other tokens, rankings or texts than {said['arm']}"
-                        )
-                    said.setdefault("arm", arm.name)
+                            {"kind": "prompt", **round_, "prompt": number, **seconds,
+                             "session_device_peak_bytes": peak_bytes}
+                        )  # fmt: skip
+                    run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in spans]
+                    outputs.add(arm.name, answers)
                     bar.update()
         if cfg.limits:
-            rates.append(limits(device, cfg.limits_s))
-            fastest = {name: max(r[name] for r in rates) for name in rates[0]}
-            model, folder = subject.model, subject.checkpoint.decoder(precision)
-            tokenizer = Tokenizer.load(folder, model.specials)
-            work = least_work(model, tokenizer, subject.generation, precision)
-            run.values |= {
-                "limits_before": rates[0],
-                "limits_after": rates[1],
-                "least_work_per_clip": asdict(work),
-                "least_s_per_clip": work.least_s(fastest, precision),
-            }
+            after = limits(device, cfg.limits_s)
+            tokenizer = Tokenizer.load(setup.checkpoint.decoder(precision), setup.model.specials)
+            work = least_work(setup.model, tokenizer, setup.generation, precision)
+            run.values |= beside_limits(work, precision, before, after)
         run.values |= {
             "precision": precision,
             "clips": len(clips),
@@ -137,8 +91,8 @@ def main(cfg: Any) -> None:
             "session": pipeline.session,
             "arms": [arm.name for arm in arms],
             "tokens_identical": True,
-            "module_bytes": {name: loader.bytes for name, loader in subject.loaders.items()},
-            "caption_tokens": [len(ids) for ids in said["output"][0][0]],
+            "module_bytes": {name: loader.bytes for name, loader in setup.loaders.items()},
+            "caption_tokens": [len(p.token_ids) for p in outputs.answers[0].predictions],
         }
     print(f"latency {precision}: {len(arms)} arms, {cfg.repeats} repeats, same tokens in all")
 

@@ -1,7 +1,7 @@
 """Bytes on disk of each module in each precision, and parameters by layer type (Tables 6 and 9).
 
-What is stored does not depend on what the weights say, so full-size modules are made with random
-ones, written as every checkpoint is, measured and deleted. Parameters are counted without memory,
+What is stored does not depend on what the weights say, so full-size modules are written with random
+ones, as every checkpoint is, measured and deleted. Parameters are counted without memory,
 the encoder in its reference form, as the paper counts.
 
     python -m device_bench.storage model=mplug2plus
@@ -21,74 +21,59 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     import torch
 
-    from atom_repro.checkpoints.module_files import save_decoder, save_encoder
+    from atom_repro.checkpoints.checkpoint import Checkpoint
+    from atom_repro.checkpoints.module_files import weights_bytes
+    from atom_repro.checkpoints.random_weights import LABEL, write_random_weights
     from atom_repro.device.capacity import require_disk
     from atom_repro.device.machine import this_machine
     from atom_repro.models.census import census
-    from atom_repro.records.record import find, recording, stage_key
+    from atom_repro.records.stage import Stage
 
     model, quantisers = config.build(cfg.model), [config.build(q) for q in cfg.quants.values()]
-    settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    key = stage_key("storage", Path(__file__), settings, {})
-    done = find(results, machine, "storage", key)
-    if done and not cfg.force:
-        print(f"storage {model.name}: unchanged, {done.folder}")
+    stage = Stage.of(
+        "storage",
+        __file__,
+        config.plain(cfg),
+        this_machine(),
+        inputs={},
+        weights=LABEL,
+        protocol=f"storage/{model.name}",
+    )
+    if stage.unchanged(f"storage {model.name}"):
         return
 
     # Parameters by layer type, on the meta device.
     counted = replace(model, form="reference") if hasattr(model, "form") else model
     with torch.device("meta"):
         counts = census(counted.make_encoder(), counted.make_decoder())
-    work = Path(cfg.paths.work) / "storage"
-    work.mkdir(parents=True, exist_ok=True)
-    require_disk(work, 4 * counts.total, f"writing {model.name}")
+    checkpoint = Checkpoint(Path(cfg.paths.work) / "storage" / model.name)
+    require_disk(checkpoint.folder, 6 * counts.total, f"writing {model.name}")
 
-    with recording(
-        results,
-        machine,
-        stage="storage",
-        key=key,
-        config=settings,
-        inputs={},
-        weights="random",
-        protocol=f"storage/{model.name}",
-    ) as run:
-        # Each module in each precision: made, written, measured, deleted.
+    with stage.recording() as run:
+        # Both modules in each precision: made, written, measured; at the end deleted.
         bytes_on_disk: dict[str, dict[str, int]] = {}
-        quantised: dict[str, Any] = {}
-        for quantiser in quantisers:
-            for side, make in (("encoder", model.make_encoder), ("decoder", model.make_decoder)):
-                with torch.device("meta"):
-                    network = make()
-                network.to_empty(device="cpu")
-                for parameter in network.parameters():
-                    torch.nn.init.uniform_(parameter, -0.02, 0.02)
-                network.restore_constants()
-                for alias, source in network.tied.items():
-                    owner, _, name = alias.rpartition(".")
-                    setattr(network.get_submodule(owner), name, network.get_parameter(source))
-                if quantiser.name != "fp32":
-                    report = quantiser.quantise(network)
-                    quantised[side] = report.skipped
-                folder = work / f"{model.name}-{quantiser.name}-{side}"
-                try:
-                    if side == "encoder":
-                        save_encoder(folder, model, network, quantiser, "random")
-                    else:
-                        save_decoder(folder, model, network, None, quantiser, "random")
-                    size = sum(f.stat().st_size for f in folder.iterdir())
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
-                bytes_on_disk.setdefault(quantiser.name, {})[side] = size
-                del network
-                print(f"{model.name} {quantiser.name} {side}: {size / 1e6:.1f} MB", flush=True)
+        left_in_fp32: dict[str, Any] = {}
+        try:
+            write_random_weights(checkpoint, model, seed=cfg.seed)
+            for quantiser in quantisers:
+                precision = quantiser.name
+                for side, report in checkpoint.prepare(quantiser, model).items():
+                    left_in_fp32[side] = report["skipped"]
+                bytes_on_disk[precision] = {
+                    "encoder": weights_bytes(checkpoint.encoder(precision)),
+                    "decoder": weights_bytes(checkpoint.decoder(precision)),
+                }
+                for side, size in bytes_on_disk[precision].items():
+                    print(f"{model.name} {precision} {side}: {size / 1e6:.1f} MB", flush=True)
+        finally:
+            shutil.rmtree(checkpoint.folder, ignore_errors=True)
         run.values |= {
             "model": model.name,
             "parameters": counts.total,
             "parameters_by_type": dict(counts.parameters),
             "tied_parameters": counts.tied,
             "bytes": bytes_on_disk,
-            "left_in_fp32": quantised,
+            "left_in_fp32": left_in_fp32,
         }
     print(f"storage {model.name}: {counts.total:,} parameters")
 

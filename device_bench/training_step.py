@@ -14,8 +14,6 @@ device reaches in the same run.
 import gc
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 from atom_repro import config
@@ -29,7 +27,8 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import limits
     from atom_repro.device.machine import this_machine
-    from atom_repro.records.record import find, out_of_memory, recording, stage_key
+    from atom_repro.records.record import out_of_memory
+    from atom_repro.records.stage import Stage
     from atom_repro.training.network import training_network
     from atom_repro.training.processes import training_precision
     from atom_repro.training.step_memory import require_step_memory, step_memory
@@ -38,7 +37,6 @@ def main(cfg: Any) -> None:
     model, device = config.build(cfg.model), config.build(cfg.device)
     _refuse_what_has_no_part(cfg.train)
     precision = training_precision(cfg.train.precision, device.torch.type)
-    results, machine = Path(cfg.paths.results), this_machine()
     words = MadeUp.of(model, length=cfg.caption_tokens, seed=cfg.seed)
     make_network = partial(training_network, model, words, cfg.train)
     torch.set_num_threads(cfg.train.threads)
@@ -49,26 +47,23 @@ def main(cfg: Any) -> None:
         # One size of step, unless it is on record.
         settings = config.plain(cfg)
         settings["train"]["batch_size"] = clips
-        inputs = {"device": device.name}
-        key = stage_key("training_step", Path(__file__), settings, inputs)
-        done = find(results, machine, "training_step", key, statuses=("ok", "oom"))
-        if done and not cfg.force:
+        stage = Stage.of(
+            "training_step",
+            __file__,
+            settings,
+            this_machine(),
+            inputs={"device": device.name},
+            weights="random",
+            protocol=f"training_step/{model.name}",
+            device=device.name,
+        )
+        if done := stage.recorded(statuses=("ok", "oom")):
             print(f"{clips} clips: unchanged, {done.folder}")
             fits, too_large = (clips, too_large) if done.ok else (fits, clips)
             continue
         part = words.part(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
         try:
-            with recording(
-                results,
-                machine,
-                stage="training_step",
-                key=key,
-                config=settings,
-                inputs=inputs,
-                weights="random",
-                protocol=f"training_step/{model.name}",
-                device=device.name,
-            ) as run:
+            with stage.recording() as run:
                 kind = device.torch.type
                 needed = step_memory(make_network, [part], precision=precision, device=kind)
                 run.values |= {
@@ -83,28 +78,14 @@ def main(cfg: Any) -> None:
                 if kind == "cpu":  # a system without memory kills, and says nothing
                     require_step_memory(needed, device.torch)
                 # Other work on the machine can hide what it can do: the best so far counts.
-                rates = {
-                    name: max(r, rates.get(name, 0))
-                    for name, r in limits(device, cfg.limits_s).items()
-                }
+                measured = limits(device, cfg.limits_s)
+                rates = {name: max(rate, rates.get(name, 0)) for name, rate in measured.items()}
                 trial = try_step(
                     make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
                 )
-                warm = trial.seconds[1:]
-                rate = trial.operations / median(warm)
-                run.samples += [
-                    {"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate(trial.seconds)
-                ]
-                run.values |= {
-                    "step_s": median(warm),
-                    "tokens_per_s": (run.values["text_tokens"] + run.values["visual_tokens"])
-                    / median(warm),
-                    "operations_per_step": trial.operations,
-                    "operations_per_s": rate,
-                    "limits": rates,
-                    "share_of_limit": rate / rates[f"{precision}_operations_per_s"],
-                    "step_memory_measured_bytes": trial.peak_bytes,
-                }
+                tokens = run.values["text_tokens"] + run.values["visual_tokens"]
+                run.values |= trial.values(tokens, rates, precision)
+                run.samples += trial.samples()
         except Exception as error:
             if not out_of_memory(error):
                 raise

@@ -11,7 +11,6 @@ memory lose nothing that was captioned; the same command goes on.
     python -m eval.pipeline pipeline=summary videos=DIR
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -35,33 +34,32 @@ def main(cfg: Any) -> None:
 
     from atom_repro.pipelines import result_folder
     from atom_repro.pipelines.clip_index import ClipIndex, IndexProvenance
+    from atom_repro.pipelines.result_folder import weights_notice
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.setup import Subject
+    from atom_repro.runtime.setup import Setup
     from atom_repro.runtime.timeline import waterfall
 
     # The modules, and what their weights can say anything about.
-    subject, settings = Subject.of(cfg), config.plain(cfg)
-    model, precision = subject.model, subject.quantiser.name
-    subject.make_modules(judged=False)
-    able = _able(subject.weights, subject.dataset.name)
-    print(able)
+    setup, settings = Setup.of(cfg), config.plain(cfg)
+    model, precision = setup.model, setup.quantiser.name
+    setup.make_modules(judged=False)
+    notice = weights_notice(setup.weights, setup.dataset.name)
+    print(notice)
 
     # One runtime, one resident decoder; captions into the index, then the task.
     work = Path(cfg.paths.work)
     provenance = IndexProvenance(
         model=model.name,
-        weights=subject.weights,
+        weights=setup.weights,
         precision=precision,
         prompt=model.prompt,
         generation=settings["generation"],
         embedder=cfg.embedder,
     )
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
-    index_file = (
-        Path(cfg.index) if cfg.index else work / "indexes" / _index_name(videos, provenance)
-    )
+    index_file = Path(cfg.index) if cfg.index else work / "indexes" / provenance.file_name(videos)
     with (
-        subject.session(arm) as runtime,
+        setup.session(arm) as runtime,
         ClipIndex.open(index_file, provenance) as index,
     ):
         with tqdm(desc="caption", unit="clip", mininterval=1) as bar:
@@ -96,12 +94,12 @@ def main(cfg: Any) -> None:
         title=pipeline.name,
         prompt=prompt or "all",
         delivery=delivery,
-        notes=[able, *broken],
+        notes=[notice, *broken],
         about={
-            "weights": subject.weights,
+            "weights": setup.weights,
             "model": model.name,
             "precision": precision,
-            "device": subject.device.name,
+            "device": setup.device.name,
             "arm": arm.name,
             "broken": broken,
             "stages_s": fall.stages,
@@ -112,31 +110,6 @@ def main(cfg: Any) -> None:
     spent = ", ".join(f"{name} {s:.2f} s" for name, s in fall.stages.items() if s >= 0.005)
     print(f"{spent}, less overlap {fall.overlap_s:.2f} s: {fall.end_to_end_s:.2f} s in all")
     print(f"{delivery.said}\n{page}")
-
-
-def _able(weights: str, trained_on: str) -> str:
-    """What texts of these weights are worth, in a line."""
-    kind = weights.partition(":")[0]
-    if kind == "random":
-        return "weights: random. Every text below is noise; only times and sizes mean something."
-    if kind == "mixed":
-        return (
-            f"weights: {weights}, released ones beside new ones that nothing has trained: "
-            "fine-tune with train.start before you read anything into their texts."
-        )
-    if kind == "trained" and trained_on == "toy":
-        return (
-            f"weights: {weights}, trained here on generated video of ten things in six places: of "
-            "other footage they can only say which of those it resembles. model=smolvlm2_256m with "
-            "released weights captions real video."
-        )
-    return f"weights: {weights}. What they say is theirs to answer for; check it before you use it."
-
-
-def _index_name(videos: Path, provenance: Any) -> str:
-    """A file of its own for a folder and what its captions are made with."""
-    text = f"{videos.resolve()}\n{provenance}"
-    return f"{videos.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.index"
 
 
 if __name__ == "__main__":

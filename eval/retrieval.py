@@ -19,61 +19,40 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
-    from atom_repro.device.machine import this_machine
     from atom_repro.evaluation.captioning import kept_captions
-    from atom_repro.evaluation.retrieval import search
-    from atom_repro.metrics.bootstrap import paired_difference
+    from atom_repro.evaluation.retrieval import minus_fp32, recalls_by_group, samples, search
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
-    from atom_repro.records.record import counterpart, find, recording, stage_key
-    from atom_repro.runtime.setup import Subject
+    from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import scan
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
-    subject, protocol = Subject.of(cfg), config.build(cfg.protocol)
-    dataset, precision = subject.dataset, subject.quantiser.name
+    setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
+    dataset, precision = setup.dataset, setup.quantiser.name
     dataset.prepare()
     checked = scan(protocol.select(dataset), cfg.on_bad)
-    settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    subject.make_modules(judged=True)
-    inputs = subject.inputs
-    key = stage_key("retrieval", Path(__file__), settings, inputs)
-    done = find(results, machine, "retrieval", key)
-    if done and not cfg.force:
-        print(f"retrieval {precision}: unchanged, {done.folder}")
+    setup.make_modules(judged=True)
+    stage = setup.stage("retrieval", __file__, config.plain(cfg), protocol.name)
+    if stage.unchanged(f"retrieval {precision}"):
         return
 
-    with recording(
-        results,
-        machine,
-        stage="retrieval",
-        key=key,
-        config=settings,
-        inputs=inputs,
-        weights=subject.weights,
-        protocol=protocol.name,
-        device=subject.device.name,
-    ) as run:
+    with stage.recording() as run:
         # Captions are the index; the caption stage's journal serves if it is there.
         with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
             predictions = kept_captions(
                 checked.clips,
-                subject,
+                setup,
                 batch_size=cfg.batch_size,
                 folder=Path(cfg.paths.work) / "captions",
                 progress=bar.update,
             )
         embedder = load_text_embedder(cfg.embedder)
         captions = {p.video_id: p.caption for p in predictions}
-        found = search(embedder, captions, checked.clips)
         references = {c.video_id: c.references for c in checked.clips}
-        rows = {
-            "model": found,
-            "ceiling_true_caption": search(
-                embedder, {v: r[0] for v, r in references.items()}, checked.clips
-            ),
-            "floor_next_video": search(embedder, shuffled_predictions(references), checked.clips),
-        }
+        true_captions = {video: texts[0] for video, texts in references.items()}
+        model = search(embedder, captions, checked.clips)
+        ceiling = search(embedder, true_captions, checked.clips)
+        floor = search(embedder, shuffled_predictions(references), checked.clips)
         run.values |= {
             "precision": precision,
             "embedder": f"{cfg.embedder}/fp32",
@@ -81,55 +60,25 @@ def main(cfg: Any) -> None:
             "status_counts": dict(checked.counts),
             "label": checked.label,
             "chance_r1": 100 / len(checked.clips),
-            **{name: row.to_dict() for name, row in rows.items()},
+            "model": model.to_dict(),
+            "ceiling_true_caption": ceiling.to_dict(),
+            "floor_next_video": floor.to_dict(),
         }
 
         # Parts of the set: the same gallery, queries of one part.
-        groups = [str(c.meta.get("combination", "all")) for c in checked.clips for _ in c.queries]
-        hits = {k: found.ranks.hits(k) for k in (1, 5, 10)}
-        for group in sorted(set(groups) - {"all"}):
-            member = [g == group for g in groups]
-            run.values[group] = {f"r{k}": 100 * float(h[member].mean()) for k, h in hits.items()}
+        run.values |= recalls_by_group(model, checked.clips)
 
         # Quantised against fp32, query by query.
-        fp32 = counterpart(
-            results,
-            machine,
-            "retrieval",
-            config=settings,
-            inputs=inputs,
-            quant={"_target_": "atom_repro.quant.none.build"},
-        )
-        run.samples += [
-            {
-                "query_id": query_id,
-                "rank": int(rank),
-                "ties": int(ties),
-                **{f"r{k}": float(100 * h[i]) for k, h in hits.items()},
-            }
-            for i, (query_id, rank, ties) in enumerate(
-                zip(found.query_ids, found.ranks.rank, found.ranks.ties, strict=True)
-            )
-        ]
+        run.samples += samples(model)
+        fp32 = stage.counterpart(quant={"_target_": "atom_repro.quant.none.build"})
         if precision != "fp32" and fp32:
-            before = {line["query_id"]: line for line in fp32.samples()}
-            run.values["minus_fp32"] = {"record": fp32.run_id}
-            for k in (1, 5, 10):
-                interval = paired_difference(
-                    [line[f"r{k}"] for line in run.samples],
-                    [before[line["query_id"]][f"r{k}"] for line in run.samples],
-                    draws=cfg.bootstrap_draws,
-                    seed=cfg.seed,
-                )
-                run.values["minus_fp32"][f"r{k}"] = {
-                    "mean": interval.mean,
-                    "low": interval.low,
-                    "high": interval.high,
-                }
+            run.values["minus_fp32"] = minus_fp32(
+                run.samples, fp32, draws=cfg.bootstrap_draws, seed=cfg.seed
+            )
     print(
-        f"retrieval {precision}: R@1 {found.scores.micro[1].expected:.1f} "
-        f"(true captions {rows['ceiling_true_caption'].scores.micro[1].expected:.1f}, chance "
-        f"{100 / len(checked.clips):.1f}), {len(found.query_ids)} queries, {len(captions)} videos"
+        f"retrieval {precision}: R@1 {model.scores.micro[1].expected:.1f} "
+        f"(true captions {ceiling.scores.micro[1].expected:.1f}, chance "
+        f"{100 / len(checked.clips):.1f}), {len(model.query_ids)} queries, {len(captions)} videos"
     )
 
 

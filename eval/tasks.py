@@ -22,29 +22,25 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.data.toy import truth
-    from atom_repro.device.machine import this_machine
     from atom_repro.evaluation import tasks as study
     from atom_repro.evaluation.captioning import kept_captions
     from atom_repro.metrics.summary import usual_answers
-    from atom_repro.records.record import find, recording, stage_key
     from atom_repro.runtime.runtime import Arm
-    from atom_repro.runtime.setup import Subject
+    from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import probe, segment
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
-    subject = Subject.of(cfg)
-    dataset, precision = subject.dataset, subject.quantiser.name
+    setup = Setup.of(cfg)
+    dataset, precision = setup.dataset, setup.quantiser.name
     assembly, questions, summary, localisation = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
     dataset.prepare()
-    settings, results, machine = config.plain(cfg), Path(cfg.paths.results), this_machine()
-    subject.make_modules(judged=True)
-    key = stage_key("tasks", Path(__file__), settings, subject.inputs)
-    done = find(results, machine, "tasks", key)
-    if done and not cfg.force:
-        print(f"tasks {precision}: unchanged, {done.folder}")
+    settings = config.plain(cfg)
+    setup.make_modules(judged=True)
+    stage = setup.stage("tasks", __file__, settings, f"{dataset.name}/tasks")
+    if stage.unchanged(f"tasks {precision}"):
         return
 
     # What is asked: of test clips and long videos; of validation clips for the threshold.
@@ -62,20 +58,7 @@ def main(cfg: Any) -> None:
     events = truth.events(videos)
 
     arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
-    with (
-        recording(
-            results,
-            machine,
-            stage="tasks",
-            key=key,
-            config=settings,
-            inputs=subject.inputs,
-            weights=subject.weights,
-            protocol=f"{dataset.name}/tasks",
-            device=subject.device.name,
-        ) as run,
-        subject.session(arm) as runtime,
-    ):
+    with stage.recording() as run, setup.session(arm) as runtime:
         # Captions of everything, from the journal of the caption stage as far as it goes.
         every = [*test, *validation, *cuts]
         said: dict[str, str] = {}
@@ -83,7 +66,7 @@ def main(cfg: Any) -> None:
             for clips in (test, validation, cuts):
                 made = kept_captions(
                     clips,
-                    subject,
+                    setup,
                     batch_size=cfg.batch_size,
                     folder=Path(cfg.paths.work) / "captions",
                     progress=bar.update,

@@ -21,23 +21,13 @@ from atom_repro.datatypes import AtomError
 @entry("test_all")
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
-    from atom_repro.records.record import recording, stage_key
+    from atom_repro.records.stage import Stage
     from atom_repro.study.processes import adopted_orphans
     from atom_repro.study.pytest_report import read_report
 
     settings = {**config.plain(cfg), "scale": {"name": "tests"}}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        recording(
-            Path(cfg.paths.results),
-            this_machine(),
-            stage="test_all",
-            key=stage_key("test_all", Path(__file__), settings, {}),
-            config=settings,
-            inputs={},
-            weights="none",
-        ) as run,
-    ):
+    stage = Stage.of("test_all", __file__, settings, this_machine(), inputs={}, weights="none")
+    with tempfile.TemporaryDirectory() as folder, stage.recording() as run:
         report = Path(folder) / "report.xml"
         options = ["-n", str(cfg.workers), f"--junitxml={report}"]
         command = [sys.executable, "-m", "pytest", *options, *cfg.tests]

@@ -14,7 +14,7 @@ RUN_BY_CI = ("make setup", "make check", "make test")
 WHOLE, NARROWS = "make reproduce", 'make reproduce ARGS="quant=int8 train.max_steps=200"'
 RUN_APART = (WHOLE,)  # NARROWS begins like it
 NEEDS_GPU = "device=cuda"
-NEED_DATA = ("make table7", "make oracle")
+NEED_DATA = ("make table7", "make human-captions")
 NEED_WEIGHTS = ("python -m train.convert",)
 # These build on nothing that another command left.
 ALONE = (

@@ -86,8 +86,8 @@ def test_a_command_without_its_data_says_what_to_bring(command, folder):
 
 @pytest.mark.long
 @pytest.mark.skipif(not DATA.is_dir(), reason="the annotation files are not beside this checkout")
-def test_the_oracle_runs_on_one_protocol(folder):
-    words = shrunk("make oracle ARGS=only=[msrvtt/ret-1ka]", folder)
+def test_human_captions_run_on_one_protocol(folder):
+    words = shrunk("make human-captions ARGS=only=[msrvtt/ret-1ka]", folder)
     done = subprocess.run(
         words, cwd=ROOT, capture_output=True, text=True, check=False,
         env=os.environ | {"ATOM_DATA": str(DATA)},

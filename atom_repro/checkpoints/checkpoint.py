@@ -98,17 +98,15 @@ class Checkpoint:
                 modules: dict[str, Any] = made["modules"]
                 return modules
             report.unlink()
+        # One module after the other, so that memory holds one.
+        name, modules = quantiser.name, {}
         encoder, _ = module_files.read_encoder(self.encoder("fp32"), model)
-        decoder, _ = module_files.read_decoder(self.decoder("fp32"), model)
-        encoder.eval()
-        decoder.eval()
-        tokenizer = Tokenizer.load(self.decoder("fp32"), model.specials)
-        modules = {
-            "encoder": quantiser.quantise(encoder).to_dict(),
-            "decoder": quantiser.quantise(decoder).to_dict(),
-        }
-        name = quantiser.name
+        modules["encoder"] = quantiser.quantise(encoder.eval()).to_dict()
         module_files.save_encoder(self.encoder(name), model, encoder, quantiser, weights)
+        del encoder
+        decoder, _ = module_files.read_decoder(self.decoder("fp32"), model)
+        tokenizer = Tokenizer.load(self.decoder("fp32"), model.specials)
+        modules["decoder"] = quantiser.quantise(decoder.eval()).to_dict()
         module_files.save_decoder(self.decoder(name), model, decoder, tokenizer, quantiser, weights)
         text = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
         with atomically(report) as building:

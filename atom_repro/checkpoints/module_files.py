@@ -85,6 +85,11 @@ def folder_bytes(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.iterdir())
 
 
+def weights_bytes(folder: Path) -> int:
+    """Bytes of a module's weights with their description, a decoder's tokenizer left out."""
+    return sum((folder / name).stat().st_size for name in (WEIGHTS, CONFIG))
+
+
 def _quantiser(name: str) -> Quantiser:
     # Unpacking needs the format, not the recipe: the recipe is in the tensors' metadata.
     return none.build() if name == "fp32" else int8.build(linear="dynamic", embedding="weight_only")

@@ -9,7 +9,27 @@ Nothing here imports torch: `--help` and a refused override answer at once.
 """
 
 from atom_repro.config.command import entry
-from atom_repro.config.composition import CONF, build, choices, compose, keys, nearest, plain
+from atom_repro.config.composition import (
+    CONF,
+    build,
+    choices,
+    compose,
+    keys,
+    nearest,
+    plain,
+    without_places,
+)
 from atom_repro.config.schemas import register
 
-__all__ = ["CONF", "build", "choices", "compose", "entry", "keys", "nearest", "plain", "register"]
+__all__ = [
+    "CONF",
+    "build",
+    "choices",
+    "compose",
+    "entry",
+    "keys",
+    "nearest",
+    "plain",
+    "register",
+    "without_places",
+]

@@ -6,7 +6,7 @@ A mistake becomes one line that names the key and the nearest right one.
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,3 +170,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
+
+
+def without_places(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's settings without where its files lie: their hash is among a record's inputs."""
+    return {k: v for k, v in node.items() if k not in ("annotations", "videos")}

@@ -152,11 +152,40 @@ class CheckpointConfig:
 
 
 @dataclass
-class FinetuneConfig:
+class CommandConfig:
+    """What every command has."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass
+class RecordedConfig(CommandConfig):
+    """A command that leaves records. `force` runs it though a record of this very run is there."""
+
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass
+class SetupConfig(CommandConfig):
+    """A command that runs the modules of one model in one precision on one device: what
+    `runtime.setup.Setup` builds."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    model: Any = MISSING
+    dataset: Any = MISSING
+    quant: Any = MISSING
+    device: Any = MISSING
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    seed: int = 0
+
+
+@dataclass
+class FinetuneConfig(RecordedConfig):
     """`train.finetune`. `sweep` names the sweep that a training is a point of."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     dataset: Any = MISSING
     augmentation: Any = MISSING
@@ -164,8 +193,6 @@ class FinetuneConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     sweep: str = ""
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
@@ -177,11 +204,10 @@ class SweepCommand:
 
 
 @dataclass
-class SweepConfig:
+class SweepConfig(CommandConfig):
     """`train.sweep`: `command` over every combination of the values in `grid`. `axes` has the
     command's key for each axis; `fixed` are overrides of every point."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     command: SweepCommand = field(default_factory=SweepCommand)
     grid: dict[str, list[Any]] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
@@ -189,43 +215,38 @@ class SweepConfig:
 
 
 @dataclass
-class EvalConfig:
-    """`eval.caption` and `eval.retrieval`. `from_predictions` scores a file of predictions
-    without loading a model."""
+class RetrievalConfig(SetupConfig, RecordedConfig):
+    """`eval.retrieval`: the clips of `protocol`, each found by its caption. `on_bad` says what a
+    broken video means: `fail`, `count` as a miss, or `drop`."""
 
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    model: Any = MISSING
-    dataset: Any = MISSING
     protocol: Any = MISSING
-    quant: Any = MISSING
-    device: Any = MISSING
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     on_bad: str = "fail"
     batch_size: int = 25
-    from_predictions: str = ""
     bootstrap_draws: int = MISSING
-    java: str = ""
     embedder: str = "embedded"
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class PipelineConfig:
+class CaptionConfig(SetupConfig, RecordedConfig):
+    """`eval.caption`: captions of the clips of `protocol` against their references.
+
+    `from_predictions` scores a file of predictions without loading a model; `java` is a Java
+    runtime for METEOR, empty for the first that is found."""
+
+    protocol: Any = MISSING
+    on_bad: str = "fail"
+    batch_size: int = 25
+    bootstrap_draws: int = MISSING
+    from_predictions: str = ""
+    java: str = ""
+
+
+@dataclass
+class LatencyConfig(SetupConfig, RecordedConfig):
     """`device_bench.latency`: the pipeline under every arm, interleaved. `limits` measures the
     device's rates in the same run, with `limits_s` seconds for each kernel and size."""
 
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    model: Any = MISSING
-    dataset: Any = MISSING
-    quant: Any = MISSING
-    device: Any = MISSING
     pipeline: Any = MISSING
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residencies: list[str] = field(default_factory=list)
     schedules: list[str] = field(default_factory=list)
@@ -234,24 +255,14 @@ class PipelineConfig:
     limits: bool = False
     limits_s: float = 0.2
     embedder: str = "embedded"
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class UseConfig:
+class PipelineConfig(SetupConfig):
     """`eval.pipeline`: one pipeline on a folder of videos. Empty `index` and `output` mean places
     in the work folder; `dataset` names what the weights were trained on."""
 
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    model: Any = MISSING
-    dataset: Any = MISSING
-    quant: Any = MISSING
-    device: Any = MISSING
     pipeline: Any = MISSING
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residency: str = "resident"
     schedule: str = "parallel"
@@ -260,27 +271,18 @@ class UseConfig:
     index: str = ""
     output: str = ""
     embedder: str = "embedded"
-    seed: int = 0
 
 
 @dataclass
-class TasksConfig:
+class TasksConfig(SetupConfig, RecordedConfig):
     """`eval.tasks`: scripts, answers, summaries and moments against the truth of the generated
     data. `pool` is the clips a request or search chooses from; `elsewhere` are prompts about what
     the data never shows, for the threshold below which nothing is found."""
 
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    model: Any = MISSING
-    dataset: Any = MISSING
-    quant: Any = MISSING
-    device: Any = MISSING
     assembly: Any = MISSING
     questions: Any = MISSING
     summary: Any = MISSING
     localisation: Any = MISSING
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     requests: int = MISSING
     questions_a_clip: int = 1
@@ -288,23 +290,13 @@ class TasksConfig:
     elsewhere: list[str] = field(default_factory=list)
     batch_size: int = 25
     embedder: str = "embedded"
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class SessionsConfig:
+class SessionsConfig(SetupConfig, RecordedConfig):
     """`device_bench.sessions`. `prompt_counts` are the lengths of session that are read off."""
 
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    model: Any = MISSING
-    dataset: Any = MISSING
-    quant: Any = MISSING
-    device: Any = MISSING
     pipeline: Any = MISSING
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     sessions: list[str] = field(default_factory=list)
     residencies: list[str] = field(default_factory=list)
@@ -313,23 +305,13 @@ class SessionsConfig:
     job_clips: int = MISSING
     repeats: int = MISSING
     embedder: str = "embedded"
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class EnduranceConfig:
+class EnduranceConfig(SetupConfig, RecordedConfig):
     """`device_bench.endurance`: `clips` through one session, one in `broken_every` unreadable;
     memory is sampled every `sample_every` clips, and the first `warmup_share` of it left out."""
 
-    scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    model: Any = MISSING
-    dataset: Any = MISSING
-    quant: Any = MISSING
-    device: Any = MISSING
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residency: str = "resident"
     schedule: str = "parallel"
@@ -337,30 +319,24 @@ class EnduranceConfig:
     broken_every: int = 100
     warmup_share: float = 0.2
     sample_every: int = 5
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class StorageConfig:
+class StorageConfig(RecordedConfig):
     """`device_bench.storage`: one model's modules in each of `quants`."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     quants: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class TrainingStepConfig:
+class TrainingStepConfig(RecordedConfig):
     """`device_bench.training_step`: steps of up to `most_clips` clips, each `steps` times of which
     the first warms up, with captions of `caption_tokens` tokens (paper 5.1: 23). `limits_s`
     is the time for each kernel when the machine's rates are measured."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
     model: Any = MISSING
     device: Any = MISSING
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -368,15 +344,12 @@ class TrainingStepConfig:
     most_clips: int = 256
     steps: int = 6
     limits_s: float = 0.2
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class ReportConfig:
+class ReportConfig(CommandConfig):
     """`paper` is the folder of the paper's cells."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     paper: str = MISSING
 
 
@@ -394,18 +367,16 @@ class StudyStage:
 
 
 @dataclass
-class ReproduceConfig:
+class ReproduceConfig(CommandConfig):
     """The whole study. Overrides that stages know are routed to them; `quant` narrows the run to
     one precision."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     precisions: list[str] = field(default_factory=list)
     stages: list[StudyStage] = field(default_factory=list)
 
 
 @dataclass
-class DoctorConfig:
-    paths: PathsConfig = field(default_factory=PathsConfig)
+class DoctorConfig(CommandConfig):
     tiny_disk_gb: float = MISSING
     tiny_memory_gb: float = MISSING
     systems_disk_gb: float = MISSING
@@ -413,16 +384,14 @@ class DoctorConfig:
 
 
 @dataclass
-class NotebooksConfig:
-    paths: PathsConfig = field(default_factory=PathsConfig)
+class NotebooksConfig(CommandConfig):
     folder: str = MISSING
 
 
 @dataclass
-class OracleConfig:
-    """`eval.oracle`: people's captions under every named protocol, or under those of `only`."""
+class HumanCaptionsConfig(RecordedConfig):
+    """`eval.human_captions`: people's captions under every named protocol, or those of `only`."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     captioner: Any = MISSING
     datasets: dict[str, Any] = field(default_factory=dict)
     caption: dict[str, Any] = field(default_factory=dict)
@@ -431,16 +400,13 @@ class OracleConfig:
     embedder: str = "embedded"
     bootstrap_draws: int = 2000
     java: str = ""
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class TextEmbedderConfig:
+class TextEmbedderConfig(RecordedConfig):
     """`eval.text_embedder` (Table 7). `batch_size` is sentence-transformers' own, and matters:
     dynamic int8 takes its scales from the batch."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     captioner: Any = MISSING
     datasets: dict[str, Any] = field(default_factory=dict)
     retrieval: Any = MISSING
@@ -448,15 +414,12 @@ class TextEmbedderConfig:
     embedder: str = "embedded"
     batch_size: int = 32
     bootstrap_draws: int = 2000
-    seed: int = 0
-    force: bool = False
 
 
 @dataclass
-class DataCheckConfig:
+class DataCheckConfig(CommandConfig):
     """`eval.data_check`. `decode` reads frames of every video that is there."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     datasets: dict[str, Any] = field(default_factory=dict)
     protocols: dict[str, Any] = field(default_factory=dict)
     decode: bool = False
@@ -487,15 +450,14 @@ class ConvertConfig:
 
 
 @dataclass
-class AuditConfig:
-    paths: PathsConfig = field(default_factory=PathsConfig)
+class AuditConfig(CommandConfig):
+    """`eval.audit`."""
 
 
 @dataclass
-class TestAllConfig:
+class TestAllConfig(CommandConfig):
     """`tests` are files or folders of tests, `workers` how many files run at a time."""
 
-    paths: PathsConfig = field(default_factory=PathsConfig)
     workers: int = MISSING
     tests: list[str] = MISSING
 
@@ -504,18 +466,19 @@ _SCHEMAS = {
     "finetune": FinetuneConfig,
     "sweep": SweepConfig,
     "convert": ConvertConfig,
-    "evaluate": EvalConfig,
-    "latency": PipelineConfig,
+    "caption": CaptionConfig,
+    "retrieval": RetrievalConfig,
+    "latency": LatencyConfig,
     "sessions": SessionsConfig,
     "endurance": EnduranceConfig,
-    "use": UseConfig,
+    "pipeline": PipelineConfig,
     "tasks": TasksConfig,
     "storage": StorageConfig,
     "training_step": TrainingStepConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,
     "audit": AuditConfig,
-    "oracle": OracleConfig,
+    "human_captions": HumanCaptionsConfig,
     "text_embedder": TextEmbedderConfig,
     "data_check": DataCheckConfig,
     "doctor": DoctorConfig,

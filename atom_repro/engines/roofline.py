@@ -5,7 +5,7 @@ each step of the decoder reads all its weights and the keys and values so far.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -78,6 +78,20 @@ def least_work(
         step_bytes=step_bytes,
         steps=settings.max_new_tokens - 1,
     )
+
+
+def beside_limits(
+    work: LeastWork, precision: str, before: Mapping[str, float], after: Mapping[str, float]
+) -> dict[str, Any]:
+    """What a record says of a clip's least work and the rates of the device, which are measured
+    before and after: the higher of the two counts."""
+    fastest = {name: max(before[name], after[name]) for name in before}
+    return {
+        "limits_before": dict(before),
+        "limits_after": dict(after),
+        "least_work_per_clip": asdict(work),
+        "least_s_per_clip": work.least_s(fastest, precision),
+    }
 
 
 def _stored(weight: Tensor, precision: str) -> int:

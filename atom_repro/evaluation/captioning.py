@@ -17,7 +17,7 @@ from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder,
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import stage_key
-from atom_repro.runtime.setup import Subject
+from atom_repro.runtime.setup import Setup
 from atom_repro.video.sampling import clip_frames
 
 
@@ -54,7 +54,7 @@ def caption_clips(
 
 def kept_captions(
     clips: Sequence[Clip],
-    subject: Subject,
+    setup: Setup,
     *,
     batch_size: int,
     folder: Path,
@@ -66,18 +66,18 @@ def kept_captions(
     settings, data and code. A killed evaluation goes on in it, and a second metric reads it.
 
     Args:
-        subject: whose modules are there.
+        setup: whose modules are there.
         progress: told how many clips were done since it was last told.
     """
-    model, checkpoint, precision = subject.model, subject.checkpoint, subject.quantiser.name
+    model, checkpoint, precision = setup.model, setup.checkpoint, setup.quantiser.name
     depends = {
-        **subject.inputs,
+        **setup.inputs,
         "precision": precision,
         "prompt": model.prompt,
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),
     }
-    generation = {"generation": asdict(subject.generation)}
+    generation = {"generation": asdict(setup.generation)}
     key = stage_key("captions", Path(__file__), generation, depends)
     with Journal(folder / f"{key[:24]}.jsonl") as journal:
         said = {
@@ -93,7 +93,7 @@ def kept_captions(
         progress(done)
         left = clips[done:]
         if not complete:
-            device = subject.device.torch
+            device = setup.device.torch
             encoder = load_encoder(checkpoint.encoder(precision), model, device)
             decoder = load_decoder(checkpoint.decoder(precision), model, device)
             for batch in caption_clips(
@@ -101,7 +101,7 @@ def kept_captions(
                 decoder,
                 left,
                 prompt=model.prompt,
-                settings=subject.generation,
+                settings=setup.generation,
                 batch_size=batch_size,
             ):
                 for prediction in batch:

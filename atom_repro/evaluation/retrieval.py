@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 
 from atom_repro.datatypes import Clip
+from atom_repro.evaluation.caption_scores import groups_of
+from atom_repro.metrics.bootstrap import paired_difference
 from atom_repro.metrics.retrieval import RankResult, RetrievalScores, ranks, retrieval_scores
 from atom_repro.models.text_embedder import TextEmbedder
+from atom_repro.records.record import Record
+
+RECALL_AT = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,53 @@ def search(embedder: TextEmbedder, captions: Mapping[str, str], clips: Sequence[
     found = ranks(wanted @ index.T, np.array([i for _, i in queries]), missing=missing)
     scores = retrieval_scores(found, distinct_texts=len(set(present)))
     return Search(tuple(q.query_id for q, _ in queries), found, scores)
+
+
+def recalls_by_group(found: Search, clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
+    """R@k in per cent of the queries of each part of the test set, in the same gallery."""
+    groups = [group for clip, group in zip(clips, groups_of(clips), strict=True)
+              for _ in clip.queries]  # fmt: skip
+    recalls = {}
+    for group in sorted(set(groups) - {"all"}):
+        member = [g == group for g in groups]
+        recalls[group] = {
+            f"r{k}": 100 * float(found.ranks.hits(k)[member].mean()) for k in RECALL_AT
+        }
+    return recalls
+
+
+def samples(found: Search) -> list[dict[str, Any]]:
+    """A line a query: its video's rank (0 is first), ties, and R@k in per cent."""
+    hits = {k: found.ranks.hits(k) for k in RECALL_AT}
+    return [
+        {
+            "query_id": query_id,
+            "rank": int(rank),
+            "ties": int(ties),
+            **{f"r{k}": float(100 * h[i]) for k, h in hits.items()},
+        }
+        for i, (query_id, rank, ties) in enumerate(
+            zip(found.query_ids, found.ranks.rank, found.ranks.ties, strict=True)
+        )
+    ]
+
+
+def minus_fp32(
+    lines: Sequence[Mapping[str, Any]], fp32: Record, *, draws: int, seed: int
+) -> dict[str, Any]:
+    """R@k minus that of the fp32 record, query by query, with 95 % intervals.
+
+    Args:
+        lines: the `samples` of this run.
+    """
+    before = {line["query_id"]: line for line in fp32.samples()}
+    differences: dict[str, Any] = {"record": fp32.run_id}
+    for k in RECALL_AT:
+        interval = paired_difference(
+            [line[f"r{k}"] for line in lines],
+            [before[line["query_id"]][f"r{k}"] for line in lines],
+            draws=draws,
+            seed=seed,
+        )
+        differences[f"r{k}"] = interval.to_dict()
+    return differences

@@ -1,25 +1,22 @@
 """How good the captions of a training's modules are, while it goes on."""
 
-from collections.abc import Sequence
 from typing import cast
 
-from atom_repro.datatypes import Clip
 from atom_repro.engines.eager import DecoderModule, EncoderModule
 from atom_repro.evaluation.captioning import caption_clips
 from atom_repro.metrics.caption import score_captions
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork
 from atom_repro.training.captioning_model import CaptioningModel
+from atom_repro.training.data import TrainingData
 
 
 def validation_cider(
-    network: CaptioningModel,
-    tokenizer: Tokenizer,
-    clips: Sequence[Clip],
-    settings: GenerationSettings,
+    network: CaptioningModel, data: TrainingData, settings: GenerationSettings
 ) -> float:
-    """CIDEr, in points, of the captions of `clips`; leaves the network in evaluation mode."""
+    """CIDEr, in points, of the captions of the validation clips; leaves the network in evaluation
+    mode."""
+    tokenizer, clips = data.tokenizer, data.validation
     network.eval()
     model, device = network.model, next(network.parameters()).device
     encoder, decoder = cast(EncoderNetwork, network.encoder), cast(DecoderNetwork, network.decoder)

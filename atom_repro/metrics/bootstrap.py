@@ -31,6 +31,10 @@ class Interval:
     high: float
     level: float
 
+    def to_dict(self) -> dict[str, float]:
+        """As records hold it; `level` is the command's."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
 
 def paired_difference(
     a: ArrayLike,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
+from atom_repro.records.provenance import file_hash
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -256,3 +257,8 @@ def saved_bytes(module: nn.Module) -> int:
     stream = io.BytesIO()
     torch.save(module.state_dict(), stream)
     return stream.getbuffer().nbytes
+
+
+def weights_label(source: str) -> str:
+    """`released:<sha>` of the embedder's weights, as records name them."""
+    return f"released:{file_hash(source_files(source)[0])[:16]}"

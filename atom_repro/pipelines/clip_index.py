@@ -14,6 +14,7 @@ windows of one video, so that a completed index equals an unbroken one to the la
         find(runtime, index.footage(Path("videos")), "a red ball", …)
 """
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,11 @@ class IndexProvenance:
     window_s: float = 10.0
     stride_s: float = 5.0
     format: int = field(default=FORMAT, init=False)
+
+    def file_name(self, videos: Path) -> str:
+        """That of the index of a folder of videos: one for each way to make captions of it."""
+        text = f"{videos.resolve()}\n{self}"
+        return f"{videos.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.index"
 
 
 @dataclass(frozen=True)

@@ -64,3 +64,22 @@ def _page(title: str, prompt: str, delivery: Delivery, notes: Sequence[str]) -> 
         parts.append(f"<table><tr>{head}</tr>{rows}</table>")
     parts += [f"<p class=note>{esc(note)}</p>" for note in notes]
     return "\n".join(parts) + "\n"
+
+
+def weights_notice(weights: str, trained_on: str) -> str:
+    """What the texts of these weights are worth, in a line for the reader of a result."""
+    kind = weights.partition(":")[0]
+    if kind == "random":
+        return "weights: random. Every text below is noise; only times and sizes mean something."
+    if kind == "mixed":
+        return (
+            f"weights: {weights}, released ones beside new ones that nothing has trained: "
+            "fine-tune with train.start before you read anything into their texts."
+        )
+    if kind == "trained" and trained_on == "toy":
+        return (
+            f"weights: {weights}, trained here on generated video of ten things in six places: of "
+            "other footage they can only say which of those it resembles. model=smolvlm2_256m with "
+            "released weights captions real video."
+        )
+    return f"weights: {weights}. What they say is theirs to answer for; check it before you use it."

@@ -7,6 +7,7 @@ writes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.pipelines.captioned_clips import Footage, Task, watch
@@ -62,6 +63,28 @@ class Session:
                 )
             )
         return answers
+
+
+class OutputCheck:
+    """All arms of a comparison must give the same tokens, rankings and texts."""
+
+    def __init__(self) -> None:
+        self.name, self.answers = "", list[Answer]()
+
+    def add(self, name: str, answers: Sequence[Answer]) -> None:
+        """Compare the answers of one session with those of the first.
+
+        Raises:
+            RuntimeError: they differ.
+        """
+        if not self.answers:
+            self.name, self.answers = name, list(answers)
+        if list(map(_output, answers)) != list(map(_output, self.answers)):
+            raise RuntimeError(f"{name} gave other tokens, rankings or texts than {self.name}")
+
+
+def _output(answer: Answer) -> tuple[Any, ...]:
+    return [p.token_ids for p in answer.predictions], answer.ranking, answer.texts
 
 
 def session_of(task: Task, *, session: str, prompts: Sequence[str]) -> Session:

@@ -10,16 +10,18 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.random_weights import LABEL, write_random_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
+from atom_repro.device.machine import this_machine
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import EMBEDDED
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
+from atom_repro.records.stage import Stage
 from atom_repro.runtime.residency import Loader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 
 
 @dataclass(frozen=True)
-class Subject:
+class Setup:
     """The parts that a configuration names, built. Nothing is read or made before it is asked for;
     `dataset.prepare` makes the data, `make_modules` the modules."""
 
@@ -34,7 +36,7 @@ class Subject:
     random_weights: bool
 
     @classmethod
-    def of(cls, cfg: Any) -> "Subject":
+    def of(cls, cfg: Any) -> "Setup":
         """
         Raises:
             AtomError: a part refuses its settings, or there is no such device.
@@ -92,6 +94,19 @@ class Subject:
             "weights": self.weights,
             "device": self.device.name,
         }
+
+    def stage(self, name: str, entry: str, settings: Mapping[str, Any], protocol: str) -> Stage:
+        """The stage of a command that runs these modules on this machine; see `Stage.of`."""
+        return Stage.of(
+            name,
+            entry,
+            settings,
+            this_machine(),
+            inputs=self.inputs,
+            weights=self.weights,
+            protocol=protocol,
+            device=self.device.name,
+        )
 
     @cached_property
     def loaders(self) -> dict[str, Loader]:

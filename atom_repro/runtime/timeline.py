@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from atom_repro.datatypes import Span
 
@@ -54,6 +55,15 @@ class Waterfall:
     overlap_s: float
     residual_s: float
     end_to_end_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As samples hold it."""
+        return {
+            "end_to_end_s": self.end_to_end_s,
+            "stages_s": self.stages,
+            "overlap_s": self.overlap_s,
+            "residual_s": self.residual_s,
+        }
 
 
 def waterfall(spans: Sequence[Span], start_s: float, end_s: float) -> Waterfall:

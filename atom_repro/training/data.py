@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from atom_repro.checkpoints.checkpoint import Checkpoint, starting_tokenizer
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import Clip
 from atom_repro.models.tokenizer import Tokenizer
@@ -47,7 +48,7 @@ def training_data(
     dataset: Any,
     settings: TrainConfig,
     *,
-    tokenizer: Tokenizer | None,
+    start: Checkpoint | None,
     augmentation: Augmentation,
     frames: Path,
     seed: int,
@@ -58,13 +59,15 @@ def training_data(
 
     Args:
         dataset: prepared; one with `text_tasks` and `task_texts` adds text tasks.
-        tokenizer: of the weights that training starts from, or None to learn one.
+        start: the weights that training starts from, whose tokenizer serves; None to learn one.
         frames: folder that keeps decoded frames for the next run.
         progress: told of each clip that was decoded.
     """
     clips = dataset.clips("train")
     tasks = _text_tasks(model, dataset, settings, seed)
-    if tokenizer is None:
+    if start:
+        tokenizer = starting_tokenizer(start, model)
+    else:
         texts = [r for c in clips for r in c.references]
         if tasks:
             texts += dataset.task_texts(rows=_TOKENIZER_ROWS, seed=seed)

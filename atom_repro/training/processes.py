@@ -1,4 +1,8 @@
-"""On what a training runs: its precision, and the processes that share its steps."""
+"""On what a training runs: its precision, and the processes that share its steps.
+
+`torchrun` starts them; `accelerate launch --cpu --num_processes 2` starts one where there is no
+MPI. The record says how many there were.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -8,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, parse_flag_from_env
 
+from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
 from atom_repro.device.cuda import gpu_name
 from atom_repro.training.training_steps import Processes
@@ -45,15 +50,16 @@ def training_precision(setting: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def accelerator_for(*, precision: str, accumulate: int) -> Accelerator:
+def accelerator_for(settings: TrainConfig) -> Accelerator:
     """Of this process; `accelerate launch` says how many there are.
 
     Raises:
         AtomError: launched to share parameters out by accelerate; `sharding` does that.
     """
+    precision = training_precision(settings.precision, accelerated_device())
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
-        gradient_accumulation_steps=accumulate,
+        gradient_accumulation_steps=settings.accumulate,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     refuse_other_sharders(accelerator.distributed_type)

@@ -7,7 +7,8 @@ validation and loses nothing.
 """
 
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
 import torch
@@ -50,10 +51,22 @@ class TrainingState:
         self._journal_file = checkpoint.state / "curve.jsonl"
         self._journal: Journal | None = None
 
-    def resume(self, *, fresh: bool = False) -> int:
-        """Load what an interrupted run of the same key left; the step to go on from. All
-        processes call it, and each reads the file."""
-        if fresh or not self._file.is_file():
+    def begin(self, *, fresh: bool, wait: Callable[[], object]) -> int:
+        """Load what an interrupted run of the same key left, and clear away the rest; the step to
+        go on from. All processes call it, and each reads the file.
+
+        Args:
+            fresh: leave what was left.
+            wait: returns when every process has called it.
+        """
+        step = 0 if fresh else self._resume()
+        wait()
+        if self.writes:
+            self._clear(step)
+        return step
+
+    def _resume(self) -> int:
+        if not self._file.is_file():
             return 0
         # Ours, and still read without running what a pickle may hold.
         saved = torch.load(self._file, weights_only=True, mmap=True)
@@ -66,10 +79,8 @@ class TrainingState:
             torch.cuda.set_rng_state(saved["random_gpu"])
         return int(saved["step"])
 
-    def begin(self, step: int) -> None:
-        """Clear away what is not of this run up to `step`, once every process has resumed."""
-        if not self.writes:
-            return
+    def _clear(self, step: int) -> None:
+        """Clear away what is not of this run up to `step`."""
         if step == 0:
             shutil.rmtree(self.checkpoint.state, ignore_errors=True)
         self._journal = Journal(self._journal_file)
@@ -85,6 +96,15 @@ class TrainingState:
         self.curve.append(line)
         self._journal.add(line)
 
+    def values(self) -> dict[str, Any]:
+        """What a record says of the training's curve."""
+        return {
+            "validation_cider": self.best["cider"],
+            "best_step": self.best["step"],
+            "train_s": self.total_s("step_s"),
+            "validation_s": self.total_s("validation_s"),
+        }
+
     def total_s(self, name: str) -> float | None:
         """Seconds under a name of the curve's lines, summed. None for a resumed run: nothing says
         on which machine, and beside which other work, its first part ran."""
@@ -92,10 +112,24 @@ class TrainingState:
             return None
         return sum(float(line.get(name, 0.0)) for line in self.curve)
 
-    def keep_if_best(
+    def progress(self, loss: float) -> str:
+        """How far the training is, for a progress bar."""
+        return f"loss {loss:.2f}, best CIDEr {max(self.best['cider'], 0):.0f}"
+
+    def validated(
+        self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer, since: float
+    ) -> None:
+        """Log a validation, and keep a whole network that is better than any before.
+
+        Args:
+            since: `time.perf_counter()` when the validation began.
+        """
+        self._keep_if_best(step, cider, network, tokenizer)
+        self.log(step=step, validation_cider=cider, validation_s=time.perf_counter() - since)
+
+    def _keep_if_best(
         self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer
     ) -> None:
-        """Write encoder and decoder of a whole network apart, if better than any before."""
         if cider <= self.best["cider"]:
             return
         model = network.model

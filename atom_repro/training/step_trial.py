@@ -5,9 +5,10 @@ are those of a real step of captions.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,29 @@ class StepTrial:
     seconds: tuple[float, ...]
     operations: int
     peak_bytes: int | None
+
+    def values(self, tokens: int, limits: Mapping[str, float], precision: str) -> dict[str, Any]:
+        """What a record says of it.
+
+        Args:
+            tokens: of a step, visual and text.
+            limits: rates of the device, as `device.limits` gives them.
+        """
+        step_s = median(self.seconds[1:])
+        rate = self.operations / step_s
+        return {
+            "step_s": step_s,
+            "tokens_per_s": tokens / step_s,
+            "operations_per_step": self.operations,
+            "operations_per_s": rate,
+            "limits": dict(limits),
+            "share_of_limit": rate / limits[f"{precision}_operations_per_s"],
+            "step_memory_measured_bytes": self.peak_bytes,
+        }
+
+    def samples(self) -> list[dict[str, Any]]:
+        """A line a step."""
+        return [{"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate(self.seconds)]
 
 
 def try_step(

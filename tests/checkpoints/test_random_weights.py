@@ -17,7 +17,7 @@ from atom_repro.engines.roofline import least_work
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import int8
-from atom_repro.runtime.setup import Subject
+from atom_repro.runtime.setup import Setup
 
 FAMILIES = ["tiny_mplug2plus", "tiny_mplug2"]
 
@@ -70,7 +70,7 @@ def test_a_stand_in_tokenizer_has_a_word_for_every_id(tmp_path):
     assert Tokenizer.load(tmp_path, specials).encode("w10") == [10]
 
 
-def subject(tmp_path, **changed):
+def setup(tmp_path, **changed):
     model = model_named("tiny_mplug2plus")
     parts = {
         "model": model,
@@ -83,23 +83,23 @@ def subject(tmp_path, **changed):
         "seed": 0,
         "random_weights": True,
     }
-    return Subject(**(parts | changed))
+    return Setup(**(parts | changed))
 
 
 def test_what_judges_texts_refuses_them(tmp_path):
-    one = subject(tmp_path)
+    one = setup(tmp_path)
     with pytest.raises(AtomError, match=r"random .*no quality to measure"):
         one.make_modules(judged=True)
     assert not one.checkpoint.folder.exists()
     assert "Linear" not in one.make_modules(judged=False)["decoder"]["skipped"]
     assert one.inputs == {"dataset": "d", "weights": "random", "device": "cpu"}
-    given = subject(tmp_path, random_weights=False)  # the same folder, by checkpoint.folder
+    given = setup(tmp_path, random_weights=False)  # the same folder, by checkpoint.folder
     with pytest.raises(AtomError, match="no quality to measure"):
         given.make_modules(judged=True)
 
 
 def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
-    one = subject(tmp_path)
+    one = setup(tmp_path)
     one.make_modules(judged=False)
     encoder = one.checkpoint.encoder("fp32")
     kept = (encoder / "model.safetensors").stat().st_ino

@@ -220,7 +220,7 @@ def test_the_known_leaks_are_there():
 
 
 def test_the_fixed_sentences_are_captions_but_for_punctuation():
-    from atom_repro.evaluation.human_captions.captioner import same_text
+    from atom_repro.evaluation.human_captions.text_index import same_text
 
     clips = real().clips("test-1ka")
     exact = sum(c.queries[0].text in c.references for c in clips)

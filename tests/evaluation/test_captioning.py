@@ -13,7 +13,7 @@ from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.evaluation.captioning import caption_clips, kept_captions, read_predictions
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.quant import none
-from atom_repro.runtime.setup import Subject
+from atom_repro.runtime.setup import Setup
 from atom_repro.video.file import write_video
 
 SETTINGS = {"beams": 2, "max_new_tokens": 5, "length_penalty": 1.0, "forbid_end": False}
@@ -51,7 +51,7 @@ def test_a_clip_without_a_video_gets_an_empty_caption(saved, model, clips):
 
 
 def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
-    subject = Subject(
+    setup = Setup(
         model=model,
         dataset=SimpleNamespace(fingerprint="d"),
         quantiser=none.build(),
@@ -67,7 +67,7 @@ def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
         steps = []
         made = kept_captions(
             clips,
-            subject,
+            setup,
             batch_size=2,
             folder=tmp_path / "journals",
             progress=steps.append,

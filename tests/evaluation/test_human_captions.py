@@ -15,15 +15,19 @@ from atom_repro import config
 from atom_repro.data import didemo, msrvtt, msvd, stsb
 from atom_repro.datatypes import AtomError, Clip, Query
 from atom_repro.evaluation.human_captions.captioner import (
-    NOTHING,
-    Gallery,
     HumanCaptions,
-    Questions,
-    Remembered,
-    at_random,
     build,
     consensus,
     drawn_people,
+)
+from atom_repro.evaluation.human_captions.captioning import caption_study
+from atom_repro.evaluation.human_captions.retrieval import retrieval_study
+from atom_repro.evaluation.human_captions.text_index import (
+    NOTHING,
+    CachedEmbedder,
+    Gallery,
+    Questions,
+    at_random,
     everything,
     index_texts,
     most_central,
@@ -32,8 +36,6 @@ from atom_repro.evaluation.human_captions.captioner import (
     search_people,
     without_queries,
 )
-from atom_repro.evaluation.human_captions.captioning import caption_study
-from atom_repro.evaluation.human_captions.retrieval import retrieval_study
 from atom_repro.metrics.caption import score_captions
 from atom_repro.metrics.correlation import pearson, spearman
 from atom_repro.metrics.retrieval import recall_at
@@ -214,7 +216,7 @@ def test_texts_are_embedded_once():
             return torch.from_numpy(bag(texts))
 
     embedder = Counting()
-    embed = Remembered(embedder)
+    embed = CachedEmbedder(embedder)
     first, again = embed(["a", "b", "a"]), embed(["b", "c"])
     assert embedder.seen == ["a", "b", "c"]
     np.testing.assert_array_equal(first[1], again[0])
@@ -265,7 +267,7 @@ def test_people_are_scored_like_a_captioner():
 
 
 def test_the_commands_configurations_name_every_protocol():
-    plain = config.plain(config.compose("oracle", []))
+    plain = config.plain(config.compose("human_captions", []))
     named = {n["name"] for g in ("caption", "retrieval") for n in plain[g].values()}
     assert named == {
         "msrvtt/caption-full", "msrvtt/ret-1ka", "msrvtt/ret-full", "msvd/caption",

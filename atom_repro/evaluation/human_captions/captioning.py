@@ -4,7 +4,6 @@ Makes the values and samples of a record: numbers and ids, never a caption's tex
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from atom_repro.datatypes import Clip
 from atom_repro.evaluation.human_captions.captioner import (
     HumanCaptioner,
     HumanCaptions,
+    Study,
     consensus,
     drawn_people,
 )
@@ -22,14 +22,6 @@ from atom_repro.metrics.caption import METRICS, CaptionScores, score_captions
 from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
 
 SHOWN = ("bleu_4", "rouge_l", "meteor", "cider")
-
-
-@dataclass(frozen=True)
-class CaptionStudy:
-    """`values` of the record and its `samples`, a line a clip."""
-
-    values: dict[str, Any]
-    samples: list[dict[str, Any]]
 
 
 def caption_study(
@@ -42,7 +34,7 @@ def caption_study(
     java: str | Path | None,
     progress: Callable[[str], object],
     metrics: Sequence[str] = METRICS,
-) -> CaptionStudy:
+) -> Study:
     """Score people like a captioner.
 
     A person's caption is scored against the clip's other captions, one fewer than a model's is;
@@ -94,7 +86,7 @@ def caption_study(
         "draws": people.draws,
         "rows": {name: _row(scores, draws, seed) for name, scores in rows.items()},
     }
-    return CaptionStudy(values, _samples(clips, rows))
+    return Study(values, _samples(clips, rows), "cider")
 
 
 def _against_all(

@@ -4,20 +4,19 @@ Makes the values and samples of a record: numbers and ids, never a caption's tex
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atom_repro.datatypes import Clip
-from atom_repro.evaluation.human_captions.captioner import (
+from atom_repro.evaluation.human_captions.captioner import HumanCaptioner, Study
+from atom_repro.evaluation.human_captions.text_index import (
     NOTHING,
     Choice,
     Embed,
     Gallery,
     How,
-    HumanCaptioner,
     Questions,
     at_random,
     index_texts,
@@ -25,7 +24,7 @@ from atom_repro.evaluation.human_captions.captioner import (
     paragraph_questions,
     search_people,
 )
-from atom_repro.metrics.bootstrap import Interval, clustered_interval
+from atom_repro.metrics.bootstrap import clustered_interval
 from atom_repro.metrics.gallery import recall_by_size
 from atom_repro.metrics.retrieval import RankResult
 
@@ -36,17 +35,9 @@ SIZES = (50, 100, 200, 500, 670, 1000, 1004, 1500, 2000, 2990)
 PAPER_LATENT_BYTES = 2048 * 1024 * 4
 
 
-@dataclass(frozen=True)
-class RetrievalStudy:
-    """`values` of the record and its `samples`, a line a video."""
-
-    values: dict[str, Any]
-    samples: list[dict[str, Any]]
-
-
 def retrieval_study(
     clips: Sequence[Clip], people: HumanCaptioner, embed: Embed, *, draws: int, seed: int
-) -> RetrievalStudy:
+) -> Study:
     """Try every index of human captions on the clips' queries.
 
     Rows that are drawn (`one at random`) are averaged over their draws query by query; the
@@ -78,7 +69,7 @@ def retrieval_study(
         "curve": _curve(random, resample),
         "bytes": _bytes(gallery, people),
     }
-    return RetrievalStudy(values, _samples(gallery, found))
+    return Study(values, _samples(gallery, found), "r1")
 
 
 def _sentence_rows(
@@ -149,7 +140,8 @@ def _hits(results: Sequence[RankResult], k: int) -> NDArray[np.float64]:
 def _row(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[str, Any]:
     first = results[0]
     row: dict[str, Any] = {
-        f"r{k}": _plain(clustered_interval(_hits(results, k), first.target, **resample)) for k in KS
+        f"r{k}": clustered_interval(_hits(results, k), first.target, **resample).to_dict()
+        for k in KS
     }
     each = [float(_hits([r], 1).mean()) for r in results]
     return row | {
@@ -180,7 +172,7 @@ def _curve(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[s
         for size in sizes:
             hits = np.mean([each[size] for each in by_draw], axis=0)
             interval = clustered_interval(hits, results[0].target, **resample)
-            curve[str(size)][f"r{k}"] = _plain(interval)
+            curve[str(size)][f"r{k}"] = interval.to_dict()
     return curve
 
 
@@ -201,10 +193,6 @@ def _bytes(gallery: Gallery, people: HumanCaptioner) -> dict[str, Any]:
         "embedding_fp32_bytes": 4 * width,
         "paper_latent_bytes": PAPER_LATENT_BYTES,
     }
-
-
-def _plain(interval: Interval) -> dict[str, float]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def _samples(gallery: Gallery, found: Mapping[str, Sequence[RankResult]]) -> list[dict[str, Any]]:

@@ -20,19 +20,19 @@ from atom_repro.report.svg import svg
 _PAPER_DATA = {"msrvtt": "MSR-VTT", "msvd": "MSVD", "didemo": "DiDeMo"}
 _CAPTION = {"BLEU@4": "bleu_4", "ROUGE-L": "rouge_l", "METEOR": "meteor", "CIDEr": "cider"}
 _RECALL = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
-_RUN_ORACLE = "`make oracle` fills ours"
+_TO_FILL = "`make human-captions` fills ours"
 
 
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
     """All tables of this file by stem."""
     return {
-        "oracle": oracle(records, paper),
+        "oracle": people_beside_paper(records, paper),
         "oracle_gallery": gallery(records),
         "oracle_bytes": index_bytes(records),
     }
 
 
-def oracle(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+def people_beside_paper(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     """People as captioners and as the text index; the paper's rows of the same data under them."""
     rows: list[Row] = []
     for stage, table, metrics in (
@@ -49,7 +49,7 @@ def oracle(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
             rows += ours + _papers(paper, table.get(data, ""), protocol, ours, metrics)
     if not rows:
         return [
-            Row("oracle", c.row, c.column, None, c.value, c.unit, note=_RUN_ORACLE)
+            Row("oracle", c.row, c.column, None, c.value, c.unit, note=_TO_FILL)
             for c in paper
             if c.table in ("table01", "table02", "table10")
         ]

@@ -61,10 +61,10 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
 def _rows(records: Sequence[Record]) -> list[Row]:
     """Every session of one machine."""
     rows: list[Row] = []
-    for subject, record in newest(records).items():
+    for ran, record in newest(records).items():
         by_session = _sessions(record)
         for name in record.values["sessions"]:
-            row = f"{'/'.join(subject)}/{name}"
+            row = f"{'/'.join(ran)}/{name}"
             repeats = by_session.get(name)
             if repeats is None:
                 rows.append(

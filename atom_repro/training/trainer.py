@@ -1,0 +1,137 @@
+"""Training step by step: network, optimiser and schedule on the processes that share them."""
+
+import time
+from functools import partial
+from typing import Any
+
+from accelerate import Accelerator
+
+from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.config.schemas import TrainConfig
+from atom_repro.datatypes import AtomError
+from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.training.captioning_model import CaptioningModel
+from atom_repro.training.data import TrainingData
+from atom_repro.training.network import training_network, training_optimiser
+from atom_repro.training.optimisation import schedule_named, set_rates
+from atom_repro.training.processes import mean_over_processes, on_device
+from atom_repro.training.sharding import WholeNetwork, process_mesh, shard
+from atom_repro.training.step_memory import MeasuredPeak, require_step_memory, step_memory
+
+
+class Trainer:
+    """A network that is being trained on `data`; `step` is one step of all processes.
+
+    Args:
+        accelerator: of this process.
+        start: weights to begin from, None for random ones.
+
+    Raises:
+        AtomError: a step needs more memory than there is, said before any is taken.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: VideoLanguageModel,
+        data: TrainingData,
+        settings: TrainConfig,
+        *,
+        start: Checkpoint | None,
+    ) -> None:
+        self._accelerator, self._data, self._settings = accelerator, data, settings
+        self._precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        self.epoch_steps = max(1, data.epoch // settings.accumulate)
+        self.steps = settings.epochs * self.epoch_steps if settings.epochs else settings.max_steps
+        self.validation_every = settings.validation_every or self.epoch_steps
+
+        make_network = partial(training_network, model, data, settings)
+        self.needed = step_memory(
+            make_network,
+            data.large_step(),
+            precision=self._precision,
+            processes=accelerator.num_processes,
+            shard=settings.shard,
+            device=accelerator.device.type,
+        )
+        require_step_memory(self.needed, accelerator.device)
+        accelerator.wait_for_everyone()  # all of them have looked before one takes its memory
+        self.measured = MeasuredPeak(accelerator.device)
+        network = make_network(start)
+        if settings.shard:
+            shard(network, process_mesh(accelerator.device, accelerator.num_processes))
+        optimiser = training_optimiser(network, settings)
+        self._schedule = schedule_named(
+            settings.schedule,
+            warmup=settings.warmup_steps,
+            floor=settings.floor_learning_rate,
+            epoch=data.epoch,
+            accumulate=settings.accumulate,
+            steps=self.steps,
+            quirk=settings.epoch0_quirk,
+        )
+        # In "evaluation mode" accelerate leaves the network to us, and makes no DDP of it.
+        self._network = accelerator.prepare_model(network, evaluation_mode=settings.shard)
+        self._optimiser = accelerator.prepare_optimizer(optimiser)
+        self.network: CaptioningModel = accelerator.unwrap_model(self._network)
+        self._whole = WholeNetwork(
+            self.network, make_network if accelerator.is_main_process else None
+        )
+
+    @property
+    def optimiser(self) -> Any:
+        """torch's own."""
+        return self._optimiser.optimizer
+
+    def step(self, step: int) -> dict[str, float]:
+        """Train on the micro-batches of a step; the mean losses over all processes, and the
+        seconds that it took (`step_s`)."""
+        began, losses = time.perf_counter(), dict[str, float]()
+        accelerator, settings = self._accelerator, self._settings
+        self._network.train()
+        set_rates(self._optimiser, self._schedule, step)
+        for part in self._data.steps(step):
+            with accelerator.accumulate(self._network):
+                loss, parts = self._network(on_device(part, accelerator.device))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and settings.clip_norm:
+                    accelerator.clip_grad_norm_(self._network.parameters(), settings.clip_norm)
+                self._optimiser.step()
+                self._optimiser.zero_grad()
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0.0) + value.item() / settings.accumulate
+        self.measured.step_done()
+        means = mean_over_processes(accelerator, losses)
+        return {**means, "step_s": time.perf_counter() - began}
+
+    def whole_network(self) -> CaptioningModel | None:
+        """The network with all its parameters as they are now; None in a process that shares them
+        and saves nothing. A collective call."""
+        return self._whole.refreshed()
+
+    def values(self) -> dict[str, Any]:
+        """What a record says of the training, beside its curve."""
+        self.measured.stop()
+        parameters = list(self.network.parameters())
+        return {
+            "epoch_steps": self.epoch_steps,
+            "precision": self._precision,
+            "processes": self._accelerator.num_processes,
+            "step_memory_estimated_bytes": self.needed.peak + self.needed.whole,  # of this process
+            "step_memory_measured_bytes": self.measured.bytes,
+            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "parameters": sum(p.numel() for p in parameters),
+            "sharded": self._settings.shard,
+        }
+
+
+def require_steps(settings: TrainConfig, scale: str) -> None:
+    """
+    Raises:
+        AtomError: the settings ask for no step.
+    """
+    if not settings.epochs and settings.max_steps < 1:
+        raise AtomError(
+            f"train.max_steps={settings.max_steps} and train.epochs is not set: there is nothing "
+            f"to train at scale={scale}; set one of them"
+        )

@@ -1,0 +1,120 @@
+"""What human captions give as captions and as a text index, without a video (Tables 1, 2, 10).
+
+Captioning: one person's caption against the others', a consensus, floors (beside Table 1).
+Retrieval: the text index made of human captions in several ways (beside Tables 2 and 10), recall
+by gallery size, and the bytes of a text index (appendix B). A protocol whose annotation files are
+missing is skipped, and said so; `python -m eval.data_check` says where to get them.
+
+    ATOM_DATA=/path/to/data python -m eval.human_captions
+    python -m eval.human_captions only=[msrvtt/ret-1ka] datasets.msrvtt.annotations=/path/to/msrvtt
+"""
+
+from functools import cache
+from typing import Any
+
+from atom_repro import config
+from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
+
+
+@entry("human_captions")
+def main(cfg: Any) -> None:
+    from tqdm import tqdm
+
+    from atom_repro.device.machine import this_machine
+    from atom_repro.evaluation.human_captions.captioning import caption_study
+    from atom_repro.evaluation.human_captions.retrieval import retrieval_study
+    from atom_repro.evaluation.human_captions.text_index import CachedEmbedder
+    from atom_repro.metrics.java import find_java
+    from atom_repro.models.text_embedder import load_text_embedder, weights_label
+    from atom_repro.records.stage import Stage
+
+    # The protocols that are wanted, and their data sets.
+    settings, people = config.plain(cfg), config.build(cfg.captioner)
+    protocols = [
+        (group, name, config.build(node))
+        for group in ("retrieval", "caption")
+        for name, node in cfg[group].items()
+    ]
+    named = sorted({protocol.name for _, _, protocol in protocols})
+    if unknown := [name for name in cfg.only if name not in named]:
+        raise AtomError(f"only=[{unknown[0]}] is no protocol of this command: {named}")
+    chosen = [each for each in protocols if not cfg.only or each[2].name in cfg.only]
+    built = {source: config.build(node) for source, node in cfg.datasets.items()}
+    datasets = {dataset.name: (source, dataset) for source, dataset in built.items()}
+
+    @cache
+    def embed() -> Any:  # one for all protocols, loaded for the first that searches
+        bar = tqdm(desc="embed", unit="text", mininterval=1)
+        return CachedEmbedder(load_text_embedder(cfg.embedder), bar.update)
+
+    met = 0
+    for group, name, protocol in chosen:
+        # The clips of the protocol, by their annotations alone.
+        title = f"oracle_{group} {protocol.name}"
+        source, dataset = datasets[protocol.dataset]
+        try:
+            dataset.prepare()
+            clips = protocol.select(dataset)
+        except AtomError as error:
+            print(f"{title}: skipped, {error}")
+            continue
+        met += 1
+
+        # One study, named by its own protocol and data set.
+        weights = weights_label(cfg.embedder) if group == "retrieval" else "none"
+        stage = Stage.of(
+            f"oracle_{group}",  # as records have named it from the first
+            __file__,
+            {
+                "scale": {"name": "paper"},
+                "protocol": settings[group][name],
+                "dataset": config.without_places(settings["datasets"][source]),
+                **{k: settings[k] for k in _DECISIVE},
+            },
+            this_machine(),
+            inputs={"dataset": dataset.fingerprint, "weights": weights},
+            weights=weights,
+            protocol=protocol.name,
+        )
+        if stage.unchanged(title):
+            continue
+        resample = {"draws": cfg.bootstrap_draws, "seed": cfg.seed}
+        with stage.recording() as run:
+            if group == "retrieval":
+                study = retrieval_study(clips, people, embed(), **resample)
+            else:
+                with tqdm(desc=f"caption {dataset.name}", unit="row", mininterval=1) as bar:
+                    study = caption_study(
+                        clips,
+                        _training_captions(dataset),
+                        people,
+                        **resample,
+                        java=find_java(cfg.java or None),
+                        progress=lambda _, bar=bar: bar.update(),
+                    )
+            run.values |= {"precision": f"human/{protocol.name}", **study.values}
+            run.samples += study.samples
+        for line in study.lines():
+            print(f"{title}: {line}")
+    if not met:
+        raise AtomError(
+            "no protocol has its annotation files; `python -m eval.data_check` lists them"
+        )
+
+
+# What decides every study, beside its protocol and its data set.
+_DECISIVE = ("paths", "captioner", "embedder", "bootstrap_draws", "seed", "force")
+
+
+def _training_captions(dataset: Any) -> dict[str, Any]:
+    """For the constant sentence; empty where the training split is not there."""
+    try:
+        return {c.video_id: c.references for c in dataset.clips("train")}
+    except AtomError as error:
+        print(f"oracle_caption: no constant sentence ({error})")
+        return {}
+
+
+if __name__ == "__main__":
+    main()

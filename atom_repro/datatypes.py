@@ -1,4 +1,4 @@
-"""The values that cross a layer's border: clips, predictions, spans, and the error a user sees.
+"""Data types shared by all layers: clips, predictions, spans, machines, and user errors.
 
 Everything here is frozen, free of torch, and cheap to import, so that configuration,
 records and reports can use it without loading a model library.
@@ -14,21 +14,21 @@ QueryKind = Literal["sentence", "paragraph"]
 
 
 class AtomError(Exception):
-    """A condition that the user can mend, said in one line.
+    """An error that the user can fix, described in one line.
 
     The message names the file, key or device and the way out. Entry points print it
-    without a traceback and exit with status 1; every other exception is a defect of ours
+    without a traceback and exit with status 1; every other exception is a bug of ours
     and keeps its traceback.
     """
 
 
 class OutOfMemory(AtomError, MemoryError):
-    """Too little memory, found before it was needed."""
+    """Too little memory, detected before allocation."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A text that looks for one video; relevant is the clip that carries it."""
+    """A text query for one video; the relevant clip is the one that lists it in `queries`."""
 
     query_id: str
     text: str
@@ -37,7 +37,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Clip:
-    """One video, or a window of one, with what is known about it.
+    """One video, or a window of one, with its annotations.
 
     `video_id` is the file's stem. `source_id` names the recording that the clip was cut
     from, so that leaks between splits can be found. `start_s` and `end_s` bound the window
@@ -60,7 +60,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a captioner said of one clip. `token_ids` exclude prompt and end-of-sequence."""
+    """A captioner's output for one clip. `token_ids` exclude prompt and end-of-sequence."""
 
     video_id: str
     caption: str
@@ -70,8 +70,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a clip has no caption: the stage at which it broke, as in `Span`, and the reason in one
-    line. It stands in the clip's place among the predictions."""
+    """Why a clip has no caption: the stage that failed, as in `Span`, and the reason in one line.
+    It takes the clip's place among the predictions."""
 
     video_id: str
     stage: str
@@ -80,11 +80,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of work on the run's one monotonic clock.
+    """A timed interval of work, on the run's single monotonic clock.
 
     `stage` is decode_video | encode | caption | embed | rank | script | summary | answer | load |
     release;
-    `lane` is the thread that did it. Times are seconds since the run's zero.
+    `lane` is the thread that did it. Times are seconds since the start of the run.
     """
 
     stage: str
@@ -100,7 +100,7 @@ class Span:
         return self.end_s - self.start_s
 
     def to_dict(self) -> dict[str, Any]:
-        """As a sample line; times to the microsecond, which is finer than the clock's noise."""
+        """Convert to a sample; times are rounded to microseconds, finer than the clock's noise."""
         return {
             "stage": self.stage,
             "module": self.module,
@@ -114,9 +114,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a measurement ran on. `fingerprint` is the folder name of its records: a hash of all the
-    rest, and not of a host's name. Processors that differ under one model name differ in family,
-    model, stepping or instruction sets; None where a record is older than these fields."""
+    """The machine of a measurement. `fingerprint`, the folder name of its records, is a hash of all
+    other fields, and not of a host's name. Processors that differ under one model name differ in
+    family, model, stepping or instruction sets; None where a record is older than these fields."""
 
     fingerprint: str
     cpu: str
@@ -130,13 +130,13 @@ class Machine:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Machine":
-        """Of a record's `machine`."""
-        sets = data.get("instructions")
-        return cls(**{**data, "instructions": None if sets is None else tuple(sets)})
+        """Read a record's `machine`."""
+        names = data.get("instructions")
+        return cls(**{**data, "instructions": None if names is None else tuple(names)})
 
     @property
     def processor(self) -> str:
-        """The processor in words, without cores and instruction sets."""
+        """Description of the processor, without cores and instruction sets."""
         if self.family is None:
             return f"{self.cpu}, family not recorded"
         return f"{self.cpu} (family {self.family}, model {self.model}, stepping {self.stepping})"

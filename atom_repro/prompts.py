@@ -1,12 +1,12 @@
-"""What the language decoder is asked, in words: scripts, summaries and answers.
+"""Prompt texts of the language decoder for scripts, summaries and answers, and the script parser.
 
-One wording for every model. A Llama-Instruct gets these texts inside its chat template; the tiny
-decoder is trained on them as they are, so they are short and their shape is always the same.
-Line breaks separate, and every clip's number has a space before it: a byte-level tokenizer then
-has one token for a number at the start of a text and at the start of a line.
+All models share them. A Llama-Instruct gets these texts inside its chat template; the tiny
+decoder is trained on them as they are, so they are short and of a fixed form. Lines are separated
+by line breaks, and every clip's number has a space before it: a byte-level tokenizer then has the
+same token for a number at the start of a text and at the start of a line.
 
     prompt = script("the beach, then the night sky", captions)
-    read_script(decoder_says(prompt), clips=len(captions))
+    read_script(generate(prompt), clips=len(captions))
 """
 
 import re
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 SUM_UP_SCENE = "say in one sentence what most captions say:"
 SUM_UP_VIDEO = "sum up the scenes in order, in one sentence:"
 
-# A number alone, with punctuation behind it, or with the word "clip" before it: "3 boats" is none.
+# A number alone, followed by punctuation, or after the word "clip"; "3 boats" does not match.
 _LINE = re.compile(
     r"^[\s>*#-]*(?:clip\s+[(\[]?([0-9]{1,4})|[(\[]?([0-9]{1,4})(?=[)\].:*]|\s*$))[)\].:*]*(?:\s+|$)(.*)$",
     re.IGNORECASE,
@@ -25,24 +25,24 @@ _LINE = re.compile(
 
 @dataclass(frozen=True)
 class ScriptLine:
-    """Show clip `number`, counted from 1 as in the prompt, and say `narration`."""
+    """One line of a script: clip `number`, counted from 1 as in the prompt, and its narration."""
 
     number: int
     narration: str
 
 
 def context(captions: Sequence[str]) -> str:
-    """How every prompt over captions begins; the same captions may be asked about again."""
+    """The numbered captions, with which every prompt over captions begins."""
     return f"captions:{_numbered(captions)}\n"
 
 
 def script(request: str, captions: Sequence[str]) -> str:
-    """Asks for the clips that fit a request, in the order to show them, one line each."""
+    """Prompt for a script: the clips that fit a request, in playing order, one line each."""
     return context(captions) + ask_script(request)
 
 
 def ask_script(request: str) -> str:
-    """The part of `script` after the captions."""
+    """The instruction of a script prompt, which follows the captions."""
     return (
         f"write a video script for: {_one_line(request)}\n"
         "one line a clip, its number and a sentence:"
@@ -50,47 +50,47 @@ def ask_script(request: str) -> str:
 
 
 def script_text(lines: Sequence[ScriptLine]) -> str:
-    """The script in the form that `script` asks for, and `read_script` reads."""
+    """Format a script as `script` asks for it and `read_script` parses it."""
     return "\n ".join(f"{line.number}. {_one_line(line.narration)}" for line in lines)
 
 
 def read_script(text: str, clips: int) -> list[ScriptLine]:
-    """The lines of a script, in its order, whatever else a decoder wrote around them.
+    """Parse the lines of a script, in order, from a decoder's text.
 
-    A number that no clip has, or that came before, is dropped with its line. Any text has an
-    answer, if only an empty one.
+    Lines whose number is missing, out of range or repeated are dropped; a text without any valid
+    line gives an empty list.
 
     Args:
         clips: how many captions the prompt had.
     """
-    found: dict[int, ScriptLine] = {}
+    lines: dict[int, ScriptLine] = {}
     for raw in text.splitlines():
         match = _LINE.match(raw)
         if match is None:
             continue
         number = int(match[1] or match[2])
-        if 1 <= number <= clips and number not in found:
-            found[number] = ScriptLine(number, _one_line(match[3]))
-    return list(found.values())
+        if 1 <= number <= clips and number not in lines:
+            lines[number] = ScriptLine(number, _one_line(match[3]))
+    return list(lines.values())
 
 
 def scene_summary(captions: Sequence[str]) -> str:
-    """Asks for one sentence about one scene, which several captions describe."""
+    """Prompt for a one-sentence summary of one scene, which several captions describe."""
     return f"{context(captions)}{SUM_UP_SCENE}"
 
 
 def video_summary(scenes: Sequence[str]) -> str:
-    """Asks for one sentence about a video, from a sentence about each of its scenes in order."""
+    """Prompt for a one-sentence summary of a video, from a sentence on each scene in order."""
     return f"{context(scenes)}{SUM_UP_VIDEO}"
 
 
 def answer(question: str, captions: Sequence[str]) -> str:
-    """Asks a question about clips of which only the captions are given."""
+    """Prompt for the answer to a question about clips, from their captions."""
     return f"{context(captions)}{visual_answer(question)}"
 
 
 def visual_answer(question: str) -> str:
-    """Asks a question about the clip whose visual tokens come before the prompt."""
+    """Prompt for the answer to a question about the clip whose visual tokens precede it."""
     return f"question: {_one_line(question)}\nanswer in a few words:"
 
 

@@ -1,8 +1,8 @@
-"""A thousand clips through one session, one in a hundred broken: does it last, and stay level?
+"""Endurance test: many clips in one session, one in a hundred broken; memory growth per clip.
 
-Each broken clip must be named and nothing else lost; each outcome is in the journal before the next
-one is made. Memory is sampled on the way, and its slope after the warm-up is the figure: bytes a
-clip, by least squares, with an interval.
+Every broken clip must be reported and no other be lost; each outcome is in the journal before the
+next one. Memory is sampled meanwhile; the result is its slope after the warm-up, in bytes per clip,
+by least squares with a confidence interval.
 
     python -m device_bench.endurance
     python -m device_bench.endurance schedule=sequential clips=300

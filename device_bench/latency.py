@@ -1,4 +1,4 @@
-"""Run the pipeline under every arm, interleaved, and say where each second went (Table 3).
+"""Pipeline latency under every arm, interleaved, with a waterfall of its stages (Table 3).
 
 An arm is a residency and a schedule of the one runtime. Each repeat runs every arm once, in an
 order drawn anew, after one round that is recorded as warm-up. All arms must give the same

@@ -1,10 +1,11 @@
-"""What the n-th prompt of a session costs: modules kept or read again, videos indexed or seen anew.
+"""Cost of the n-th prompt of a session: modules kept or reloaded, videos indexed or processed anew.
 
 The paper says that without reuse each prompt restarts the cycle of loading models. Here every
 residency, schedule and kind of session runs the same prompts over the same clips, interleaved, and
 each prompt's loads, bytes read and seconds are counted. A session of P prompts is the beginning of
-a longer one, so one session serves every number of prompts. All must say and find the same; a run
-in which they differ fails. An arm that runs out of memory is recorded as that and left out.
+a longer one, so one session serves every number of prompts. All must give the same tokens,
+rankings and texts; a run in which they differ fails. An arm that runs out of memory is recorded so
+and skipped.
 
     python -m device_bench.sessions
     python -m device_bench.sessions quant=int8 'residencies=[resident,reload_stage]' repeats=5

@@ -50,7 +50,7 @@ def main(cfg: Any) -> None:
     require_disk(checkpoint.folder, 6 * counts.total, f"writing {model.name}")
 
     with stage.recording() as run:
-        # Both modules in each precision: made, written, measured; at the end deleted.
+        # Both modules in each precision: written, measured; deleted at the end.
         bytes_on_disk: dict[str, dict[str, int]] = {}
         left_in_fp32: dict[str, Any] = {}
         try:

@@ -1,9 +1,9 @@
-"""What a training step costs on this device: tokens a second, memory, and the largest that fits.
+"""Training step benchmark: tokens/s, memory, and the largest batch that fits on this device.
 
 A step of 1 clip is tried, then twice as many, and so on until one does not fit; then sizes between,
 until the largest is known to an eighth. Each size is a record of its own, a size without memory
-too, so a run that was cut off goes on where it was. Clips are made up and weights random: nothing
-is read, and no loss is of interest. Each step's multiplications are held against the rate that the
+too, so an interrupted run resumes. Clips and weights are random: nothing is read, and the loss
+means nothing. Each step's multiplications are held against the rate that the
 device reaches in the same run.
 
     python -m device_bench.training_step
@@ -35,7 +35,7 @@ def main(cfg: Any) -> None:
     from atom_repro.training.step_trial import MadeUp, next_size, try_step
 
     model, device = config.build(cfg.model), config.build(cfg.device)
-    _refuse_what_has_no_part(cfg.train)
+    _refuse_unused_settings(cfg.train)
     precision = training_precision(cfg.train.precision, device.torch.type)
     words = MadeUp.of(model, length=cfg.caption_tokens, seed=cfg.seed)
     make_network = partial(training_network, model, words, cfg.train)
@@ -99,16 +99,18 @@ def main(cfg: Any) -> None:
             )
         gc.collect()  # recomputed blocks hold themselves
         device.give_back()
-    most = "the most that was asked for" if too_large is None else f"{too_large} do not fit"
-    print(f"training step of {model.name} in {precision} on {device.name}: {fits} clips, {most}")
+    limit = (
+        "the most_clips of the configuration" if too_large is None else f"{too_large} do not fit"
+    )
+    print(f"training step of {model.name} in {precision} on {device.name}: {fits} clips, {limit}")
 
 
-def _refuse_what_has_no_part(train: Any) -> None:
+def _refuse_unused_settings(train: Any) -> None:
     for key, default in (("shard", False), ("accumulate", 1), ("start", ""), ("text_every", 0)):
         if train[key] != default:
             raise AtomError(
-                f"train.{key}={train[key]}: a step of one process on made-up captions has no part "
-                "for it; leave it out"
+                f"train.{key}={train[key]}: a step of one process on synthetic captions does not "
+                "use it; leave it out"
             )
 
 

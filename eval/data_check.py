@@ -1,5 +1,6 @@
-"""Which annotation files and videos are there, whether the published counts hold, and where to get
-what is missing. Nothing is downloaded, nothing is recorded.
+"""Check annotation files, videos and published counts of every data set (make data-check).
+
+Says where to get what is missing. Nothing is downloaded, nothing is recorded.
 
     python -m eval.data_check
     ATOM_DATA=/path/to/data python -m eval.data_check decode=true    # reads frames of every video
@@ -40,12 +41,12 @@ def _show_file(source: Any, folder: Any) -> None:
         print(f"  missing  {folder / source.names[0]}: {source.needed_for}; {source.get}")
         return
     if not source.sha256:
-        said = "no checksum to compare with"
+        origin = "no checksum to compare with"
     elif file_hash(path) in source.sha256:
-        said = "the copy that the counts were checked on"
+        origin = "the copy that the counts were checked on"
     else:
-        said = "another copy than the counts were checked on"
-    print(f"  there    {path}: {path.stat().st_size / 1e6:.1f} MB, {said}")
+        origin = "another copy than the counts were checked on"
+    print(f"  there    {path}: {path.stat().st_size / 1e6:.1f} MB, {origin}")
 
 
 def _show_protocol(protocol: Any, dataset: Any) -> int:
@@ -86,7 +87,7 @@ def _show_leaks(dataset: Any) -> None:
             try:
                 same, shared = leaks(dataset.clips(training), dataset.clips(test))
             except AtomError:
-                continue  # a file of these splits is missing, as said above
+                continue  # a file of these splits is missing, reported above
             if same or shared:
                 print(
                     f"  leak     {training} holds {same:,} clips of {test}, and shares the "
@@ -105,15 +106,15 @@ def _show_videos(dataset: Any, protocols: list[Any], decode: bool) -> None:
         try:
             clips = dataset.clips(split)
         except AtomError:
-            continue  # its annotation file is missing, as said above
+            continue  # its annotation file is missing, reported above
         if decode:
-            shown = tqdm(clips, desc=split, unit="video", mininterval=1)
-            counts = [scan([clip], "count").counts for clip in shown]
-            found = {s: sum(c[s] for c in counts) for s in counts[0]}
+            progress = tqdm(clips, desc=split, unit="video", mininterval=1)
+            counts = [scan([clip], "count").counts for clip in progress]
+            totals = {s: sum(c[s] for c in counts) for s in counts[0]}
         else:
-            there = sum(c.path.is_file() for c in clips)
-            found = {"there": there, "missing": len(clips) - there}
-        print(f"           {split}: " + ", ".join(f"{n:,} {s}" for s, n in found.items()))
+            existing = sum(c.path.is_file() for c in clips)
+            totals = {"there": existing, "missing": len(clips) - existing}
+        print(f"           {split}: " + ", ".join(f"{n:,} {s}" for s, n in totals.items()))
 
 
 if __name__ == "__main__":

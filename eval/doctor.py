@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing, and how to get it (make doctor).
+"""Check what this machine can run, what is missing, and how to get it (make doctor).
 
 Looks, measures nothing longer than a second, changes nothing. Time estimates come from this
 machine's own records.
@@ -56,14 +56,14 @@ def main(cfg: Any) -> None:
 
     # Disk and memory against what the scales need.
     work = Path(cfg.paths.work)
-    there = next(p for p in (work, *work.absolute().parents) if p.exists())
-    free_gb = shutil.disk_usage(there).free / 1e9
+    existing = next(p for p in (work, *work.absolute().parents) if p.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
     print(
-        f"disk        {free_gb:.0f} GB free at {there}; tiny takes {cfg.tiny_disk_gb:g} GB, "
+        f"disk        {free_gb:.0f} GB free at {existing}; tiny takes {cfg.tiny_disk_gb:g} GB, "
         f"full size (make systems) {cfg.systems_disk_gb:g} GB"
     )
     if free_gb < cfg.tiny_disk_gb:
-        problems.append(f"too little disk at {there}; free some or set ATOM_WORK")
+        problems.append(f"too little disk at {existing}; free some or set ATOM_WORK")
     print(
         f"memory      {machine.memory_gib} GiB; tiny takes {cfg.tiny_memory_gb:g} GB, full size "
         f"{cfg.systems_memory_gb:g} GB"

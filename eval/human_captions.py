@@ -1,9 +1,9 @@
-"""What human captions give as captions and as a text index, without a video (Tables 1, 2, 10).
+"""Human captions scored as captions and as a retrieval index, no video needed (Tables 1, 2, 10).
 
 Captioning: one person's caption against the others', a consensus, floors (beside Table 1).
 Retrieval: the text index made of human captions in several ways (beside Tables 2 and 10), recall
 by gallery size, and the bytes of a text index (appendix B). A protocol whose annotation files are
-missing is skipped, and said so; `python -m eval.data_check` says where to get them.
+missing is skipped with a message; `python -m eval.data_check` says where to get them.
 
     ATOM_DATA=/path/to/data python -m eval.human_captions
     python -m eval.human_captions only=[msrvtt/ret-1ka] datasets.msrvtt.annotations=/path/to/msrvtt
@@ -29,7 +29,7 @@ def main(cfg: Any) -> None:
     from atom_repro.models.text_embedder import load_text_embedder, weights_label
     from atom_repro.records.stage import Stage
 
-    # The protocols that are wanted, and their data sets.
+    # The selected protocols, and their data sets.
     settings, people = config.plain(cfg), config.build(cfg.captioner)
     protocols = [
         (group, name, config.build(node))
@@ -39,7 +39,7 @@ def main(cfg: Any) -> None:
     named = sorted({protocol.name for _, _, protocol in protocols})
     if unknown := [name for name in cfg.only if name not in named]:
         raise AtomError(f"only=[{unknown[0]}] is no protocol of this command: {named}")
-    chosen = [each for each in protocols if not cfg.only or each[2].name in cfg.only]
+    selected = [each for each in protocols if not cfg.only or each[2].name in cfg.only]
     built = {source: config.build(node) for source, node in cfg.datasets.items()}
     datasets = {dataset.name: (source, dataset) for source, dataset in built.items()}
 
@@ -48,8 +48,8 @@ def main(cfg: Any) -> None:
         bar = tqdm(desc="embed", unit="text", mininterval=1)
         return CachedEmbedder(load_text_embedder(cfg.embedder), bar.update)
 
-    met = 0
-    for group, name, protocol in chosen:
+    studies = 0
+    for group, name, protocol in selected:
         # The clips of the protocol, by their annotations alone.
         title = f"oracle_{group} {protocol.name}"
         source, dataset = datasets[protocol.dataset]
@@ -59,7 +59,7 @@ def main(cfg: Any) -> None:
         except AtomError as error:
             print(f"{title}: skipped, {error}")
             continue
-        met += 1
+        studies += 1
 
         # One study, named by its own protocol and data set.
         weights = weights_label(cfg.embedder) if group == "retrieval" else "none"
@@ -97,7 +97,7 @@ def main(cfg: Any) -> None:
             run.samples += study.samples
         for line in study.lines():
             print(f"{title}: {line}")
-    if not met:
+    if not studies:
         raise AtomError(
             "no protocol has its annotation files; `python -m eval.data_check` lists them"
         )

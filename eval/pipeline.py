@@ -1,4 +1,4 @@
-"""One pipeline on a folder of your videos, with a result that a person can open (appendices A, B).
+"""Run one pipeline on a folder of videos and write its result as a page (appendices A, B).
 
 Captions every 10 s window once and keeps them in an index beside your other work, so that the
 next prompt on the same videos only embeds, ranks and writes. Ctrl-C, a full disk or too little
@@ -24,8 +24,8 @@ def main(cfg: Any) -> None:
     videos = Path(cfg.videos).expanduser()
     prompt = cfg.prompt.strip()
     if not cfg.videos or not videos.is_dir():
-        said = "is a file" if videos.is_file() else "is no folder"
-        raise AtomError(f"videos={cfg.videos} {said}; name the folder that holds the videos")
+        problem = "is a file" if videos.is_file() else "is no folder"
+        raise AtomError(f"videos={cfg.videos} {problem}; name the folder that holds the videos")
     pipeline = config.build(cfg.pipeline)
     if not prompt and pipeline.name != "summary":
         raise AtomError(f'pipeline={pipeline.name} needs prompt="…"; see --help for examples')
@@ -79,7 +79,7 @@ def main(cfg: Any) -> None:
         if not len(footage):
             raise AtomError(f"{videos}: no clip has a caption, so there is nothing to work on")
         reply = pipeline.task.respond(runtime, footage, prompt or "all", "prompt")
-        fall = waterfall(runtime.timeline.spans(), 0.0, runtime.timeline.now())
+        seconds = waterfall(runtime.timeline.spans(), 0.0, runtime.timeline.now())
 
     # What came of it, as a folder.
     parent = Path(cfg.output) if cfg.output else work / "output"
@@ -102,13 +102,13 @@ def main(cfg: Any) -> None:
             "device": setup.device.name,
             "arm": arm.name,
             "broken": broken,
-            "stages_s": fall.stages,
-            "overlap_s": fall.overlap_s,
-            "end_to_end_s": fall.end_to_end_s,
+            "stages_s": seconds.stages,
+            "overlap_s": seconds.overlap_s,
+            "end_to_end_s": seconds.end_to_end_s,
         },
     )
-    spent = ", ".join(f"{name} {s:.2f} s" for name, s in fall.stages.items() if s >= 0.005)
-    print(f"{spent}, less overlap {fall.overlap_s:.2f} s: {fall.end_to_end_s:.2f} s in all")
+    spent = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.stages.items() if s >= 0.005)
+    print(f"{spent}, less overlap {seconds.overlap_s:.2f} s: {seconds.end_to_end_s:.2f} s in all")
     print(f"{delivery.said}\n{page}")
 
 

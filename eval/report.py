@@ -1,4 +1,4 @@
-"""Tables and figures from records: nothing is measured here.
+"""Write tables and figures from records; measures nothing (make tables).
 
 On a reference machine, the records of all reference machines that are of committed code go to
 `results/tables` and `results/figures`. Anywhere else, and for records of uncommitted code, a

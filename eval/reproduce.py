@@ -1,4 +1,4 @@
-"""The whole study: fine-tune, evaluate, time the pipeline, write the tables (make reproduce).
+"""Run the whole study: fine-tune, evaluate, time the pipeline, write the tables (make reproduce).
 
 Checks all overrides first, gives each stage those that it knows, and runs the stages as commands
 of their own. What is unchanged since an earlier run is reused; a run that was killed goes on
@@ -26,18 +26,18 @@ def main() -> None:
         return
     with one_line_errors():
         stages = plan("reproduce", sys.argv[1:])
-        mine = [a for a in sys.argv[1:] if a.startswith("paths.")]
-        paths = config.compose("reproduce", mine).paths
+        path_overrides = [a for a in sys.argv[1:] if a.startswith("paths.")]
+        paths = config.compose("reproduce", path_overrides).paths
         work, results = Path(paths.work), Path(paths.results)
         began, reported = time.perf_counter(), -1
         with only_run_in(work):
             for number, stage in enumerate(stages, 1):
-                # Without a new record since the last report this one would write the same tables.
+                # Without a new record since the last report, the tables would be the same.
                 if stage.module == "eval.report":
-                    there = sum(1 for _ in results.glob("records/*/*/*/record.json"))
-                    if there == reported and number < len(stages):
+                    count = sum(1 for _ in results.glob("records/*/*/*/record.json"))
+                    if count == reported and number < len(stages):
                         continue
-                    reported = there
+                    reported = count
                 passed = time.perf_counter() - began
                 line = " ".join((stage.module, *stage.overrides))
                 print(f"[{number}/{len(stages)}] {passed:5.0f} s  {line}", flush=True)

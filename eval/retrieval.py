@@ -1,4 +1,4 @@
-"""Find each query's video through the captions (paper section 5.2, Table 2; appendix B).
+"""Text-to-video retrieval through captions (paper section 5.2, Table 2; appendix B).
 
 The index of a video is its caption's sentence embedding; a query is embedded by the same
 text embedder and videos are ranked by cosine. Beside the model's row: the index of true captions

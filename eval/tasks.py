@@ -1,4 +1,4 @@
-"""Scripts, answers, summaries and moments of the one decoder, against the truth (section 3.1).
+"""Score the decoder's scripts, answers, summaries and moments against the truth (section 3.1).
 
 The paper's human study cannot be repeated without people; where the truth is known, order,
 coverage, repetition, accuracy and overlap can be counted instead. Beside the model stand what
@@ -32,7 +32,7 @@ def main(cfg: Any) -> None:
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     setup = Setup.of(cfg)
     dataset, precision = setup.dataset, setup.quantiser.name
-    assembly, questions, summary, localisation = (
+    assembly, answering, summary, localisation = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
@@ -43,74 +43,77 @@ def main(cfg: Any) -> None:
     if stage.unchanged(f"tasks {precision}"):
         return
 
-    # What is asked: of test clips and long videos; of validation clips for the threshold.
+    # The items: of test clips and long videos; validation clips set the threshold.
     test, validation = dataset.clips("test"), dataset.clips("validation")
     videos = dataset.videos()
     cuts = study.windows(videos, lambda v: segment(probe(v.path).duration_s, 10.0, 5.0))
     single = truth.one_scene(test)
     pool = min(cfg.pool, len(single))
     requests = truth.assembly_requests(single, count=cfg.requests, pool=pool, seed=cfg.seed)
-    asked = truth.questions(test, per_clip=cfg.questions_a_clip, seed=cfg.seed)
-    practised = truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)
-    usual = usual_answers(
-        [q.question.answer for q in practised], [q.question.kind for q in practised]
-    )
+    questions = truth.questions(test, per_clip=cfg.questionsa_clip, seed=cfg.seed)
+    examples = [
+        q.question for q in truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)
+    ]
+    frequent = usual_answers([q.answer for q in examples], [q.kind for q in examples])
     events = truth.events(videos)
 
     arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
     with stage.recording() as run, setup.session(arm) as runtime:
         # Captions of everything, from the journal of the caption stage as far as it goes.
         every = [*test, *validation, *cuts]
-        said: dict[str, str] = {}
+        captions: dict[str, str] = {}
         with tqdm(total=len(every), desc="caption", unit="clip", mininterval=1) as bar:
             for clips in (test, validation, cuts):
-                made = kept_captions(
+                predictions = kept_captions(
                     clips,
                     setup,
                     batch_size=cfg.batch_size,
                     folder=Path(cfg.paths.work) / "captions",
                     progress=bar.update,
                 )
-                said |= {p.video_id: p.caption for p in made}
-        shown, watched = study.seen(runtime, test, said), study.seen(runtime, cuts, said)
-        ahead = study.seen(runtime, validation, said)
+                captions |= {p.video_id: p.caption for p in predictions}
+        of_test = study.seen(runtime, test, captions)
+        of_cuts = study.seen(runtime, cuts, captions)
+        of_validation = study.seen(runtime, validation, captions)
 
         # Each task, item by item.
-        total = len(requests) + len(asked) + len(videos) + len(events)
+        total = len(requests) + len(questions) + len(videos) + len(events)
         with tqdm(total=total, desc="tasks", unit="item", mininterval=1) as bar:
             tell, seed = bar.update, cfg.seed
-            run.samples += study.scripts(runtime, assembly, requests, shown, seed=seed, tell=tell)
+            run.samples += study.scripts(runtime, assembly, requests, of_test, seed=seed, tell=tell)
             run.samples += study.answers(
-                runtime, questions, asked, shown, usual, seed=seed, tell=tell
+                runtime, answering, questions, of_test, frequent, seed=seed, tell=tell
             )
-            run.samples += study.summaries(runtime, summary, videos, watched, dataset, tell=tell)
+            run.samples += study.summaries(runtime, summary, videos, of_cuts, dataset, tell=tell)
             run.samples += study.moments(
-                runtime, localisation, events, videos, watched, seed=seed, tell=tell
+                runtime, localisation, events, videos, of_cuts, seed=seed, tell=tell
             )
 
         # The threshold: chosen on validation clips, and what it does on test clips.
         options = {"pool": pool, "seed": cfg.seed}
-        chosen = study.similarities(runtime, ahead, validation, cfg.elsewhere, **options)
-        tried = study.similarities(runtime, shown, test, cfg.elsewhere, **options)
-        least = study.best_threshold(chosen)
+        chosen = study.similarities(runtime, of_validation, validation, cfg.elsewhere, **options)
+        tested = study.similarities(runtime, of_test, test, cfg.elsewhere, **options)
+        threshold = study.best_threshold(chosen)
         run.values |= {
             "precision": precision,
             "requests": len(requests),
-            "questions": len(asked),
+            "questions": len(questions),
             "videos": len(videos),
             "events": len(events),
             "pool": pool,
-            "least_similarity": least,
+            "least_similarity": threshold,
         }
-        if least is not None:
+        if threshold is not None:
             run.values |= {
-                "balanced_accuracy_validation": study.balanced_accuracy(chosen, least),
-                "balanced_accuracy_test": study.balanced_accuracy(tried, least),
+                "balanced_accuracy_validation": study.balanced_accuracy(chosen, threshold),
+                "balanced_accuracy_test": study.balanced_accuracy(tested, threshold),
             }
-    threshold = "no captions, no threshold" if least is None else f"nothing fits below {least:.2f}"
+    summary_line = (
+        "no captions, no threshold" if threshold is None else f"nothing fits below {threshold:.2f}"
+    )
     print(
-        f"tasks {precision}: {len(requests)} scripts, {len(asked)} questions, {len(videos)} "
-        f"videos, {len(events)} moments; {threshold}"
+        f"tasks {precision}: {len(requests)} scripts, {len(questions)} questions, {len(videos)} "
+        f"videos, {len(events)} moments; {summary_line}"
     )
 
 

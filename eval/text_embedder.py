@@ -1,4 +1,4 @@
-"""The text embedder in fp32 and in every int8 at hand (paper F.3, Tables 6 and 7).
+"""Score the text embedder in fp32 and under every int8 recipe (paper F.3, Tables 6 and 7).
 
 Correlation with people on the STS-B test, bytes, and what int8 does to retrieval: MSR-VTT 1k-A with
 one human caption a video as the index, drawn without the query's own sentence. The paper does not

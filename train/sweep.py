@@ -33,10 +33,14 @@ def main() -> None:
         with only_run_in(work):
             for number, (name, stage) in enumerate(points.items()):
                 # The longest point so far, because those that are unchanged take no time.
-                left = longest * (len(points) - number)
-                said = f"at most about {left:.0f} s left" if number else "time left not known yet"
+                remaining = longest * (len(points) - number)
+                estimate = (
+                    f"at most about {remaining:.0f} s left" if number else "time left not known yet"
+                )
                 passed = time.perf_counter() - began
-                print(f"[{number + 1}/{len(points)}] {passed:5.0f} s, {said}  {name}", flush=True)
+                print(
+                    f"[{number + 1}/{len(points)}] {passed:5.0f} s, {estimate}  {name}", flush=True
+                )
                 code = run(stage)
                 if code:
                     failed[name] = code

@@ -1,11 +1,12 @@
-"""The audit of the paper: cells and claims in, findings out. Pure; no verdict is typed in.
+"""Check the paper's claims against its printed numbers: findings from cells and claims.
 
 A printed number stands for an interval, its digits ± half a unit of the last one, and so does
 whatever is computed from printed numbers. Verdicts:
 
-- follows: computed from the printed inputs, it rounds to the printed digits (or keeps the limit).
-- rounding: it does not, but inputs within their own digits could make it so.
-- does not follow: no inputs within their digits give what a sentence derives from them.
+- follows: the value computed from the printed inputs rounds to the printed digits (or keeps the
+  limit).
+- rounding: it does not, but inputs within their intervals could make it so.
+- does not follow: no inputs within their intervals give what a sentence derives from them.
 - contradicts: the same, where two places state what cannot both hold; the places are named.
 - cannot be checked: an input is not printed.
 """
@@ -16,7 +17,12 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from atom_repro.audit.claims import TOPICS, Claim
-from atom_repro.audit.expressions import Expression, Quantity, UnlikeUnits, require_alike
+from atom_repro.audit.expressions import (
+    Expression,
+    IncompatibleUnits,
+    Quantity,
+    require_same_dimension,
+)
 from atom_repro.datatypes import AtomError
 from atom_repro.report.paper import UNITS, Cell, Cells
 
@@ -65,7 +71,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """One reading compared with the print, in base units."""
+    """One reading of a claim compared with its printed number, in base units."""
 
     reading: str
     expression: Expression
@@ -99,7 +105,7 @@ def audit(cells: Cells, claims: Iterable[Claim]) -> list[Finding]:
 
 
 def unused_cells(cells: Cells, claims: Iterable[Claim]) -> list[Cell]:
-    """The cells that no claim touches."""
+    """Cells that no claim refers to."""
     used = {
         cell.key
         for claim in claims
@@ -117,12 +123,12 @@ def _check(claim: Claim, cells: Cells) -> Finding:
         if not cell.printed
     ]
     if missing:
-        return _unchecked(claim, cells, missing)
+        return _uncheckable(claim, cells, missing)
     outcomes = [_compare(claim, name, e, cells) for name, e in claim.readings.items()]
     best = min(outcomes, key=lambda o: (o.level, o.relative))
     verdict = _verdict(claim, best)
-    shown = _Shown(claim, best, cells)
-    against = _other_places(claim, best, cells) if verdict == "contradicts" else ""
+    texts = _OutcomeText(claim, best, cells)
+    against = _conflicting_places(claim, best, cells) if verdict == "contradicts" else ""
     reading = best.reading if len(outcomes) == 1 else f"{best.reading} (of {len(outcomes)})"
     return Finding(
         id=claim.id,
@@ -135,17 +141,17 @@ def _check(claim: Claim, cells: Cells) -> Finding:
         reading=reading,
         formula=best.expression.source,
         numbers=best.expression.with_numbers(cells),
-        computed=shown.computed,
-        low=shown.low,
-        high=shown.high,
+        computed=texts.computed,
+        low=texts.low,
+        high=texts.high,
         relation=claim.relation,
-        printed=shown.printed,
-        unit=shown.unit,
+        printed=texts.printed,
+        unit=texts.unit,
         verdict=verdict,
-        by=best.problem or ("" if verdict == "follows" else shown.by),
+        by=best.problem or ("" if verdict == "follows" else texts.by),
         relative=float(best.relative),
         against=against,
-        consequence=_consequence(claim, verdict, shown, against, best),
+        consequence=_consequence(claim, verdict, texts, against, best),
     )
 
 
@@ -159,9 +165,9 @@ def _compare(claim: Claim, name: str, expression: Expression, cells: Cells) -> _
             level = 0 if computed == printed else 2
             return _Outcome(name, expression, computed, printed, level, Fraction(0))
         if not (isinstance(computed, Quantity) and isinstance(printed, Quantity)):
-            raise AtomError("computed and printed must both be one number, or both a word")
-        require_alike(computed, printed)
-    except UnlikeUnits as error:
+            raise AtomError("computed and printed must both be single numbers, or both words")
+        require_same_dimension(computed, printed)
+    except IncompatibleUnits as error:
         problem = f"units disagree, {error}"
         return _Outcome(name, expression, "", "", 2, Fraction(0), external, problem)
     level = _level(claim.relation, computed, printed)
@@ -175,15 +181,15 @@ def _level(relation: str, computed: Quantity, printed: Quantity) -> int:
             return 0
         return 1 if computed.low <= printed.high and printed.low <= computed.high else 2
     if relation in ("at least", "above"):
-        computed, printed = _mirrored(computed), _mirrored(printed)
+        computed, printed = _negated(computed), _negated(printed)
     if relation in ("at most", "at least"):
-        holds, could = computed.mid <= printed.mid, computed.low <= printed.high
+        holds, possible = computed.mid <= printed.mid, computed.low <= printed.high
     else:
-        holds, could = computed.mid < printed.mid, computed.low < printed.high
-    return 0 if holds else 1 if could else 2
+        holds, possible = computed.mid < printed.mid, computed.low < printed.high
+    return 0 if holds else 1 if possible else 2
 
 
-def _mirrored(q: Quantity) -> Quantity:
+def _negated(q: Quantity) -> Quantity:
     return Quantity(-q.high, -q.mid, -q.low, q.dimension, q.unit)
 
 
@@ -197,52 +203,52 @@ def _verdict(claim: Claim, outcome: _Outcome) -> Verdict:
     return "does not follow"
 
 
-class _Shown:
-    """An outcome as text, one digit finer than the print."""
+class _OutcomeText:
+    """The numbers of an outcome as text, with one decimal more than printed."""
 
     def __init__(self, claim: Claim, outcome: _Outcome, cells: Cells) -> None:
         cell = claim.printed.single_cell(cells)
         self.unit = cell.unit if cell else claim.unit
         if not self.unit:
-            raise AtomError("needs a unit, as what it is compared with is not one cell")
+            raise AtomError("needs the key unit, because `printed` is not a single cell")
         computed, printed = outcome.computed, outcome.printed
         self.low = self.high = self.by = ""
-        self.cut_off = False
+        self.truncated = False
         if isinstance(computed, str) or isinstance(printed, str):
             self.computed = str(computed)
             self.printed = cell.printed if cell else str(printed)
             return
         used = outcome.expression.references(cells) + claim.printed.references(cells)
         digits = [c.digits_after_point for c in used if c.unit == self.unit]
-        places = cell.digits_after_point if cell else max(digits, default=2)
-        self._places = places + (0 if computed.low == computed.high and not cell else 1)
+        decimals = cell.digits_after_point if cell else max(digits, default=2)
+        self._decimals = decimals + (0 if computed.low == computed.high and not cell else 1)
         self._scale = UNITS[self.unit].factor
         self.printed = cell.printed if cell else self._text(printed.mid)
         self.computed = self._text(computed.mid)
         self.low, self.high = self._text(computed.low), self._text(computed.high)
         self.by = self._text(outcome.gap, sign=True)
-        cut = int(abs(computed.mid) / self._scale * 10**places)
-        self.cut_off = cut == abs(printed.mid) / self._scale * 10**places
+        truncated = int(abs(computed.mid) / self._scale * 10**decimals)
+        self.truncated = truncated == abs(printed.mid) / self._scale * 10**decimals
 
     def _text(self, value: Fraction, sign: bool = False) -> str:
-        return decimal_text(value / self._scale, self._places, sign)
+        return decimal_text(value / self._scale, self._decimals, sign)
 
 
-def decimal_text(value: Fraction, places: int, sign: bool = False) -> str:
-    """A fraction as decimals, halves rounded away from zero; small ones get more digits."""
-    while value and abs(value) * 10**places < 1 and places < 12:
-        places += 1
-    scaled = abs(value) * 10**places
+def decimal_text(value: Fraction, decimals: int, sign: bool = False) -> str:
+    """Format a fraction in decimals, halves rounded away from zero; small ones get more digits."""
+    while value and abs(value) * 10**decimals < 1 and decimals < 12:
+        decimals += 1
+    scaled = abs(value) * 10**decimals
     whole = int(scaled + Fraction(1, 2))
-    digits = f"{whole:0{places + 1}d}"
-    text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
+    digits = f"{whole:0{decimals + 1}d}"
+    text = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
     if value < 0 and whole:
         return f"-{text}"
     return f"+{text}" if sign else text
 
 
-def _other_places(claim: Claim, outcome: _Outcome, cells: Cells) -> str:
-    """Where the numbers stand that clash with the claim's own place; that place if none else."""
+def _conflicting_places(claim: Claim, outcome: _Outcome, cells: Cells) -> str:
+    """Places of the numbers that conflict with the claim, without its own unless it is the only."""
     own = {cell.key for cell in claim.printed.references(cells)}
     involved = [c for c in outcome.expression.references(cells) if c.key not in own]
     involved += claim.printed.references(cells)
@@ -252,7 +258,7 @@ def _other_places(claim: Claim, outcome: _Outcome, cells: Cells) -> str:
     return "; ".join(place for place in places if place != claim.where) or claim.where
 
 
-def _unchecked(claim: Claim, cells: Cells, missing: list[Cell]) -> Finding:
+def _uncheckable(claim: Claim, cells: Cells, missing: list[Cell]) -> Finding:
     name, expression = next(iter(claim.readings.items()))
     inputs = "; ".join(f"{c.column} ({c.note.split(';', 1)[1].strip()})" for c in missing)
     printed_cell = claim.printed.single_cell(cells)
@@ -286,61 +292,61 @@ def _unchecked(claim: Claim, cells: Cells, missing: list[Cell]) -> Finding:
 
 
 def _consequence(
-    claim: Claim, verdict: Verdict, shown: _Shown, against: str, outcome: _Outcome
+    claim: Claim, verdict: Verdict, texts: _OutcomeText, against: str, outcome: _Outcome
 ) -> str:
-    """One sentence, by rule."""
+    """One sentence on what the verdict means for quoting the number, by rule."""
     start = f"For {TOPICS[claim.topic]},"
     if outcome.problem:
         return f"{start} nothing can be concluded: {outcome.problem}."
     if verdict in PASS:
-        return f"{start} {_harmless(claim, verdict, shown)}."
+        return f"{start} {_passing_text(claim, verdict, texts)}."
     if isinstance(outcome.computed, str):
-        return f"{start} it is open whether {shown.computed} or {shown.printed} is meant."
-    gap = with_unit(shown.by.lstrip("+-"), shown.unit, gap=True)
-    computed = with_unit(shown.computed, shown.unit)
-    printed = with_unit(shown.printed, shown.unit)
+        return f"{start} it is open whether {texts.computed} or {texts.printed} is meant."
+    gap = with_unit(texts.by.lstrip("+-"), texts.unit, gap=True)
+    computed = with_unit(texts.computed, texts.unit)
+    printed = with_unit(texts.printed, texts.unit)
     if verdict == "contradicts":
-        return f"{start} {_clash(claim, against, outcome, gap)}."
+        return f"{start} {_contradiction_text(claim, against, outcome, gap)}."
     if len(claim.readings) > 1:
         return f"{start} no reading gives {printed}; the nearest gives {computed}."
     if claim.relation != "equals":
         return f"{start} the sentence fails by {gap}: the numbers give {computed}, not {printed}."
-    if shown.cut_off:
+    if texts.truncated:
         return f"{start} quote {computed}: {printed} is that figure cut off, not rounded."
     return f"{start} do not quote {printed}: the numbers behind it give {computed}."
 
 
-def _harmless(claim: Claim, verdict: Verdict, shown: _Shown) -> str:
+def _passing_text(claim: Claim, verdict: Verdict, texts: _OutcomeText) -> str:
     if claim.relation != "equals":
         holds = verdict == "follows"
         return "the limit holds" if holds else "the limit holds only by the inputs' rounding"
-    printed = with_unit(shown.printed, shown.unit)
+    printed = with_unit(texts.printed, texts.unit)
     if verdict == "follows":
         return f"{printed} may be quoted"
-    gap = with_unit(shown.by.lstrip("+-"), shown.unit, gap=True)
+    gap = with_unit(texts.by.lstrip("+-"), texts.unit, gap=True)
     return f"{printed} may be quoted: the inputs' own rounding covers the gap of {gap}"
 
 
-def _clash(claim: Claim, against: str, outcome: _Outcome, gap: str) -> str:
-    here = in_words(claim.where)
+def _contradiction_text(claim: Claim, against: str, outcome: _Outcome, gap: str) -> str:
+    section = section_name(claim.where)
     if against == claim.where:
-        return f"the numbers of {here} cannot all be right, by {gap}"
+        return f"the numbers of {section} cannot all be right, by {gap}"
     if outcome.external:
-        return f"{here} is {gap} away from what stands outside the paper ({against})"
-    others = " and ".join(in_words(place) for place in against.split("; "))
+        return f"{section} is {gap} away from what stands outside the paper ({against})"
+    others = " and ".join(section_name(place) for place in against.split("; "))
     number = "both" if "; " not in against else "all"
-    return f"{here} and {others} cannot {number} be right, by {gap}"
+    return f"{section} and {others} cannot {number} be right, by {gap}"
 
 
-def in_words(where: str) -> str:
-    """ "5.3, Table 3" as "section 5.3, Table 3"; appendices and the abstract likewise."""
+def section_name(where: str) -> str:
+    """Name a place: "section 5.3, Table 3", "appendix F.1" or "the abstract"."""
     if where.startswith("abstract"):
         return f"the {where}"
     return f"{'section' if where[0].isdigit() else 'appendix'} {where}"
 
 
 def with_unit(number: str, unit: str, *, gap: bool = False) -> str:
-    """A number and its unit as a reader writes them; a gap of percentages is in points."""
+    """Format a number with its unit; a gap between percentages is in percentage points."""
     names = {"1": "", "count": "", "name": "", "K": " thousand", "frame": " frames"}
     names |= {"Mparam": "M parameters", "Bparam": "B parameters", "point": " points"}
     names |= {"percent": " percentage points" if gap else " %"}
@@ -348,6 +354,6 @@ def with_unit(number: str, unit: str, *, gap: bool = False) -> str:
 
 
 def counts(findings: Iterable[Finding]) -> dict[Verdict, int]:
-    """How many findings have each verdict, gravest first."""
-    found = [finding.verdict for finding in findings]
-    return {verdict: found.count(verdict) for verdict in VERDICTS}
+    """Number of findings by verdict, gravest first."""
+    verdicts = [finding.verdict for finding in findings]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}

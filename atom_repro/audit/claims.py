@@ -1,7 +1,7 @@
-"""What the paper says and what must hold between its cells, as data: `claims.toml`.
+"""Load `claims.toml`: the paper's claims, and what must hold between its cells, as expressions.
 
 A claim has an expression and the printed number that it should give. It has no verdict: that is
-computed (see `audit`). `kind = "claim"` is a sentence that derives or sums up numbers; when it
+computed (see `check`). `kind = "claim"` is a sentence that derives or sums up numbers; when it
 fails it "does not follow". `kind = "consistency"` is what two places cannot both say otherwise;
 when it fails one place "contradicts" the other.
 
@@ -39,7 +39,7 @@ TOPICS: Final[dict[str, str]] = {
     "data": "the data sets",
     "settings": "the settings",
 }
-"""What a check bears on; the phrase goes into its consequence."""
+"""Subject of a check by key; the phrase is used in its consequence."""
 
 MAX_QUOTE_WORDS: Final = 12
 _KEYS: Final = {
@@ -51,7 +51,7 @@ _REQUIRED: Final = {"id", "where", "what", "kind", "topic", "relation", "printed
 
 @dataclass(frozen=True)
 class Claim:
-    """One check: `what` says it in our words, `quote` in the paper's, where it has any.
+    """One check: `what` describes it, `quote` is the paper's sentence, empty if there is none.
 
     `readings` maps a name (empty if there is only one) to an expression.
     """
@@ -73,8 +73,8 @@ def load_claims(path: Path) -> list[Claim]:
     """Read `claims.toml`, every `each` expanded, in the file's order.
 
     Raises:
-        AtomError: a key is unknown or missing, an id repeated, an expression outside the
-            language; the claim is named.
+        AtomError: a key is unknown or missing, an id repeated, an expression not supported; the
+            claim is named.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -87,11 +87,11 @@ def load_claims(path: Path) -> list[Claim]:
         _check(path, entry)
         for values in _combinations(entry.get("each", {})):
             claims.append(_claim(path, entry, values))
-    seen: set[str] = set()
+    ids: set[str] = set()
     for claim in claims:
-        if claim.id in seen:
-            raise AtomError(f"{path}: two claims have the id {claim.id}")
-        seen.add(claim.id)
+        if claim.id in ids:
+            raise AtomError(f"{path}: two claims have the id {claim.id}; ids must be unique")
+        ids.add(claim.id)
     return claims
 
 
@@ -100,12 +100,20 @@ def _check(path: Path, entry: Mapping[str, Any]) -> None:
     unknown, missing = set(entry) - _KEYS, _REQUIRED - set(entry)
     problems = {
         f"unknown key {', '.join(sorted(unknown))}": bool(unknown),
-        f"no {', '.join(sorted(missing))}": bool(missing),
+        f"missing key {', '.join(sorted(missing))}": bool(missing),
         "needs either computed or readings": ("computed" in entry) == ("readings" in entry),
-        f"kind {entry.get('kind')!r}": entry.get("kind") not in ("claim", "consistency"),
-        f"relation {entry.get('relation')!r}": entry.get("relation") not in RELATIONS,
-        f"topic {entry.get('topic')!r}": entry.get("topic") not in TOPICS,
-        f"unit {entry.get('unit')!r}": entry.get("unit", "1") not in UNITS,
+        f"unknown kind {entry.get('kind')!r}; one of claim, consistency": (
+            entry.get("kind") not in ("claim", "consistency")
+        ),
+        f"unknown relation {entry.get('relation')!r}; one of {', '.join(RELATIONS)}": (
+            entry.get("relation") not in RELATIONS
+        ),
+        f"unknown topic {entry.get('topic')!r}; one of {', '.join(TOPICS)}": (
+            entry.get("topic") not in TOPICS
+        ),
+        f"unknown unit {entry.get('unit')!r}; one of {', '.join(UNITS)}": (
+            entry.get("unit", "1") not in UNITS
+        ),
         f"a quote of more than {MAX_QUOTE_WORDS} words": (
             len(str(entry.get("quote", "")).split()) > MAX_QUOTE_WORDS
         ),
@@ -116,7 +124,7 @@ def _check(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 def _combinations(each: Mapping[str, list[str | dict[str, str]]]) -> Iterator[dict[str, str]]:
-    """Every combination; an item that is itself a table sets several names at once."""
+    """Values by name for every combination of the lists; an item may set several names."""
     for items in itertools.product(*each.values()):
         values: dict[str, str] = {}
         for name, item in zip(each, items, strict=True):

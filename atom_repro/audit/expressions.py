@@ -1,4 +1,4 @@
-"""A small language for arithmetic over the paper's cells, evaluated in exact intervals.
+"""Parse and evaluate arithmetic over the paper's cells, in exact interval arithmetic.
 
     drop(t3['a40/fp32/baseline', 'load'], t3['a40/fp32/atom', 'load'])
     min(t1['mPLUG2+/fp32', '*/CIDEr'] - t1['mPLUG2/fp32', '*/CIDEr'])
@@ -9,7 +9,8 @@ A cell's value is the interval of its printed digits (5.57 is 5.565 to 5.575) in
 its dimension, so that seconds are never added to watts. Numbers are rational: no result depends
 on a machine's rounding.
 
-The text of an expression is parsed, never executed: what is not listed here is refused.
+The text of an expression is parsed, never executed: only operators and functions defined here are
+accepted.
 """
 
 import ast
@@ -29,13 +30,13 @@ _MEBI: Final = Fraction(2**20, 10**6)
 _GIBI: Final = Fraction(2**30, 10**9)
 
 
-class UnlikeUnits(Exception):
+class IncompatibleUnits(Exception):
     """Two quantities of different dimensions were added or compared."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An interval in base units. `unit` is a cell's own unit, empty once computed with."""
+    """An interval in base units. `unit` is a cell's own unit, empty for computed values."""
 
     low: Fraction
     mid: Fraction
@@ -48,28 +49,28 @@ Value = Quantity | str | list[Quantity]
 """A number, a word, or the numbers of several cells."""
 
 
-def of_cell(cell: Cell) -> Quantity:
-    """The interval that the printed digits stand for."""
+def cell_quantity(cell: Cell) -> Quantity:
+    """Interval of a cell's printed digits, in base units."""
     unit = UNITS[cell.unit]
     mid, half = Fraction(cell.printed), cell.half_unit
     low, high = (mid - half) * unit.factor, (mid + half) * unit.factor
     return Quantity(low, mid * unit.factor, high, unit.dimension, cell.unit)
 
 
-def _exact(value: Fraction, dimension: Dimension = ()) -> Quantity:
+def _exact_quantity(value: Fraction, dimension: Dimension = ()) -> Quantity:
     return Quantity(value, value, value, dimension)
 
 
-def require_alike(a: Quantity, b: Quantity) -> None:
+def require_same_dimension(a: Quantity, b: Quantity) -> None:
     if a.dimension != b.dimension:
-        raise UnlikeUnits(f"{_dimension(a)} against {_dimension(b)}")
+        raise IncompatibleUnits(f"{_dimension_text(a)} against {_dimension_text(b)}")
 
 
-def _dimension(q: Quantity) -> str:
+def _dimension_text(q: Quantity) -> str:
     return " ".join(n if p == 1 else f"{n}^{p}" for n, p in q.dimension) or "a plain number"
 
 
-def _times_dimension(a: Dimension, b: Dimension, sign: int) -> Dimension:
+def _combine_dimensions(a: Dimension, b: Dimension, sign: int) -> Dimension:
     powers = dict(a)
     for name, power in b:
         powers[name] = powers.get(name, 0) + sign * power
@@ -77,7 +78,7 @@ def _times_dimension(a: Dimension, b: Dimension, sign: int) -> Dimension:
 
 
 def _add(a: Quantity, b: Quantity) -> Quantity:
-    require_alike(a, b)
+    require_same_dimension(a, b)
     return Quantity(a.low + b.low, a.mid + b.mid, a.high + b.high, a.dimension)
 
 
@@ -91,14 +92,14 @@ def _subtract(a: Quantity, b: Quantity) -> Quantity:
 
 def _multiply(a: Quantity, b: Quantity) -> Quantity:
     ends = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high]
-    dimension = _times_dimension(a.dimension, b.dimension, 1)
+    dimension = _combine_dimensions(a.dimension, b.dimension, 1)
     return Quantity(min(ends), a.mid * b.mid, max(ends), dimension)
 
 
 def _divide(a: Quantity, b: Quantity) -> Quantity:
     if b.low <= 0 <= b.high:
-        raise AtomError("divides by a number that may be 0")
-    inverse = _times_dimension((), b.dimension, -1)
+        raise AtomError("division by a number whose interval contains 0")
+    inverse = _combine_dimensions((), b.dimension, -1)
     return _multiply(a, Quantity(1 / b.high, 1 / b.mid, 1 / b.low, inverse))
 
 
@@ -125,39 +126,41 @@ def _numbers(values: list[Value]) -> list[Quantity]:
 
 def _extreme(choose: Callable[..., Fraction]) -> Callable[[list[Value]], Quantity]:
     def apply(values: list[Value]) -> Quantity:
-        flat = _numbers(values)
-        for q in flat[1:]:
-            require_alike(flat[0], q)
-        low, mid, high = (choose(getattr(q, end) for q in flat) for end in ("low", "mid", "high"))
-        return Quantity(low, mid, high, flat[0].dimension)
+        numbers = _numbers(values)
+        for q in numbers[1:]:
+            require_same_dimension(numbers[0], q)
+        low, mid, high = (
+            choose(getattr(q, end) for q in numbers) for end in ("low", "mid", "high")
+        )
+        return Quantity(low, mid, high, numbers[0].dimension)
 
     return apply
 
 
 def _sum(values: list[Value]) -> Quantity:
-    flat = _numbers(values)
-    total = flat[0]
-    for q in flat[1:]:
+    numbers = _numbers(values)
+    total = numbers[0]
+    for q in numbers[1:]:
         total = _add(total, q)
     return total
 
 
 def _drop(values: list[Value]) -> Quantity:
-    """1 - b / a, each printed number used once, so that the interval is as narrow as it is."""
+    """Relative drop 1 - b / a, each number used once for the narrowest interval."""
     before, after = _arguments(values, 2)
-    require_alike(before, after)
-    return _subtract(_exact(Fraction(1)), _divide(after, before))
+    require_same_dimension(before, after)
+    return _subtract(_exact_quantity(Fraction(1)), _divide(after, before))
 
 
 def _square(values: list[Value]) -> Quantity:
     (q,) = _arguments(values, 1)
     ends = [q.low**2, q.high**2]
     low = Fraction(0) if q.low <= 0 <= q.high else min(ends)
-    return Quantity(low, q.mid**2, max(ends), _times_dimension(q.dimension, q.dimension, 1))
+    return Quantity(low, q.mid**2, max(ends), _combine_dimensions(q.dimension, q.dimension, 1))
 
 
 def _absolute(values: list[Value]) -> list[Quantity] | Quantity:
-    flat = [
+    numbers = [
         Quantity(
             Fraction(0) if q.low <= 0 <= q.high else min(abs(q.low), abs(q.high)),
             abs(q.mid),
@@ -166,46 +169,46 @@ def _absolute(values: list[Value]) -> list[Quantity] | Quantity:
         )
         for q in _numbers(values)
     ]
-    return flat if isinstance(values[0], list) else flat[0]
+    return numbers if isinstance(values[0], list) else numbers[0]
 
 
 def _count(values: list[Value]) -> Quantity:
-    return _exact(Fraction(len(_numbers(values))))
+    return _exact_quantity(Fraction(len(_numbers(values))))
 
 
 def _negative(values: list[Value]) -> Quantity:
-    """How many numbers of a list are below 0."""
-    return _exact(Fraction(sum(q.mid < 0 for q in _numbers(values))))
+    """Number of negative values of a list."""
+    return _exact_quantity(Fraction(sum(q.mid < 0 for q in _numbers(values))))
 
 
 def _nonzero(values: list[Value]) -> Quantity:
-    """How many numbers of a list are not 0."""
-    return _exact(Fraction(sum(q.mid != 0 for q in _numbers(values))))
+    """Number of non-zero values of a list."""
+    return _exact_quantity(Fraction(sum(q.mid != 0 for q in _numbers(values))))
 
 
 def _units(values: list[Value]) -> Quantity:
-    """In how many units the cells of a list are printed."""
-    return _exact(Fraction(len({q.unit for q in _numbers(values)})))
+    """Number of different units in which the cells of a list are printed."""
+    return _exact_quantity(Fraction(len({q.unit for q in _numbers(values)})))
 
 
 def _bits(values: list[Value]) -> Quantity:
     (q,) = _arguments(values, 1)
-    return _exact(q.mid / 8, (("byte", 1),))
+    return _exact_quantity(q.mid / 8, (("byte", 1),))
 
 
 def _rescale(factor: Fraction) -> Callable[[list[Value]], Quantity]:
-    """Bytes as they read when someone prints binary mega or giga under a decimal name."""
+    """Function that divides by `factor`, for MiB or GiB printed as if they were MB or GB."""
 
     def apply(values: list[Value]) -> Quantity:
         (q,) = _arguments(values, 1)
-        return _divide(q, _exact(factor))
+        return _divide(q, _exact_quantity(factor))
 
     return apply
 
 
-def _arguments(values: list[Value], wanted: int) -> list[Quantity]:
-    if len(values) != wanted:
-        raise AtomError(f"{len(values)} arguments, not {wanted}")
+def _arguments(values: list[Value], expected: int) -> list[Quantity]:
+    if len(values) != expected:
+        raise AtomError(f"a function has {len(values)} arguments, not {expected}")
     return [_number(v) for v in values]
 
 
@@ -230,8 +233,8 @@ class Expression:
     """A parsed expression.
 
     Raises:
-        AtomError: on construction, what the language does not have; on evaluation, a cell that
-            does not exist or an operation that has no value.
+        AtomError: on construction, unsupported syntax; on evaluation, a cell that does not exist
+            or an undefined operation.
     """
 
     def __init__(self, source: str) -> None:
@@ -258,31 +261,32 @@ class Expression:
                 pass
             case _:
                 raise AtomError(
-                    f"{self.source!r}: {ast.unparse(node)!r} is not part of the language"
+                    f"{self.source!r}: {ast.unparse(node)!r} is not supported; use numbers, cells, "
+                    f"+ - * / and {', '.join(FUNCTIONS)}"
                 )
 
     def references(self, cells: Cells) -> list[Cell]:
-        """The cells it names, each once, in the order of the text."""
-        found: dict[tuple[str, str, str], Cell] = {}
+        """Distinct cells that the expression names, in the order of its text."""
+        by_key: dict[tuple[str, str, str], Cell] = {}
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Subscript):
-                for cell in _named(node, cells):
-                    found.setdefault(cell.key, cell)
-        return list(found.values())
+                for cell in _matching_cells(node, cells):
+                    by_key.setdefault(cell.key, cell)
+        return list(by_key.values())
 
     def single_cell(self, cells: Cells) -> Cell | None:
-        """The cell, if the expression is nothing but one cell."""
+        """The cell, if the expression is a single cell."""
         if not isinstance(self._tree, ast.Subscript):
             return None
-        named = _named(self._tree, cells)
-        return named[0] if len(named) == 1 else None
+        matches = _matching_cells(self._tree, cells)
+        return matches[0] if len(matches) == 1 else None
 
     def with_numbers(self, cells: Cells) -> str:
         """The expression with the printed digits in place of the cells' names."""
 
         class Fill(ast.NodeTransformer):
             def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-                names = [ast.Name(id=c.printed or "?") for c in _named(node, cells)]
+                names = [ast.Name(id=c.printed or "?") for c in _matching_cells(node, cells)]
                 return names[0] if not _is_list(node) else ast.List(elts=list(names))
 
         tree = ast.parse(self.source, mode="eval")
@@ -304,13 +308,13 @@ class Expression:
             case ast.Subscript():
                 return _look_up(node, cells)
             case ast.Constant(value=value):
-                return _exact(Fraction(str(value)))
+                return _exact_quantity(Fraction(str(value)))
             case _:
                 raise AssertionError(f"{ast.dump(node)} passed the check")
 
 
 def _combine(operate: Callable[[Quantity, Quantity], Quantity], left: Value, right: Value) -> Value:
-    """Lists of one length pair up; a number goes with every item of a list."""
+    """Apply an operator elementwise: lists of equal length, or a list and a number."""
     if isinstance(left, list) and isinstance(right, list):
         if len(left) != len(right):
             raise AtomError(f"lists of {len(left)} and {len(right)} numbers do not pair up")
@@ -335,7 +339,7 @@ def _address(node: ast.Subscript) -> tuple[str, str, str] | None:
 def _is_list(node: ast.Subscript) -> bool:
     address = _address(node)
     assert address is not None
-    return any(sign in part for part in address[1:] for sign in "*|")
+    return any(wildcard in part for part in address[1:] for wildcard in "*|")
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -343,22 +347,22 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile("|".join(options))
 
 
-def _named(node: ast.Subscript, cells: Cells) -> list[Cell]:
+def _matching_cells(node: ast.Subscript, cells: Cells) -> list[Cell]:
     address = _address(node)
     assert address is not None
     if not _is_list(node):
         return [cells[address]]
     table, row, column = address
     rows, columns = _pattern(row), _pattern(column)
-    found = [c for c in cells.of(table) if rows.fullmatch(c.row) and columns.fullmatch(c.column)]
-    if not found:
+    matches = [c for c in cells.of(table) if rows.fullmatch(c.row) and columns.fullmatch(c.column)]
+    if not matches:
         raise AtomError(f"results/paper/{table}.csv has no cell like {row!r}, {column!r}")
-    return found
+    return matches
 
 
 def _look_up(node: ast.Subscript, cells: Cells) -> Value:
-    named = _named(node, cells)
+    matches = _matching_cells(node, cells)
     if _is_list(node):
-        return [of_cell(cell) for cell in named]
-    (cell,) = named
-    return cell.printed if cell.unit == NAME else of_cell(cell)
+        return [cell_quantity(cell) for cell in matches]
+    (cell,) = matches
+    return cell.printed if cell.unit == NAME else cell_quantity(cell)

@@ -1,4 +1,4 @@
-"""The audit's findings as a table (CSV) and as a page (Markdown and HTML).
+"""Render the audit's findings as a table (CSV) and as a page (Markdown and HTML).
 
 Same findings, same bytes: no clock, no machine. Counts and sentences come from the findings.
 """
@@ -13,14 +13,14 @@ from typing import Final
 from atom_repro.audit.check import PASS, VERDICTS, Finding, counts, with_unit
 from atom_repro.audit.claims import TOPICS
 
-_MEANING: Final = {
+_VERDICT_MEANINGS: Final = {
     "contradicts": "two places cannot both hold; the other place is named",
     "does not follow": "the sentence is not what its own inputs give, whatever their rounding",
     "cannot be checked": "an input is not printed",
     "rounding": "only the rounding of the inputs can explain the gap",
     "follows": "recomputed, to the printed digits",
 }
-_HOW: Final = (
+_METHOD_TEXT: Final = (
     "A printed number stands for an interval, its digits ± half a unit of the last one; the same "
     "intervals go through every formula, in exact fractions. Where a sentence can be read in "
     "several ways, the reading that serves the paper best decides, and it is named. No verdict is "
@@ -56,33 +56,35 @@ def to_csv(findings: Iterable[Finding]) -> str:
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:
-    """The page as Markdown: counts, what fails family by family, then every finding."""
-    lines = ["# The paper, recomputed from its own numbers", "", _HOW, ""]
+    """Render the page as Markdown: counts, failures by family, then every finding."""
+    lines = ["# The paper, recomputed from its own numbers", "", _METHOD_TEXT, ""]
     for title, header, rows in _summaries(findings):
         lines += [f"## {title}", "", *_grid(header, rows), ""]
-    for topic, found in _by_topic(findings):
-        rows = [[_markdown(text) for text in _row(f)] for f in found]
+    for topic, of_topic in _by_topic(findings):
+        rows = [[_escape_markdown(text) for text in _row_texts(f)] for f in of_topic]
         lines += [f"## {_title(topic)}", "", *_grid(_COLUMNS, rows), ""]
     return "\n".join(lines)
 
 
 def to_html(findings: Sequence[Finding]) -> str:
-    """The same page as one HTML file without scripts; all text escaped."""
+    """Render the same page as one HTML file without scripts; all text is escaped."""
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>The paper, recomputed</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
-        f"<h1>The paper, recomputed from its own numbers</h1>\n<p>{_escape(_HOW)}</p>",
+        f"<h1>The paper, recomputed from its own numbers</h1>\n<p>{_escape_html(_METHOD_TEXT)}</p>",
     ]
     for title, header, rows in _summaries(findings):
-        parts.append(f"<h2>{_escape(title)}</h2>\n<div class=wide><table>{_head(header)}")
+        parts.append(
+            f"<h2>{_escape_html(title)}</h2>\n<div class=wide><table>{_html_header(header)}"
+        )
         for row in rows:
-            parts.append("<tr>" + "".join(f"<td>{_escape(c)}</td>" for c in row) + "</tr>")
+            parts.append("<tr>" + "".join(f"<td>{_escape_html(c)}</td>" for c in row) + "</tr>")
         parts.append("</table></div>")
-    for topic, found in _by_topic(findings):
-        parts.append(f"<h2 id={topic}>{_escape(_title(topic))}</h2>")
-        parts.append(f"<div class=wide><table>{_head(_COLUMNS)}")
-        parts += [_html_row(f) for f in found]
+    for topic, of_topic in _by_topic(findings):
+        parts.append(f"<h2 id={topic}>{_escape_html(_title(topic))}</h2>")
+        parts.append(f"<div class=wide><table>{_html_header(_COLUMNS)}")
+        parts += [_html_row(f) for f in of_topic]
         parts.append("</table></div>")
     return "\n".join(parts) + "\n</body>\n</html>\n"
 
@@ -90,10 +92,10 @@ def to_html(findings: Sequence[Finding]) -> str:
 def _summaries(
     findings: Sequence[Finding],
 ) -> list[tuple[str, Sequence[str], list[list[str]]]]:
-    verdicts = [[v, str(n), _MEANING[v]] for v, n in counts(findings).items()]
+    verdicts = [[v, str(n), _VERDICT_MEANINGS[v]] for v, n in counts(findings).items()]
     topics = [
-        [_title(topic), *(str(n) for n in counts(found).values())]
-        for topic, found in _by_topic(findings)
+        [_title(topic), *(str(n) for n in counts(of_topic).values())]
+        for topic, of_topic in _by_topic(findings)
     ]
     return [
         (f"{len(findings)} checks", ("verdict", "checks", "meaning"), verdicts),
@@ -107,7 +109,7 @@ def _summaries(
 
 
 def _failures(findings: Sequence[Finding]) -> list[list[str]]:
-    """One line for each family that has a failure, with its widest gap; in the claims' order."""
+    """One row per family of claims with a failure, with its widest gap, in the claims' order."""
     families: dict[str, list[Finding]] = {}
     for finding in findings:
         families.setdefault(finding.family, []).append(finding)
@@ -131,15 +133,15 @@ def _failures(findings: Sequence[Finding]) -> list[list[str]]:
 
 def _by_topic(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
     groups = [(topic, [f for f in findings if f.topic == topic]) for topic in TOPICS]
-    return [(topic, found) for topic, found in groups if found]
+    return [(topic, of_topic) for topic, of_topic in groups if of_topic]
 
 
 def _title(topic: str) -> str:
     return TOPICS[topic].removeprefix("the ").capitalize()
 
 
-def _row(f: Finding) -> list[str]:
-    """The cells of `_COLUMNS`."""
+def _row_texts(f: Finding) -> list[str]:
+    """Cell texts in the order of `_COLUMNS`."""
     return [
         _claim_text(f),
         f.where,
@@ -179,24 +181,27 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _markdown(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 
-def _escape(text: str) -> str:
+def _escape_html(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def _head(header: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<th scope=col>{_escape(name)}</th>" for name in header) + "</tr>"
+def _html_header(header: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<th scope=col>{_escape_html(name)}</th>" for name in header) + "</tr>"
 
 
 def _html_row(f: Finding) -> str:
-    claim, where, _, computed, printed, verdict, consequence = (_escape(t) for t in _row(f))
-    reading = f"<br><small>{_escape(f.reading)}</small>" if f.reading else ""
-    formula = f"<code>{_escape(f.numbers)}</code>{reading}"
+    claim, where, _, computed, printed, verdict, consequence = (
+        _escape_html(t) for t in _row_texts(f)
+    )
+    reading = f"<br><small>{_escape_html(f.reading)}</small>" if f.reading else ""
+    formula = f"<code>{_escape_html(f.numbers)}</code>{reading}"
     return (
-        f'<tr class="{f.verdict.replace(" ", "-")}"><td>{claim}<br><small>{_escape(f.id)}</small>'
+        f'<tr class="{f.verdict.replace(" ", "-")}">'
+        f"<td>{claim}<br><small>{_escape_html(f.id)}</small>"
         f"</td><td>{where}</td><td>{formula}</td><td class=number>{computed}</td>"
         f"<td class=number>{printed}</td><td class=verdict>{verdict}</td>"
         f"<td>{consequence}</td></tr>"

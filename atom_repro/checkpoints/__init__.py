@@ -1,1 +1,1 @@
-"""Module folders on disk: their files, conversion from released weights, random weights."""
+"""Checkpoints on disk: module files, conversion of released weights, random weights."""

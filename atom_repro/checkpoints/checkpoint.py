@@ -1,11 +1,11 @@
-"""Where the modules of a trained model lie, in every precision.
+"""Checkpoint folder of one model: encoder and decoder modules in every precision.
 
     <work>/checkpoints/<model>-<dataset>-<scale>-seed<n>/
-        fp32/encoder  fp32/decoder    what training found best
-        int8/encoder  int8/decoder    made from fp32 on first use, with quant_report.json
-        state/                        what an unfinished training resumes from
+        fp32/encoder  fp32/decoder    the weights with the best validation score
+        int8/encoder  int8/decoder    quantised from fp32 on first use, with quant_report.json
+        state/                        the state that an unfinished training resumes from
 
-Encoder and decoder are apart in every precision: each is read, and dropped, on its own.
+Encoder and decoder are separate in every precision: each is loaded and released on its own.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ REPORT = "quant_report.json"
 
 
 def trained_label(*modules: nn.Module) -> str:
-    """`trained:<sha>`: which weights these are, whatever file they lie in."""
+    """Label `trained:<sha>` of the weights of `modules`, independent of the file format."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -45,7 +45,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, cfg: Any, model: VideoLanguageModel, dataset: Any) -> "Checkpoint":
-        """The folder that training with this configuration writes, or the one that it gives."""
+        """Checkpoint that training with this configuration writes, or `checkpoint.folder`."""
         if cfg.checkpoint.folder:
             return cls(Path(cfg.checkpoint.folder))
         name = f"{model.name}-{dataset.name}-{cfg.scale.name}-seed{cfg.seed}"
@@ -53,16 +53,16 @@ class Checkpoint:
 
     @property
     def state(self) -> Path:
-        """The folder of an unfinished training."""
+        """Folder of the resume state of an unfinished training."""
         return self.folder / "state"
 
     @property
     def complete(self) -> bool:
-        """Whether both fp32 modules are there."""
+        """Whether both fp32 modules exist."""
         return self.encoder("fp32").is_dir() and self.decoder("fp32").is_dir()
 
     def holds(self, weights: str) -> bool:
-        """Whether the fp32 modules are there and are these weights."""
+        """Whether both fp32 modules exist and have this weights label."""
         return self.complete and self.weights() == weights
 
     def encoder(self, precision: str) -> Path:
@@ -75,29 +75,29 @@ class Checkpoint:
         """The label of the fp32 weights.
 
         Raises:
-            AtomError: nothing was trained here.
+            AtomError: the fp32 encoder is missing.
         """
         label: str = module_files.read_config(self.encoder("fp32"), "video_encoder")["weights"]
         return label
 
     def prepare(self, quantiser: Quantiser, model: VideoLanguageModel) -> Mapping[str, Any]:
-        """Make the modules of a precision if they are missing or of other weights.
+        """Write the quantised modules if they are missing or were made from other weights.
 
         Returns:
-            The quantiser's report a module; empty for fp32.
+            The quantiser's report for each module; empty for fp32.
         """
         weights = self.weights()
         module_files.read_config(self.encoder("fp32"), "video_encoder", model)
         module_files.read_config(self.decoder("fp32"), "text_decoder", model)
         if quantiser.name == "fp32":
             return {}
-        report = self.folder / quantiser.name / REPORT
-        if report.is_file():
-            made: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-            if made["weights"] == weights and made["recipe"] == repr(quantiser):
-                modules: dict[str, Any] = made["modules"]
+        report_path = self.folder / quantiser.name / REPORT
+        if report_path.is_file():
+            stored: dict[str, Any] = json.loads(report_path.read_text(encoding="utf-8"))
+            if stored["weights"] == weights and stored["recipe"] == repr(quantiser):
+                modules: dict[str, Any] = stored["modules"]
                 return modules
-            report.unlink()
+            report_path.unlink()
         # One module after the other, so that memory holds one.
         name, modules = quantiser.name, {}
         encoder, _ = module_files.read_encoder(self.encoder("fp32"), model)
@@ -108,13 +108,13 @@ class Checkpoint:
         tokenizer = Tokenizer.load(self.decoder("fp32"), model.specials)
         modules["decoder"] = quantiser.quantise(decoder.eval()).to_dict()
         module_files.save_decoder(self.decoder(name), model, decoder, tokenizer, quantiser, weights)
-        text = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
-        with atomically(report) as building:
-            building.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        report = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
+        with atomically(report_path) as building:
+            building.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return modules
 
     def bytes(self, precision: str) -> dict[str, int]:
-        """Bytes on disk of each module."""
+        """Size of each module on disk, in bytes."""
         sizes = {}
         for name, folder in (
             ("encoder", self.encoder(precision)),
@@ -127,10 +127,10 @@ class Checkpoint:
 
 
 def starting_point(folder: str, model: VideoLanguageModel, scale: str) -> Checkpoint | None:
-    """The checkpoint in `folder`, None for random weights.
+    """Checkpoint that training starts from (`train.start`), None for random weights.
 
     Raises:
-        AtomError: nothing there, weights of another model, or none given at the paper's scale.
+        AtomError: a module is missing or of another model, or no folder is set at scale=paper.
     """
     if not folder:
         if scale == "paper":
@@ -139,20 +139,20 @@ def starting_point(folder: str, model: VideoLanguageModel, scale: str) -> Checkp
                 "`python -m train.convert` wrote: a folder with fp32/encoder and fp32/decoder"
             )
         return None
-    start = Checkpoint(Path(folder))
-    for side, kind in (
-        (start.encoder("fp32"), "video_encoder"),
-        (start.decoder("fp32"), "text_decoder"),
+    checkpoint = Checkpoint(Path(folder))
+    for module_folder, kind in (
+        (checkpoint.encoder("fp32"), "video_encoder"),
+        (checkpoint.decoder("fp32"), "text_decoder"),
     ):
-        if not side.is_dir():
+        if not module_folder.is_dir():
             raise AtomError(
-                f"train.start={folder} has no fp32/{side.name}; give a checkpoint folder with "
-                "fp32/encoder and fp32/decoder"
+                f"train.start={folder} has no fp32/{module_folder.name}; give a checkpoint folder "
+                "with fp32/encoder and fp32/decoder"
             )
-        module_files.read_config(side, kind, model)
-    return start
+        module_files.read_config(module_folder, kind, model)
+    return checkpoint
 
 
 def starting_tokenizer(checkpoint: Checkpoint, model: VideoLanguageModel) -> Tokenizer:
-    """The tokenizer that the decoder of a checkpoint was made with."""
+    """Tokenizer stored with the decoder of a checkpoint."""
     return Tokenizer.load(checkpoint.decoder("fp32"), model.specials)

@@ -1,12 +1,12 @@
-"""Released checkpoints as a checkpoint folder of ours, and such a folder as the start of training.
+"""Conversion of released checkpoints (CLIP, Llama, mPLUG2, SmolVLM2) into a checkpoint folder.
 
-The modules are built without memory to learn what they need; every key of a source is placed,
-ignored by a rule, or an error, and all shapes are checked, before anything is read. Then tensors
-go from file to file one at a time, so that a conversion needs little more than its largest tensor;
-where a module has weights that no source holds, it is built once more with memory for those.
+The modules are built on the meta device to list their weights; every key of a source is mapped,
+ignored by a rule, or an error, and all shapes are checked, before any tensor is read. Then tensors
+are copied from file to file one at a time, so the peak memory is little more than the largest
+tensor; a module with weights that no source holds is built once more in memory for those.
 
-Precision: our files are fp32. bf16, fp16 and fp32 sources are widened, which is exact; any other
-type is an error.
+Precision: the written files are fp32. bf16, fp16 and fp32 sources are widened, which is exact; any
+other type is an error.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
-from atom_repro.checkpoints.released import Ignored, Placed, Role, Source, all_sources
+from atom_repro.checkpoints.released import IgnoredKey, MappedKey, Role, Source, all_sources
 from atom_repro.checkpoints.released.source import MODULES, Module
 from atom_repro.checkpoints.weight_files import WeightFile, open_weights
 from atom_repro.datatypes import AtomError
@@ -34,35 +34,35 @@ from atom_repro.records.atomic import atomically
 
 REPORT = "conversion.json"
 KINDS: Mapping[Module, str] = {"encoder": "video_encoder", "decoder": "text_decoder"}
-_WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", FILE]
-_WIDENED = (torch.float32, torch.bfloat16, torch.float16)
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", FILE]
+_FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A source that was found at `place`, with its file open."""
+class OpenedSource:
+    """A recognised source: `location` as the user gave it, `path` on disk, and its open file."""
 
     source: Source
-    given: str
-    place: Path
+    location: str
+    path: Path
     file: WeightFile
 
 
 @dataclass
 class ModulePlan:
-    """Where each of a module's weights comes from.
+    """Mapping from each weight of a module to the source keys that fill it.
 
-    `shapes` are those of the module's file, `parts` the keys that make a weight, `same` the keys
-    of a tied weight's second copy, which must be equal to the first; `new` and `ignored` map keys
-    to the reason or the rule.
+    `shapes` are those of the module's file, `parts` the source keys that are joined to a weight,
+    `tied_copies` the source keys of a tied weight's second copy, which must equal the first;
+    `new` maps weights that no source holds to the reason.
     """
 
     shapes: dict[str, tuple[int, ...]]
     tied: dict[str, str]
-    parts: dict[str, dict[int, tuple[str, Placed]]] = field(default_factory=dict)
-    same: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, dict[int, tuple[str, MappedKey]]] = field(default_factory=dict)
+    tied_copies: dict[str, str] = field(default_factory=dict)
     new: dict[str, str] = field(default_factory=dict)
-    opened: Opened | None = None
+    opened: OpenedSource | None = None
 
     @property
     def bytes(self) -> int:
@@ -71,7 +71,7 @@ class ModulePlan:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of every key; `conversion.json` holds it whole."""
+    """Report of a conversion: which keys were loaded, tied, new or ignored (`conversion.json`)."""
 
     folder: Path
     weights: str
@@ -87,14 +87,14 @@ class Conversion:
         }
 
     def summary(self) -> str:
-        """A line a module, one a rule, and where the checkpoint is."""
+        """Text summary: a line for each module and each rule, and the checkpoint folder."""
         lines = []
-        for name, told in self.modules.items():
+        for name, report in self.modules.items():
             lines.append(
-                f"{name}: {len(told['loaded'])} weights from {told['source']}, "
-                f"{len(told['new'])} new"
+                f"{name}: {len(report['loaded'])} weights from {report['source']}, "
+                f"{len(report['new'])} new"
             )
-            for reason, count in Counter(told["new"].values()).items():
+            for reason, count in Counter(report["new"].values()).items():
                 lines.append(f"  new: {count} ({reason})")
         for source, keys in self.ignored.items():
             for rule, count in Counter(keys.values()).items():
@@ -115,92 +115,96 @@ def convert(
 
     Args:
         sources: role (`whole`, or `video` and `text`) to a folder, a file or a hub id.
-        target: the checkpoint folder; it appears whole or not at all.
-        tokenizer: a folder with tokenizer.json; empty means beside the decoder's weights.
-        seed: of the weights that no source has; they are those that training would start with.
-        force: replace a checkpoint that is there.
+        target: the checkpoint folder, written atomically.
+        tokenizer: a folder with tokenizer.json; empty for the folder of the decoder's weights.
+        seed: for weights that no source holds; they are initialised as training would.
+        force: replace an existing checkpoint.
 
     Raises:
-        AtomError: a source that is missing, broken or not known; a key that is not known, missing
-            or of another shape; too little memory or disk; a target that exists.
+        AtomError: a source that is missing, broken or unknown; a key that is unknown, missing or
+            of another shape; too little memory or disk; a target that exists.
     """
     if target is None:
         raise AtomError("target is empty; name the checkpoint folder to write")
     if target.exists() and not force:
         raise AtomError(f"{target} exists; choose another target, or force=true to replace it")
     _check_roles(sources)
-    opened = [_open(cast(Role, role), given) for role, given in sources.items()]
+    opened = [_open_source(cast(Role, role), location) for role, location in sources.items()]
     plans = {name: _empty_plan(model, name) for name in KINDS}
-    ignored = {o.source.name: _lay_out(o, plans, model) for o in opened}
-    words = _tokenizer(model, tokenizer, plans["decoder"])
-    _check_room(plans, opened, target)
+    ignored = {o.source.name: _map_keys(o, plans, model) for o in opened}
+    decoder_tokenizer = _load_tokenizer(model, tokenizer, plans["decoder"])
+    _check_capacity(plans, opened, target)
     with atomically(target) as building:
         checkpoint = Checkpoint(building)
         digest, folders = hashlib.sha256(), {}
         for name, plan in plans.items():
             folders[name] = getattr(checkpoint, name)("fp32")
-            tensors = _tensors(model, name, plan, seed)
+            tensors = _converted_tensors(model, name, plan, seed)
             digest.update(module_files.stream_weights(folders[name], plan.shapes, tensors).encode())
         kind = "mixed" if any(plan.new for plan in plans.values()) else "released"
         weights = f"{kind}:{digest.hexdigest()[:16]}"
         for name in plans:
-            module_files.describe_module(folders[name], model, KINDS[name], weights)
-        words.save(folders["decoder"])
-        report = Conversion(target, weights, {n: _told(p) for n, p in plans.items()}, ignored)
+            module_files.write_module_config(folders[name], model, KINDS[name], weights)
+        decoder_tokenizer.save(folders["decoder"])
+        report = Conversion(
+            target, weights, {n: _module_report(p) for n, p in plans.items()}, ignored
+        )
         text = json.dumps(report.to_dict(), indent=1)
         (building / REPORT).write_text(text + "\n", encoding="utf-8")
     return report
 
 
 def _check_roles(sources: Mapping[str, str]) -> None:
-    given = set(sources)
-    if given in ({"whole"}, {"video", "text"}):
+    roles = set(sources)
+    if roles in ({"whole"}, {"video", "text"}):
         return
-    has = ", ".join(f"sources.{role}" for role in sorted(given)) or "no source"
+    provided = ", ".join(f"sources.{role}" for role in sorted(roles)) or "no source"
     raise AtomError(
-        f"{has} given; give sources.whole alone, or both sources.video and sources.text"
+        f"{provided} given; give sources.whole alone, or both sources.video and sources.text"
     )
 
 
-def _open(role: Role, given: str) -> Opened:
-    place = _fetch(role, given)
-    file = open_weights(place)
-    known = [s for s in all_sources() if s.role == role]
-    for source in known:
+def _open_source(role: Role, location: str) -> OpenedSource:
+    path = _fetch(role, location)
+    file = open_weights(path)
+    candidates = [s for s in all_sources() if s.role == role]
+    for source in candidates:
         if any(re.fullmatch(source.signature, key) for key in file.entries):
-            return Opened(source, given, place, file)
-    names = ", ".join(s.name for s in known)
-    raise AtomError(f"sources.{role}={given} holds weights of no known kind ({names})")
+            return OpenedSource(source, location, path, file)
+    names = ", ".join(s.name for s in candidates)
+    raise AtomError(f"sources.{role}={location} holds weights of no supported checkpoint ({names})")
 
 
-def _fetch(role: Role, given: str) -> Path:
-    """The folder or file that was named, downloaded first if it is a hub id."""
-    if Path(given).exists():
-        return Path(given)
-    known = "; ".join(f"{s.name}: {s.how}" for s in all_sources() if s.role == role)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", given) or given.endswith((".pth", ".safetensors")):
-        raise AtomError(f"sources.{role}={given} does not exist; weights are at {known}")
+def _fetch(role: Role, location: str) -> Path:
+    """Local path of a source; a hub id is downloaded first."""
+    if Path(location).exists():
+        return Path(location)
+    sources = "; ".join(f"{s.name}: {s.download_from}" for s in all_sources() if s.role == role)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", location) or location.endswith(
+        (".pth", ".safetensors")
+    ):
+        raise AtomError(f"sources.{role}={location} does not exist; weights are at {sources}")
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     try:
-        return Path(huggingface_hub.snapshot_download(given, allow_patterns=_WANTED))
+        return Path(huggingface_hub.snapshot_download(location, allow_patterns=_HUB_FILES))
     except GatedRepoError as error:
         raise AtomError(
-            f"sources.{role}={given} is gated: accept its licence at huggingface.co/{given} and "
-            f"run `hf auth login`, or set sources.{role} to a folder that holds it"
+            f"sources.{role}={location} is gated: accept its licence at huggingface.co/{location} "
+            f"and run `hf auth login`, or set sources.{role} to a folder that holds it"
         ) from error
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise AtomError(
-            f"sources.{role}={given} is not here and cannot be downloaded "
-            f"({type(error).__name__}); set sources.{role} to a folder or file; {known}"
+            f"sources.{role}={location} is not a local path and cannot be downloaded "
+            f"({type(error).__name__}); set sources.{role} to a folder or file; {sources}"
         ) from error
     except Exception as error:
         if "httpx" not in type(error).__module__:
             raise
         raise AtomError(
-            f"sources.{role}={given} cannot be downloaded, there is no network; set "
-            f"sources.{role} to a folder or file; {known}"
+            f"sources.{role}={location} cannot be downloaded, there is no network; set "
+            f"sources.{role} to a folder or file; {sources}"
         ) from error
 
 
@@ -212,91 +216,95 @@ def _empty_plan(model: VideoLanguageModel, name: Module) -> ModulePlan:
     return ModulePlan(shapes, dict(network.tied))
 
 
-def _lay_out(
-    opened: Opened, plans: Mapping[Module, ModulePlan], model: VideoLanguageModel
+def _map_keys(
+    opened: OpenedSource, plans: Mapping[Module, ModulePlan], model: VideoLanguageModel
 ) -> dict[str, str]:
-    """Give every key of a source its place in `plans`; the ignored ones with their rules."""
+    """Assign every key of a source to a weight in `plans`; return the ignored keys and rules."""
     source, ignored, unknown = opened.source, dict[str, str](), list[str]()
-    _check_numbers(opened, model)
+    _check_config(opened, model)
     for key in opened.file.entries:
-        placed = source.place(key)
-        if isinstance(placed, Placed):
-            placed = _settle(key, placed, plans[placed.module])
-        if isinstance(placed, Ignored):
-            ignored[key] = placed.rule
-        elif placed is None:
+        mapped = source.map_key(key)
+        if isinstance(mapped, MappedKey):
+            mapped = _assign_key(key, mapped, plans[mapped.module])
+        if isinstance(mapped, IgnoredKey):
+            ignored[key] = mapped.rule
+        elif mapped is None:
             unknown.append(key)
     if unknown:
         raise AtomError(
-            f"{opened.given} holds {len(unknown)} unexpected keys for model={model.name} as "
+            f"{opened.location} holds {len(unknown)} unexpected keys for model={model.name} as "
             f"{source.name}, such as {unknown[0]}; choose the matching model or checkpoint"
         )
     for name in MODULES[source.role]:
         plans[name].opened = opened
-        _complete(opened, name, plans[name])
+        _check_complete(opened, name, plans[name])
     return ignored
 
 
-def _settle(key: str, placed: Placed, plan: ModulePlan) -> Placed | Ignored | None:
-    """Note where a key goes, if the module has such a weight."""
-    if placed.key in plan.shapes:
-        plan.parts.setdefault(placed.key, {})[placed.part] = (key, placed)
-        return placed
-    if placed.key in plan.tied:
-        plan.same[placed.key] = key
-        return placed
-    return Ignored(placed.spare) if placed.spare else None
+def _assign_key(key: str, mapped: MappedKey, plan: ModulePlan) -> MappedKey | IgnoredKey | None:
+    """Add a key to the plan if the module has the weight that it is mapped to."""
+    if mapped.key in plan.shapes:
+        plan.parts.setdefault(mapped.key, {})[mapped.part] = (key, mapped)
+        return mapped
+    if mapped.key in plan.tied:
+        plan.tied_copies[mapped.key] = key
+        return mapped
+    return IgnoredKey(mapped.if_absent) if mapped.if_absent else None
 
 
-def _complete(opened: Opened, name: Module, plan: ModulePlan) -> None:
-    """Check that every weight has all its parts and its shape, or may be new."""
+def _check_complete(opened: OpenedSource, name: Module, plan: ModulePlan) -> None:
+    """Check that every weight has all its parts and the right shape, or may be new."""
     source = opened.source
     for key, shape in plan.shapes.items():
         parts = plan.parts.get(key)
         if parts is None:
-            reasons = [why for rule, why in source.new.items() if re.fullmatch(rule, key)]
+            reasons = [
+                reason for pattern, reason in source.new.items() if re.fullmatch(pattern, key)
+            ]
             if not reasons:
                 raise AtomError(
-                    f"{opened.given} lacks the {name}'s {key} ({source.name}); fetch it again or "
-                    "choose the matching model"
+                    f"{opened.location} lacks the {name}'s {key} ({source.name}); fetch it again "
+                    "or choose the matching model"
                 )
             plan.new[key] = reasons[0]
             continue
-        ordered = _ordered(opened, key, parts)
-        without_memory = []
-        for theirs, placed in ordered:
-            entry = opened.file.entries[theirs]
-            if entry.dtype not in _WIDENED:
-                raise AtomError(f"{opened.given}: {theirs} is {entry.dtype}, not fp32/bf16/fp16")
+        ordered = _ordered_parts(opened, key, parts)
+        meta_tensors = []
+        for source_key, mapped in ordered:
+            entry = opened.file.entries[source_key]
+            if entry.dtype not in _FLOAT_DTYPES:
+                raise AtomError(
+                    f"{opened.location}: {source_key} is {entry.dtype}, not fp32/bf16/fp16"
+                )
             empty = torch.empty(entry.shape, device="meta")
-            without_memory.append(_transformed(placed, empty, opened, theirs))
-        found = _joined_shape(without_memory)
-        if found != shape:
-            theirs = ordered[0][0]
+            meta_tensors.append(_transformed(mapped, empty, opened, source_key))
+        joined = _joined_shape(meta_tensors)
+        if joined != shape:
+            source_key = ordered[0][0]
             raise AtomError(
-                f"{opened.given}: {theirs} makes {key} of shape {found}, the model's is {shape}; "
-                "choose the matching model or checkpoint"
+                f"{opened.location}: {source_key} makes {key} of shape {joined}, the model's is "
+                f"{shape}; choose the matching model or checkpoint"
             )
 
 
-def _ordered(
-    opened: Opened, key: str, parts: Mapping[int, tuple[str, Placed]]
-) -> list[tuple[str, Placed]]:
-    theirs, first = next(iter(parts.values()))
+def _ordered_parts(
+    opened: OpenedSource, key: str, parts: Mapping[int, tuple[str, MappedKey]]
+) -> list[tuple[str, MappedKey]]:
+    source_key, first = next(iter(parts.values()))
     if len(parts) != first.parts:
         raise AtomError(
-            f"{opened.given} has {len(parts)} of the {first.parts} keys that make {key}, among "
-            f"them {theirs}; fetch it again"
+            f"{opened.location} has {len(parts)} of the {first.parts} keys that make {key}, among "
+            f"them {source_key}; fetch it again"
         )
     return [parts[i] for i in range(first.parts)]
 
 
-def _transformed(placed: Placed, tensor: Tensor, opened: Opened, key: str) -> Tensor:
+def _transformed(mapped: MappedKey, tensor: Tensor, opened: OpenedSource, key: str) -> Tensor:
     try:
-        return placed.transform(tensor)
+        return mapped.transform(tensor)
     except (RuntimeError, IndexError) as error:
         raise AtomError(
-            f"{opened.given}: {key} has shape {tuple(tensor.shape)}, from which {placed.key} "
+            f"{opened.location}: {key} has shape {tuple(tensor.shape)}, from which {mapped.key} "
             "cannot be made; choose the matching model or checkpoint"
         ) from error
 
@@ -308,97 +316,102 @@ def _joined_shape(parts: list[Tensor]) -> tuple[int, ...]:
     return (sum(p.shape[0] for p in parts), *first[1:])
 
 
-def _check_numbers(opened: Opened, model: VideoLanguageModel) -> None:
-    """Compare what no shape shows with the `config.json` beside the weights, if there is one."""
-    folder = opened.place if opened.place.is_dir() else opened.place.parent
+def _check_config(opened: OpenedSource, model: VideoLanguageModel) -> None:
+    """Compare numbers that shapes do not show with the `config.json` beside the weights, if any."""
+    folder = opened.path if opened.path.is_dir() else opened.path.parent
     path = folder / "config.json"
     if not path.is_file():
         return
     try:
-        theirs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        released: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AtomError(f"{path} is not JSON ({error}); fetch it again") from error
     if opened.source.check is not None:
-        opened.source.check(model, theirs)
-    theirs = theirs.get("vision_config", theirs) if opened.source.role == "video" else theirs
-    ours = {"encoder": model.encoder.to_dict(), "decoder": model.decoder.to_dict()}
-    for number, name in opened.source.numbers.items():
-        module, _, key = number.partition(".")
-        if name in theirs and ours[module][key] != theirs[name]:
+        opened.source.check(model, released)
+    released = (
+        released.get("vision_config", released) if opened.source.role == "video" else released
+    )
+    expected = {"encoder": model.encoder.to_dict(), "decoder": model.decoder.to_dict()}
+    for ours, config_key in opened.source.config_keys.items():
+        module, _, key = ours.partition(".")
+        if config_key in released and expected[module][key] != released[config_key]:
             raise AtomError(
-                f"{path} says {name}={theirs[name]}, model.{number}={ours[module][key]}; choose "
-                "the matching model or checkpoint"
+                f"{path} says {config_key}={released[config_key]}, "
+                f"model.{ours}={expected[module][key]}; choose the matching model or "
+                "checkpoint"
             )
 
 
-def _tokenizer(model: VideoLanguageModel, given: str, decoder: ModulePlan) -> Tokenizer:
+def _load_tokenizer(model: VideoLanguageModel, location: str, decoder: ModulePlan) -> Tokenizer:
     assert decoder.opened is not None
-    place = Path(given) if given else decoder.opened.place
-    folder = place if place.is_dir() else place.parent
+    path = Path(location) if location else decoder.opened.path
+    folder = path if path.is_dir() else path.parent
     if not (folder / FILE).is_file():
         raise AtomError(
             f"{folder / FILE} is missing; set sources.tokenizer to a folder with the {FILE} that "
             f"belongs to {decoder.opened.source.name}"
         )
     try:
-        words = Tokenizer.load(folder, model.specials)
+        tokenizer = Tokenizer.load(folder, model.specials)
     except AtomError:
         raise
     except Exception as error:
         raise AtomError(f"{folder / FILE} cannot be read ({error}); fetch it again") from error
-    if words.size > model.decoder.vocabulary:
+    if tokenizer.size > model.decoder.vocabulary:
         raise AtomError(
-            f"{folder / FILE} has {words.size} tokens, model.decoder.vocabulary="
+            f"{folder / FILE} has {tokenizer.size} tokens, model.decoder.vocabulary="
             f"{model.decoder.vocabulary}; give the tokenizer that belongs to the model"
         )
-    return words
+    return tokenizer
 
 
-def _check_room(plans: Mapping[Module, ModulePlan], opened: list[Opened], target: Path) -> None:
+def _check_capacity(
+    plans: Mapping[Module, ModulePlan], opened: list[OpenedSource], target: Path
+) -> None:
     largest = max(4 * torch.Size(s).numel() for p in plans.values() for s in p.shapes.values())
-    # A tensor as read, widened and joined; and once the whole of a module that is partly new.
+    # A tensor as read, as fp32 and joined; and once a whole module that is partly new.
     initial = max((plan.bytes for plan in plans.values() if plan.new), default=0)
-    what = f"converting {' and '.join(o.given for o in opened)}"
+    what = f"converting {' and '.join(o.location for o in opened)}"
     require_memory(3 * largest + initial, what)
     require_disk(target, sum(plan.bytes for plan in plans.values()) + 2**20, what)
 
 
-def _tensors(
+def _converted_tensors(
     model: VideoLanguageModel, name: Module, plan: ModulePlan, seed: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """The module's weights in the order of its file, each made when it is asked for."""
+    """Generate the module's fp32 weights in the order of its file."""
     assert plan.opened is not None
     opened = plan.opened
-    initial = _initial(model, name, plan, seed) if plan.new else {}
-    for alias, theirs in plan.same.items():
-        _check_same(opened, plan, alias, theirs)
+    initial = _initial_weights(model, name, plan, seed) if plan.new else {}
+    for alias, source_key in plan.tied_copies.items():
+        _check_tied_copy(opened, plan, alias, source_key)
     for key in plan.shapes:
         if key in plan.new:
             yield key, initial.pop(key)
             continue
         parts = [
-            placed.transform(opened.file.read(theirs)).to(torch.float32)
-            for theirs, placed in _ordered(opened, key, plan.parts[key])
+            mapped.transform(opened.file.read(source_key)).to(torch.float32)
+            for source_key, mapped in _ordered_parts(opened, key, plan.parts[key])
         ]
         yield key, parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _check_same(opened: Opened, plan: ModulePlan, alias: str, theirs: str) -> None:
+def _check_tied_copy(opened: OpenedSource, plan: ModulePlan, alias: str, source_key: str) -> None:
     first, _ = plan.parts[plan.tied[alias]][0]
-    if opened.file.entries[first].shape == opened.file.entries[theirs].shape and torch.equal(
-        opened.file.read(first), opened.file.read(theirs)
+    if opened.file.entries[first].shape == opened.file.entries[source_key].shape and torch.equal(
+        opened.file.read(first), opened.file.read(source_key)
     ):
         return
     raise AtomError(
-        f"{opened.given}: {theirs} differs from {first}, and the model has one weight for both; "
-        "set model.decoder.tied=false or choose the matching checkpoint"
+        f"{opened.location}: {source_key} differs from {first}, and the model has one weight for "
+        "both; set model.decoder.tied=false or choose the matching checkpoint"
     )
 
 
-def _initial(
+def _initial_weights(
     model: VideoLanguageModel, name: Module, plan: ModulePlan, seed: int
 ) -> dict[str, Tensor]:
-    """The new weights as training draws them: after the seed the encoder, then the decoder."""
+    """New weights, initialised as training does: seed, then encoder, then decoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: Any = model.make_encoder()
@@ -408,17 +421,17 @@ def _initial(
     return {key: state[key].detach().clone() for key in plan.new}
 
 
-def _told(plan: ModulePlan) -> dict[str, Any]:
+def _module_report(plan: ModulePlan) -> dict[str, Any]:
     assert plan.opened is not None
     loaded = {
-        key: [theirs for theirs, _ in (parts[i] for i in sorted(parts))]
+        key: [source_key for source_key, _ in (parts[i] for i in sorted(parts))]
         for key, parts in plan.parts.items()
     }
-    same = {alias: [theirs] for alias, theirs in plan.same.items()}
+    tied_copies = {alias: [source_key] for alias, source_key in plan.tied_copies.items()}
     return {
         "source": plan.opened.source.name,
-        "given": plan.opened.given,
+        "given": plan.opened.location,
         "loaded": loaded,
-        "tied": same,
+        "tied": tied_copies,
         "new": plan.new,
     }

@@ -1,9 +1,9 @@
-"""Modules as folders of files: what every engine loads, and what training and conversion write.
+"""Reading and writing of module folders: configuration, weights and tokenizer of one module.
 
-A module's folder holds `config.json` (what it is, its numbers, precision and weights label),
+A module's folder holds `config.json` (kind, hyperparameters, precision and weights label),
 `model.safetensors`, and for a decoder `tokenizer.json`. Writing is atomic: a folder appears whole
-or not at all. Reading builds the module without memory and fills it from the file, so an int8
-module never meets its fp32 weights, and a file of another size is refused by name.
+or not at all. Reading builds the module on the meta device and assigns the tensors of the file, so
+an int8 module never allocates fp32 weights; a file that does not fit is refused by name.
 """
 
 import json
@@ -35,8 +35,8 @@ CONFIG = "config.json"
 def save_encoder(
     folder: Path, model: VideoLanguageModel, network: Any, quantiser: Quantiser, weights: str
 ) -> None:
-    """Write an encoder; fp32 files hold the names and shapes that the family shares."""
-    config = _described("video_encoder", model.encoder.to_dict(), network)
+    """Write an encoder folder; fp32 files hold the names and shapes that the family shares."""
+    config = _module_config("video_encoder", model.encoder.to_dict(), network)
     _save(folder, network, quantiser, config, weights, None)
 
 
@@ -48,9 +48,9 @@ def save_decoder(
     quantiser: Quantiser,
     weights: str,
 ) -> None:
-    """Write a decoder and its tokenizer (None: only its size is of interest). A tied weight is
-    written once."""
-    config = _described("text_decoder", model.decoder.to_dict(), network)
+    """Write a decoder folder with its tokenizer (None where only the size of the files matters).
+    A tied weight is written once."""
+    config = _module_config("text_decoder", model.decoder.to_dict(), network)
     _save(folder, network, quantiser, config, weights, tokenizer)
 
 
@@ -58,12 +58,12 @@ def read_encoder(folder: Path, model: VideoLanguageModel) -> tuple[nn.Module, di
     """Read the encoder of `model` into main memory: its network, and its `config.json`.
 
     Raises:
-        AtomError: missing or foreign files, or numbers other than the model's.
+        AtomError: missing files, another kind of module, or other hyperparameters.
     """
     config = read_config(folder, "video_encoder", model)
     with torch.device("meta"):
         network: Any = model.make_encoder()
-    _fill(network, folder, config)
+    _load_weights(network, folder, config)
     return network, config
 
 
@@ -71,22 +71,22 @@ def read_decoder(folder: Path, model: VideoLanguageModel) -> tuple[nn.Module, di
     """Read the decoder of `model` into main memory: its network, and its `config.json`.
 
     Raises:
-        AtomError: missing or foreign files, or numbers other than the model's.
+        AtomError: missing files, another kind of module, or other hyperparameters.
     """
     config = read_config(folder, "text_decoder", model)
     with torch.device("meta"):
         network: Any = model.make_decoder()
-    _fill(network, folder, config)
+    _load_weights(network, folder, config)
     return network, config
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files of one module."""
+    """Size of all files of one module, in bytes."""
     return sum(f.stat().st_size for f in folder.iterdir())
 
 
 def weights_bytes(folder: Path) -> int:
-    """Bytes of a module's weights with their description, a decoder's tokenizer left out."""
+    """Size of a module's weights and configuration in bytes, without the tokenizer."""
     return sum((folder / name).stat().st_size for name in (WEIGHTS, CONFIG))
 
 
@@ -95,7 +95,7 @@ def _quantiser(name: str) -> Quantiser:
     return none.build() if name == "fp32" else int8.build(linear="dynamic", embedding="weight_only")
 
 
-def _described(kind: str, numbers: Mapping[str, Any], network: Any) -> dict[str, Any]:
+def _module_config(kind: str, numbers: Mapping[str, Any], network: Any) -> dict[str, Any]:
     return {
         "kind": kind,
         "network": type(network).__name__,
@@ -132,8 +132,8 @@ def _write_config(
     weights: str,
     tied: Mapping[str, str],
 ) -> None:
-    described = {"format": 2, **config, "precision": precision, "weights": weights}
-    text = json.dumps({**described, "tied": dict(tied)}, indent=1)
+    content = {"format": 2, **config, "precision": precision, "weights": weights}
+    text = json.dumps({**content, "tied": dict(tied)}, indent=1)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
@@ -142,9 +142,9 @@ def stream_weights(
     shapes: Mapping[str, tuple[int, ...]],
     tensors: Iterable[tuple[str, Tensor]],
 ) -> str:
-    """Write a module's fp32 weights one after another; sha256 of their names and bytes.
+    """Write a module's fp32 weights a tensor at a time; return the sha256 of names and bytes.
 
-    `describe_module` makes a module of the folder.
+    `write_module_config` completes the folder.
     """
     folder.mkdir(parents=True)
     with (folder / WEIGHTS).open("xb") as stream:
@@ -155,8 +155,8 @@ def stream_weights(
     return writer.digest.hexdigest()
 
 
-def describe_module(folder: Path, model: VideoLanguageModel, kind: str, weights: str) -> None:
-    """Say of the fp32 weights in `folder` what they are; the last file that a module needs.
+def write_module_config(folder: Path, model: VideoLanguageModel, kind: str, weights: str) -> None:
+    """Write the `config.json` of the fp32 weights in `folder`, the last file of a module.
 
     Args:
         kind: `video_encoder` or `text_decoder`.
@@ -165,12 +165,12 @@ def describe_module(folder: Path, model: VideoLanguageModel, kind: str, weights:
         encoder = kind == "video_encoder"
         network: Any = model.make_encoder() if encoder else model.make_decoder()
     numbers = model.encoder.to_dict() if encoder else model.decoder.to_dict()
-    config = _described(kind, numbers, network)
+    config = _module_config(kind, numbers, network)
     _write_config(folder, config, "fp32", weights, network.tied)
 
 
 def fill_in_place(network: Any, folder: Path) -> None:
-    """Copy a module's fp32 weights into a network that has memory, a tensor at a time.
+    """Copy a module's fp32 weights into an allocated network, a tensor at a time.
 
     Raises:
         AtomError: other precision, broken file, or weights that do not fit.
@@ -180,21 +180,21 @@ def fill_in_place(network: Any, folder: Path) -> None:
         raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
     file = SafetensorsFile(folder / WEIGHTS)
     expected = {k for k in network.file_state() if k not in network.tied}
-    if odd := sorted(expected ^ file.entries.keys()):
-        raise AtomError(f"{file.path} does not fit its {CONFIG}: {odd[0]} is not in both")
+    if unmatched := sorted(expected ^ file.entries.keys()):
+        raise AtomError(f"{file.path} does not fit its {CONFIG}: {unmatched[0]} is not in both")
     for name in file.entries:
         try:
             network.load_state_dict({name: file.read(name)}, strict=False)
         except RuntimeError as error:
-            first = " ".join(str(error).split())[:300]
-            raise AtomError(f"{file.path} does not fit its {CONFIG}: {first}") from error
+            message = " ".join(str(error).split())[:300]
+            raise AtomError(f"{file.path} does not fit its {CONFIG}: {message}") from error
 
 
 def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
-    """What a module's folder says of itself, checked against `model` if one is given.
+    """Read the `config.json` of a module folder and check it against `model` if given.
 
     Raises:
-        AtomError: no module there, another kind of module, or other numbers than the model's.
+        AtomError: missing files, another kind of module, or other hyperparameters.
     """
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
@@ -211,8 +211,8 @@ def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None
     if model is None:
         return config
     side = "encoder" if kind == "video_encoder" else "decoder"
-    expect = model.encoder.to_dict() if side == "encoder" else model.decoder.to_dict()
-    for key, value in expect.items():
+    expected = model.encoder.to_dict() if side == "encoder" else model.decoder.to_dict()
+    for key, value in expected.items():
         if config["numbers"].get(key) != value:
             raise AtomError(
                 f"{folder} was made with model.{side}.{key}={config['numbers'].get(key)}, the "
@@ -221,7 +221,7 @@ def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None
     return config
 
 
-def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / WEIGHTS
     if config["network"] != type(network).__name__:
         raise AtomError(
@@ -242,8 +242,8 @@ def _fill(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise AtomError(f"{path} does not fit its {CONFIG}: {first}") from error
+        message = " ".join(str(error).split())[:300]
+        raise AtomError(f"{path} does not fit its {CONFIG}: {message}") from error
     for name, source in tied.items():
         owner, _, key = name.rpartition(".")
         setattr(network.get_submodule(owner), key, network.get_parameter(source))

@@ -1,7 +1,7 @@
-"""Modules of random weights at any size: what a model costs does not depend on what it says.
+"""Modules with random weights, to measure latency and memory without trained weights.
 
-Written a tensor at a time, so making a module needs no more memory than its largest tensor, and
-labelled `random`: everything that judges texts refuses them.
+Written a tensor at a time, so a module needs no more memory than its largest tensor, and labelled
+`random`: quality evaluation refuses them.
 """
 
 import math
@@ -22,21 +22,21 @@ LABEL = "random"
 
 
 def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, seed: int) -> None:
-    """Write the fp32 modules of `model` that are not there, the decoder with a stand-in for its
-    tokenizer. What is there stays, whatever its weights.
+    """Write the missing fp32 modules of `model`, the decoder with a stand-in tokenizer. Existing
+    modules stay, whatever their weights.
 
     Raises:
         AtomError: too little disk.
     """
-    sides = (
+    modules = (
         (checkpoint.encoder("fp32"), "video_encoder", model.make_encoder),
         (checkpoint.decoder("fp32"), "text_decoder", model.make_decoder),
     )
-    for place, (folder, kind, make) in enumerate(sides):
+    for index, (folder, kind, make_network) in enumerate(modules):
         if folder.is_dir():
             continue
         with torch.device("meta"):
-            network: Any = make()
+            network: Any = make_network()
         shapes = {
             name: tuple(tensor.shape)
             for name, tensor in network.file_state().items()
@@ -44,19 +44,21 @@ def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, s
         }
         require_disk(folder, 4 * sum(map(math.prod, shapes.values())), f"random {model.name}")
         with atomically(folder) as building:
-            module_files.stream_weights(building, shapes, _drawn(shapes, 2 * seed + place))
-            module_files.describe_module(building, model, kind, LABEL)
+            module_files.stream_weights(building, shapes, _random_tensors(shapes, 2 * seed + index))
+            module_files.write_module_config(building, model, kind, LABEL)
             if kind == "text_decoder":
                 Tokenizer.stand_in(model.decoder.vocabulary, model.specials).save(building)
 
 
-def _drawn(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Matrices that keep the size of what they multiply, norms and biases that change nothing: no
-    overflow, and none of the denormal numbers that a processor is slow at."""
+def _random_tensors(
+    shapes: Mapping[str, tuple[int, ...]], seed: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Random matrices that preserve the scale of activations; norms of one and biases of zero: no
+    overflow, and no denormal numbers, which a processor is slow at."""
     generator = torch.Generator().manual_seed(seed)
     for name, shape in shapes.items():
         if len(shape) > 1:
-            drawn = torch.empty(shape).normal_(generator=generator)
-            yield name, drawn.mul_(math.prod(shape[1:]) ** -0.5)
+            matrix = torch.empty(shape).normal_(generator=generator)
+            yield name, matrix.mul_(math.prod(shape[1:]) ** -0.5)
         else:
             yield name, torch.full(shape, 1.0 if name.endswith("weight") else 0.0)

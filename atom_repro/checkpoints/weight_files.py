@@ -1,9 +1,9 @@
-"""Files of weights, read and written a tensor at a time.
+"""Readers and a writer of weight files (safetensors, shards, pickles), a tensor at a time.
 
-Reading a safetensors file through a mapping leaves its pages resident beside the copies, and the
-library's writer needs every tensor at once. Both sides are written out here, over plain reads and
-writes, so that loading needs the size of the file and converting the size of its largest tensor.
-A pickled file is read as data only: what would run code is refused before it runs.
+Reading a memory-mapped safetensors file leaves its pages resident beside the copies, and the
+library's writer needs every tensor at once. Here both use plain reads and writes, so that loading
+needs the size of the file and converting the size of its largest tensor. A pickled file is read
+as data only: what would run code is refused before it runs.
 
 Source of the format: the safetensors README (8 bytes of header length, JSON, raw little-endian).
 """
@@ -30,13 +30,13 @@ _DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-# A pickled file can only be mapped; it is mapped anew after so many bytes, to let go of its pages.
-_WINDOW = 64 * 2**20
+# A pickled file can only be memory-mapped; it is mapped anew after so many bytes to free pages.
+_REMAP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A tensor in a file; `start` counts from the file's first byte."""
+class TensorEntry:
+    """Type, shape and offset of a tensor in a file; `start` counts from the file's first byte."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -48,18 +48,18 @@ class Entry:
 
 
 class WeightFile(Protocol):
-    """What is in a released checkpoint, without reading it."""
+    """A file of weights: its entries are known without reading, tensors are read on demand."""
 
     @property
-    def entries(self) -> Mapping[str, Entry]: ...
+    def entries(self) -> Mapping[str, TensorEntry]: ...
 
     def read(self, key: str) -> Tensor:
-        """A copy in memory of its own, in the file's precision."""
+        """A copy of one tensor, in the file's precision."""
         ...
 
 
 class SafetensorsFile:
-    """One file.
+    """One safetensors file.
 
     Raises:
         AtomError: it is truncated, or is no safetensors file.
@@ -71,12 +71,12 @@ class SafetensorsFile:
             header, data = _header(path)
             self.metadata: dict[str, str] = header.pop("__metadata__", {})
             self.entries = {
-                key: Entry(
-                    _DTYPES[told["dtype"]], tuple(told["shape"]), data + told["data_offsets"][0]
+                key: TensorEntry(
+                    _DTYPES[info["dtype"]], tuple(info["shape"]), data + info["data_offsets"][0]
                 )
-                for key, told in header.items()
+                for key, info in header.items()
             }
-            ends = [data + told["data_offsets"][1] for told in header.values()]
+            ends = [data + info["data_offsets"][1] for info in header.values()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AtomError(
                 f"{path} cannot be read as safetensors ({error}); fetch or write it again"
@@ -103,7 +103,7 @@ class SafetensorsFile:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header and where the data starts."""
+    """The parsed header and the offset at which the data starts."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= path.stat().st_size - 8:
@@ -111,17 +111,17 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         return json.loads(stream.read(length)), 8 + length
 
 
-def _read_into(stream: Any, room: memoryview, path: Path) -> None:
+def _read_into(stream: Any, buffer: memoryview, path: Path) -> None:
     done = 0
-    while done < len(room):  # the system reads at most 2 GiB a call
-        count = stream.readinto(room[done:])
+    while done < len(buffer):  # the system reads at most 2 GiB a call
+        count = stream.readinto(buffer[done:])
         if not count:
             raise AtomError(f"{path} cannot be read: it ends too early; fetch or write it again")
         done += count
 
 
 class ShardedSafetensors:
-    """The files that an index names.
+    """The safetensors files that an index (`model.safetensors.index.json`) names.
 
     Raises:
         AtomError: a shard is missing or truncated, or does not hold what the index says.
@@ -129,17 +129,19 @@ class ShardedSafetensors:
 
     def __init__(self, index: Path) -> None:
         try:
-            where: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         except (ValueError, KeyError, TypeError) as error:
-            raise AtomError(f"{index} is no index of shards ({error}); fetch it again") from error
+            raise AtomError(
+                f"{index} is not a safetensors index ({error}); fetch it again"
+            ) from error
         shards: dict[str, SafetensorsFile] = {}
-        for name in sorted(set(where.values())):
+        for name in sorted(set(weight_map.values())):
             path = index.parent / name
             if Path(name).name != name or not path.is_file():
                 raise AtomError(f"{path} is missing, {index.name} names it; fetch it again")
             shards[name] = SafetensorsFile(path)
         self._shard: dict[str, SafetensorsFile] = {}
-        for key, name in where.items():
+        for key, name in weight_map.items():
             if key not in shards[name].entries:
                 raise AtomError(f"{index} places {key} in {name}, which lacks it; fetch both again")
             self._shard[key] = shards[name]
@@ -150,7 +152,7 @@ class ShardedSafetensors:
 
 
 class PickledFile:
-    """A `.pth` or `.bin`: the state under `model` or `module`, or at the top.
+    """A `.pth` or `.bin` file: the state dict under `model` or `module`, or at the top.
 
     Raises:
         AtomError: it is truncated, or holds something other than tensors and plain values, which
@@ -160,59 +162,59 @@ class PickledFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open()
-        self.entries = {key: Entry(t.dtype, tuple(t.shape)) for key, t in self._state.items()}
+        self.entries = {key: TensorEntry(t.dtype, tuple(t.shape)) for key, t in self._state.items()}
 
     def _open(self) -> None:
         self._state = _pickled_state(self.path)
-        self._touched = 0
+        self._bytes_read = 0
 
     def read(self, key: str) -> Tensor:
-        if self._touched > _WINDOW:
+        if self._bytes_read > _REMAP_BYTES:
             self._open()
-        self._touched += self.entries[key].nbytes
+        self._bytes_read += self.entries[key].nbytes
         return self._state[key].clone()
 
 
 def _pickled_state(path: Path) -> dict[str, Tensor]:
     try:
-        held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = found.group(1) if found else "something that is no tensor"
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        content = match.group(1) if match else "something that is no tensor"
         raise AtomError(
-            f"{path} is refused: it holds {what}, which could run code, and nothing of it was run; "
-            "get the file from its publisher, or its weights as safetensors"
+            f"{path} is refused: it holds {content}, which could run code, and nothing of it was "
+            "run; get the file from its publisher, or its weights as safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise AtomError(f"{path} cannot be read ({first}); fetch it again") from error
+        message = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise AtomError(f"{path} cannot be read ({message}); fetch it again") from error
     for name in ("model", "module"):
-        if isinstance(held, dict) and isinstance(held.get(name), dict):
-            held = held[name]
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
             break
-    if not isinstance(held, dict) or not held:
+    if not isinstance(state, dict) or not state:
         raise AtomError(f"{path} holds no weights under 'model', 'module' or at its top")
-    for key, value in held.items():
+    for key, value in state.items():
         if not isinstance(value, Tensor):
             raise AtomError(f"{path} holds a {type(value).__name__} at {key!r} where weights go")
-    return dict(held)
+    return dict(state)
 
 
-def open_weights(place: Path) -> WeightFile:
-    """The weights of a file, or of a folder as the hub has it.
+def open_weights(path: Path) -> WeightFile:
+    """Open a weight file, or the one in a folder with the layout of the Hugging Face hub.
 
     Raises:
-        AtomError: no weights there, several, or broken ones.
+        AtomError: no weight file, several, or a broken one.
     """
-    if place.is_dir():
-        place = _weights_in(place)
-    if place.name.endswith(".index.json"):
-        return ShardedSafetensors(place)
-    if place.suffix == ".safetensors":
-        return SafetensorsFile(place)
-    if place.suffix in (".pth", ".pt", ".bin"):
-        return PickledFile(place)
-    raise AtomError(f"{place} is neither .safetensors, .safetensors.index.json, .pth, .pt nor .bin")
+    if path.is_dir():
+        path = _weights_in(path)
+    if path.name.endswith(".index.json"):
+        return ShardedSafetensors(path)
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return PickledFile(path)
+    raise AtomError(f"{path} is neither .safetensors, .safetensors.index.json, .pth, .pt nor .bin")
 
 
 def _weights_in(folder: Path) -> Path:
@@ -220,16 +222,18 @@ def _weights_in(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     for pattern in ("*.safetensors", "*.pth", "*.bin"):
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise AtomError(f"{folder} holds {len(found)} {pattern} and no {INDEX}; name one file")
+        matches = sorted(folder.glob(pattern))
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise AtomError(
+                f"{folder} holds {len(matches)} {pattern} and no {INDEX}; name one file"
+            )
     raise AtomError(f"{folder} holds no weights (*.safetensors, *.pth)")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file, each in memory of its own, and its metadata."""
+    """Read all tensors of a safetensors file, each into its own memory, and its metadata."""
     file = SafetensorsFile(path)
     return {key: file.read(key) for key in file.entries}, file.metadata
 
@@ -238,32 +242,32 @@ class SafetensorsWriter:
     """Writes fp32 tensors in the order of `shapes`, and hashes names and bytes on the way."""
 
     def __init__(self, stream: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._stream, self._left = stream, dict(shapes)
+        self._stream, self._remaining = stream, dict(shapes)
         self.digest = hashlib.sha256()
-        header, at = {}, 0
+        header, offset = {}, 0
         for name, shape in shapes.items():
-            end = at + 4 * math.prod(shape)
-            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, end]}
-            at = end
+            end = offset + 4 * math.prod(shape)
+            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+            offset = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         stream.write(len(text).to_bytes(8, "little") + text)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Append the next tensor."""
-        expected = next(iter(self._left), None)
-        if name != expected or tuple(tensor.shape) != self._left[name]:
+        expected = next(iter(self._remaining), None)
+        if name != expected or tuple(tensor.shape) != self._remaining[name]:
             raise ValueError(f"{name} {tuple(tensor.shape)} is not what comes next ({expected})")
         if tensor.dtype != torch.float32:
             raise ValueError(f"{name} is {tensor.dtype}, files hold fp32")
-        del self._left[name]
+        del self._remaining[name]
         raw = tensor.detach().contiguous().view(-1).numpy().data.cast("B")
         self.digest.update(name.encode())
         self.digest.update(raw)
         self._stream.write(raw)
 
     def finish(self) -> None:
-        if self._left:
+        if self._remaining:
             raise ValueError(
-                f"{len(self._left)} tensors were not written, {next(iter(self._left))}"
+                f"{len(self._remaining)} tensors were not written, {next(iter(self._remaining))}"
             )

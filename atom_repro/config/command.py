@@ -1,4 +1,4 @@
-"""What makes a function a command: its configuration, its errors, its exit status."""
+"""Decorator that turns a function into a command: configuration, errors, exit status."""
 
 import errno
 import functools
@@ -22,13 +22,13 @@ Main = Callable[[Any], None]
 
 
 def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callable[[], None]]:
-    """Make `main(cfg)` a command whose configuration is `conf/<primary>.yaml`.
+    """Decorate `main(cfg)` as a command whose configuration is `conf/<primary>.yaml`.
 
-    `prose` names keys whose values are a person's sentences: commas, quotes and colons in them
-    mean nothing to Hydra.
+    `prose` names keys whose values are free text, in which commas, quotes and colons are escaped
+    from Hydra's grammar.
 
-    Overrides are checked before Hydra starts, so that a mistake is one line naming the key; an
-    `AtomError` from `main` is one line too. Exit status 1 for those, 130 after Ctrl-C.
+    Overrides are checked before Hydra starts, so that an error is one line naming the key, as is
+    an `AtomError` from `main`. Exit status 1 for those, 130 after Ctrl-C.
     """
 
     def decorate(main: Main) -> Callable[[], None]:
@@ -40,11 +40,11 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
                 if all(_is_single_override(a) for a in arguments):
                     compose(primary, arguments)
             except AtomError as error:
-                _refuse(error)
+                _fail(error)
             configure_libraries()
             register()
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
-                _guard(main)
+                _with_error_exits(main)
             )()
 
         return command
@@ -58,14 +58,14 @@ def configure_libraries() -> None:
     # spinning costs a factor of 4 to 20. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).addFilter(_says_something)
+        logging.getLogger(name).addFilter(_is_relevant)
 
 
 def _quoted(argument: str, prose: Sequence[str]) -> str:
-    """The argument as Hydra takes it literally, if it is prose that is not quoted yet."""
+    """Quote the value of a free-text argument for Hydra, unless it is quoted already."""
     key, equals, value = argument.partition("=")
-    already = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    if not equals or key not in prose or already:
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    if not equals or key not in prose or is_quoted:
         return argument
     # Hydra's grammar: a quote is escaped, and so are the backslashes before one.
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
@@ -73,42 +73,42 @@ def _quoted(argument: str, prose: Sequence[str]) -> str:
     return f"{key}='{escaped}'"
 
 
-def _says_something(record: logging.LogRecord) -> bool:
-    # On import TorchAO names each CUDA library that a CPU build lacks, and torch the deprecation
-    # of a call that TorchAO makes. Neither concerns what is run here.
+def _is_relevant(record: logging.LogRecord) -> bool:
+    # On import TorchAO logs each CUDA library that a CPU build lacks, and torch the deprecation of
+    # a call that TorchAO makes. Neither matters here.
     text = record.getMessage()
     return not ("Failed to load" in text or "register_constant()" in text)
 
 
-def _guard(main: Main) -> Main:
+def _with_error_exits(main: Main) -> Main:
     @functools.wraps(main)
     def guarded(cfg: Any) -> None:
         try:
             main(cfg)
         except AtomError as error:
-            _refuse(error)
+            _fail(error)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            _refuse(AtomError(f"no space left on the disk ({error.filename}); free some, rerun"))
+            _fail(AtomError(f"no space left on the disk ({error.filename}); free some and rerun"))
         except MemoryError as error:
-            _refuse(AtomError(str(error) or "out of memory; free some, or choose a smaller scale"))
+            _fail(AtomError(str(error) or "out of memory; free some, or choose a smaller scale"))
         except KeyboardInterrupt:
             sys.stderr.write(
-                "\ninterrupted; finished work is kept, run the same command to go on\n"
+                "\ninterrupted; finished work is kept, run the same command to resume\n"
             )
             sys.exit(130)
 
     return guarded
 
 
-def _refuse(error: AtomError) -> None:
+def _fail(error: AtomError) -> None:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(1)
 
 
 def _is_single_override(argument: str) -> bool:
-    """False for Hydra's own flags and for sweeps, which Hydra checks job by job."""
+    """Whether the argument is an override of a single run: no Hydra flag, no sweep."""
     if argument.startswith("-"):
         return False
     try:

@@ -1,6 +1,6 @@
-"""From overrides to a checked configuration, and from its nodes to objects.
+"""Compose and check a configuration from overrides, and instantiate its nodes.
 
-A mistake becomes one line that names the key and the nearest right one.
+Errors are one line that names the key and the closest valid one.
 """
 
 import difflib
@@ -25,11 +25,11 @@ Built = TypeVar("Built")
 
 
 def compose(primary: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of one entry point, checked.
+    """Compose and check the configuration of one entry point.
 
     Raises:
-        AtomError: a key that does not exist, a value of the wrong type or an unknown choice, in
-            one line with the nearest right one.
+        AtomError: an unknown key, a value of the wrong type or an unknown choice, in one line
+            with the closest valid one.
     """
     register()
     try:
@@ -43,39 +43,44 @@ def compose(primary: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_types(primary: str, overrides: Sequence[str], cfg: DictConfig) -> None:
-    """Values given by hand must be of the type of the file's own value."""
+    """Check that each overridden value has the type of the default value."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     groups = [o.input_line for o in parsed if (CONF / o.key_or_group.split("@")[0]).is_dir()]
     base = _with_groups(primary, tuple(c for c in groups if c))
     for override in parsed:
         key = override.key_or_group
-        before = OmegaConf.select(base, key)
-        after = OmegaConf.select(cfg, key)
-        if override.is_delete() or override.is_add() or before is None or _alike(before, after):
+        default = OmegaConf.select(base, key)
+        value = OmegaConf.select(cfg, key)
+        if (
+            override.is_delete()
+            or override.is_add()
+            or default is None
+            or _same_type(default, value)
+        ):
             continue
         raise AtomError(
-            f"{key}={override.value()!s} is {_kind(after)}; {key} takes {_kind(before)}"
-            f" (such as {before})"
+            f"{key}={override.value()!s} is {_type_name(value)}; {key} takes {_type_name(default)}"
+            f" (such as {default})"
         )
 
 
 @functools.cache
 def _with_groups(primary: str, groups: tuple[str, ...]) -> DictConfig:
-    """The configuration with its groups chosen and no value changed; inside `initialize`."""
+    """The configuration with its groups chosen and default values; call inside `initialize`."""
     return hydra.compose(primary, overrides=list(groups))
 
 
-def _alike(before: Any, after: Any) -> bool:
-    if isinstance(before, bool) or isinstance(after, bool):
-        return isinstance(before, bool) and isinstance(after, bool)
-    if isinstance(before, float):
-        return isinstance(after, int | float)
-    if isinstance(before, DictConfig | ListConfig):
-        return type(before) is type(after)
-    return isinstance(after, type(before))
+def _same_type(default: Any, value: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, DictConfig | ListConfig):
+        return type(default) is type(value)
+    return isinstance(value, type(default))
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     if isinstance(value, DictConfig):
         return "a group of keys"
     if isinstance(value, ListConfig):
@@ -85,18 +90,18 @@ def _kind(value: Any) -> str:
 
 
 def _explain(primary: str, error: Exception) -> str:
-    """One line out of Hydra's and OmegaConf's several."""
-    chain: list[str] = []
-    link: BaseException | None = error
-    while link is not None:
-        chain.append(str(link))
-        link = link.__cause__
-    text = "\n".join(chain)
+    """One-line message from Hydra's and OmegaConf's chained errors."""
+    messages: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(str(cause))
+        cause = cause.__cause__
+    text = "\n".join(messages)
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
         r"Key '([^']+)' (?:is not in struct|not in)", text
     )
     if unknown and ("not in" in text or "is not in struct" in text):
-        return f"unknown key {unknown[1]}{nearest(unknown[1], keys(primary))}"
+        return f"unknown key {unknown[1]}{did_you_mean(unknown[1], config_keys(primary))}"
     choice = re.search(r"Could not find '([^/']+)/([^']+)'", text)
     if choice:
         options = sorted(p.stem for p in (CONF / choice[1]).glob("*.yaml"))
@@ -114,14 +119,14 @@ def _explain(primary: str, error: Exception) -> str:
 
 
 @functools.cache
-def choices(primary: str) -> frozenset[str]:
-    """The config groups that an entry point has a node of."""
+def config_groups(primary: str) -> frozenset[str]:
+    """Names of the config groups of an entry point."""
     return frozenset(str(name) for name in _default(primary) if (CONF / str(name)).is_dir())
 
 
 @functools.cache
-def keys(primary: str) -> tuple[str, ...]:
-    """Every dotted key of an entry point's configuration."""
+def config_keys(primary: str) -> tuple[str, ...]:
+    """All dotted keys of an entry point's configuration."""
 
     def walk(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):
@@ -136,42 +141,46 @@ def keys(primary: str) -> tuple[str, ...]:
 
 
 def _default(primary: str) -> DictConfig:
-    """The configuration without an override."""
+    """The configuration without overrides."""
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return _with_groups(primary, ())
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint at the key that was meant, to end an error message with."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else "; see --help for the keys of this command"
+def did_you_mean(key: str, known: Sequence[str]) -> str:
+    """Suffix of an error message that suggests the closest known key."""
+    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return (
+        f"; did you mean {matches[0]}?" if matches else "; see --help for the keys of this command"
+    )
 
 
 def build(node: DictConfig, returns: type[Built] | None = None) -> Built:
-    """Call the `_target_` of a code group's node with its own keys, containers made plain.
+    """Instantiate the `_target_` of a node with its other keys, as plain containers.
 
     Raises:
-        AtomError: what the builder says of a value, without Hydra's words around it.
+        AtomError: the builder's own error, without Hydra's wrapping, or an object of another type.
     """
     try:
-        made: Built = hydra.utils.instantiate(node, _convert_="all")
+        built: Built = hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, AtomError):
             raise error.__cause__ from error
         raise
-    if returns is not None and not isinstance(made, returns):
-        raise AtomError(f"{node._target_} made a {type(made).__name__}, not a {returns.__name__}")
-    return made
+    if returns is not None and not isinstance(built, returns):
+        raise AtomError(
+            f"{node._target_} returned a {type(built).__name__}, not a {returns.__name__}"
+        )
+    return built
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The effective configuration, every reference resolved, as a record stores it."""
+    """The effective configuration as a dict, references resolved, as a record stores it."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
 
 
 def without_places(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A data set's settings without where its files lie: their hash is among a record's inputs."""
+    """A data set's settings without file locations; a record's inputs have the files' hash."""
     return {k: v for k, v in node.items() if k not in ("annotations", "videos")}

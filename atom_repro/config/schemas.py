@@ -1,7 +1,7 @@
-"""The types of run settings. Defaults stand here once; YAML chooses and overrides.
+"""Config schemas (dataclasses) with their defaults; YAML selects and overrides them.
 
-Hydra refuses a key that is not here and a value of another type. `Any` marks a code group: a node
-with a `_target_`, whose schema is its builder's signature (see `composition`).
+Hydra rejects unknown keys and values of another type. `Any` marks a code group: a node with a
+`_target_`, whose schema is its builder's signature (see `composition`).
 """
 
 import functools
@@ -15,8 +15,8 @@ from omegaconf import MISSING, OmegaConf
 
 @dataclass
 class PathsConfig:
-    """`work` holds what can be made again (videos, checkpoints, journals); `results` the records,
-    the paper's data and the tables."""
+    """Folders: `work` holds reproducible files (videos, checkpoints, journals); `results` the
+    records, the paper's data and the tables."""
 
     work: str = MISSING
     results: str = MISSING
@@ -24,9 +24,9 @@ class PathsConfig:
 
 @dataclass
 class ScaleConfig:
-    """How much of everything: `tiny`, `small`, `systems`, `paper`; and `smoke`, which no table
-    shows. With `random_weights` a command that judges no text makes weights where there are
-    none."""
+    """Sizes of data, training and measurement: `tiny`, `small`, `systems`, `paper`; and `smoke`,
+    which no table shows. With `random_weights` a command that does not evaluate text initialises
+    missing weights randomly."""
 
     name: str = MISSING
     train_clips: int = MISSING
@@ -47,7 +47,7 @@ class ScaleConfig:
 
 @dataclass
 class GenerationConfig:
-    """Paper section 5.1: 4 beams, 23 new tokens. See `GenerationSettings`."""
+    """Text generation (paper section 5.1: 4 beams, 23 new tokens). See `GenerationSettings`."""
 
     beams: int = 4
     max_new_tokens: int = 23
@@ -60,32 +60,32 @@ class GenerationConfig:
 
 @dataclass
 class TrainConfig:
-    """How captions, and text tasks beside them, are learned.
+    """Training on captions and, optionally, on text tasks.
 
-    `start` is a checkpoint folder (fp32/encoder and fp32/decoder) to begin from; empty for random
-    weights, which only generated data are enough for.
+    `start` is a checkpoint folder (fp32/encoder and fp32/decoder) to start from; empty for random
+    weights, for which only generated data suffice.
 
     A step is `batch_size * accumulate` clips, over all processes together. With `epochs` set it
-    ends after so many passes over all captions, and otherwise after `max_steps`; it validates
+    ends after that many passes over all captions, otherwise after `max_steps`; it validates
     every `validation_every` steps, 0 for once an epoch. `word_weight` weighs the word loss (see
     `CaptioningModel`). `precision` is `bf16`, `fp32`, or `auto`: bf16 where the processor computes
     in it.
 
-    `components` says of a component of the model (see its family) whether it is trained in `full`,
-    which is what the others are, `frozen`, or adapted by `lora` of `lora_rank`; checkpoints hold
-    merged weights. `gradient_checkpointing` computes blocks again rather than keep what they made;
-    `shard` shares parameters, gradients and optimiser states out between processes (FSDP).
+    `components` maps components of the model (see its family) to `full` training (the default),
+    `frozen`, or `lora` of `lora_rank`; checkpoints hold merged weights. `gradient_checkpointing`
+    recomputes blocks in the backward pass; `shard` shards parameters, gradients and optimiser
+    states over processes (FSDP).
 
     `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
-    `floor_learning_rate`; warm-up in iterations, of which a step has `accumulate`), and
+    `floor_learning_rate`; warm-up in iterations, `accumulate` per step), and
     `decay_rule` is `matrices` or `released`: see `optimisation`. `visual_learning_rate` is that
     of the visual encoder with its temporal modules, null for `learning_rate`. `clip_norm` 0 clips
     nothing.
 
     Every `text_every` steps, `text_batch_size` rows of text tasks and `text_questions` rows of
     questions about clips are added, if the model writes text and the data set has such tasks.
-    A row asks about as many things as `text_words` words hold, about 1 to `text_captions`
-    captions, fewer in the first `text_easy_steps` steps; `text_mix` has the share of each task.
+    A row holds examples up to `text_words` words, each about 1 to `text_captions` captions, fewer
+    in the first `text_easy_steps` steps; `text_mix` has the relative frequency of each task.
     """
 
     start: str = ""
@@ -132,10 +132,10 @@ class TrainConfig:
 
 @dataclass
 class RuntimeConfig:
-    """What all arms of a comparison share.
+    """Runtime settings shared by all arms of a comparison.
 
-    `queue` bounds the clips that are encoded and not yet captioned. Threads are torch's, for a
-    module while the other waits, and for each while both work.
+    `queue` bounds the clips that are encoded and not yet captioned. torch threads: `threads_alone`
+    for a module while the other waits, `threads_beside` for each while both run.
     """
 
     queue: int = 2
@@ -145,22 +145,22 @@ class RuntimeConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Where the modules lie: empty means the folder that `train.finetune` names by its model, data
-    set, scale and seed."""
+    """Checkpoint folder of the modules: empty for the one that `train.finetune` names by model,
+    data set, scale and seed."""
 
     folder: str = ""
 
 
 @dataclass
 class CommandConfig:
-    """What every command has."""
+    """Settings of every command."""
 
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
 @dataclass
 class RecordedConfig(CommandConfig):
-    """A command that leaves records. `force` runs it though a record of this very run is there."""
+    """A command that writes records. `force` runs it even if a record with its key exists."""
 
     seed: int = 0
     force: bool = False
@@ -168,8 +168,8 @@ class RecordedConfig(CommandConfig):
 
 @dataclass
 class SetupConfig(CommandConfig):
-    """A command that runs the modules of one model in one precision on one device: what
-    `runtime.setup.Setup` builds."""
+    """A command that runs the modules of one model in one precision on one device (see
+    `runtime.setup.Setup`)."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
@@ -183,7 +183,7 @@ class SetupConfig(CommandConfig):
 
 @dataclass
 class FinetuneConfig(RecordedConfig):
-    """`train.finetune`. `sweep` names the sweep that a training is a point of."""
+    """`train.finetune`. `sweep` is the name of the sweep that the training belongs to."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
@@ -197,7 +197,7 @@ class FinetuneConfig(RecordedConfig):
 
 @dataclass
 class SweepCommand:
-    """What a sweep runs at each point: `python -m module`, whose configuration is `primary`."""
+    """Command of each sweep point: `python -m module` with the configuration `primary`."""
 
     module: str = MISSING
     primary: str = MISSING
@@ -205,8 +205,8 @@ class SweepCommand:
 
 @dataclass
 class SweepConfig(CommandConfig):
-    """`train.sweep`: `command` over every combination of the values in `grid`. `axes` has the
-    command's key for each axis; `fixed` are overrides of every point."""
+    """`train.sweep`: `command` for every combination of the values in `grid`. `axes` maps each axis
+    to the command's key; `fixed` are overrides of every point."""
 
     command: SweepCommand = field(default_factory=SweepCommand)
     grid: dict[str, list[Any]] = field(default_factory=dict)
@@ -216,8 +216,8 @@ class SweepConfig(CommandConfig):
 
 @dataclass
 class RetrievalConfig(SetupConfig, RecordedConfig):
-    """`eval.retrieval`: the clips of `protocol`, each found by its caption. `on_bad` says what a
-    broken video means: `fail`, `count` as a miss, or `drop`."""
+    """`eval.retrieval`: retrieval of the clips of `protocol` by their captions. `on_bad` handles a
+    broken video: `fail`, `count` as a miss, or `drop`."""
 
     protocol: Any = MISSING
     on_bad: str = "fail"
@@ -231,7 +231,7 @@ class CaptionConfig(SetupConfig, RecordedConfig):
     """`eval.caption`: captions of the clips of `protocol` against their references.
 
     `from_predictions` scores a file of predictions without loading a model; `java` is a Java
-    runtime for METEOR, empty for the first that is found."""
+    runtime for METEOR, empty to search for one."""
 
     protocol: Any = MISSING
     on_bad: str = "fail"
@@ -259,8 +259,8 @@ class LatencyConfig(SetupConfig, RecordedConfig):
 
 @dataclass
 class PipelineConfig(SetupConfig):
-    """`eval.pipeline`: one pipeline on a folder of videos. Empty `index` and `output` mean places
-    in the work folder; `dataset` names what the weights were trained on."""
+    """`eval.pipeline`: one pipeline on a folder of videos. Empty `index` and `output` mean the
+    work folder; `dataset` is what the weights were trained on."""
 
     pipeline: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -275,9 +275,9 @@ class PipelineConfig(SetupConfig):
 
 @dataclass
 class TasksConfig(SetupConfig, RecordedConfig):
-    """`eval.tasks`: scripts, answers, summaries and moments against the truth of the generated
-    data. `pool` is the clips a request or search chooses from; `elsewhere` are prompts about what
-    the data never shows, for the threshold below which nothing is found."""
+    """`eval.tasks`: scripts, answers, summaries and moments against the ground truth of the
+    generated data. `pool` is the number of candidate clips of a request or search; `elsewhere` are
+    prompts about what the data never shows, to set the similarity threshold."""
 
     assembly: Any = MISSING
     questions: Any = MISSING
@@ -294,7 +294,7 @@ class TasksConfig(SetupConfig, RecordedConfig):
 
 @dataclass
 class SessionsConfig(SetupConfig, RecordedConfig):
-    """`device_bench.sessions`. `prompt_counts` are the lengths of session that are read off."""
+    """`device_bench.sessions`. `prompt_counts` are the session lengths that are reported."""
 
     pipeline: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -310,7 +310,7 @@ class SessionsConfig(SetupConfig, RecordedConfig):
 @dataclass
 class EnduranceConfig(SetupConfig, RecordedConfig):
     """`device_bench.endurance`: `clips` through one session, one in `broken_every` unreadable;
-    memory is sampled every `sample_every` clips, and the first `warmup_share` of it left out."""
+    memory is sampled every `sample_every` clips, without the first `warmup_share` of samples."""
 
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residency: str = "resident"
@@ -332,8 +332,8 @@ class StorageConfig(RecordedConfig):
 
 @dataclass
 class TrainingStepConfig(RecordedConfig):
-    """`device_bench.training_step`: steps of up to `most_clips` clips, each `steps` times of which
-    the first warms up, with captions of `caption_tokens` tokens (paper 5.1: 23). `limits_s`
+    """`device_bench.training_step`: training steps of up to `most_clips` clips, each `steps` times
+    (the first is a warm-up), with captions of `caption_tokens` tokens (paper 5.1: 23). `limits_s`
     is the time for each kernel when the machine's rates are measured."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
@@ -348,7 +348,7 @@ class TrainingStepConfig(RecordedConfig):
 
 @dataclass
 class ReportConfig(CommandConfig):
-    """`paper` is the folder of the paper's cells."""
+    """`eval.report`. `paper` is the folder of the paper's table cells."""
 
     paper: str = MISSING
 
@@ -357,7 +357,7 @@ class ReportConfig(CommandConfig):
 class StudyStage:
     """A command of a study. `per_precision` runs it once for each precision; `then_report` writes
     the tables after each run, so that its row can be read while the study goes on; `overrides`
-    are the stage's own, which the command line's come after."""
+    are the stage's own; those of the command line come after them."""
 
     module: str = MISSING
     primary: str = MISSING
@@ -368,8 +368,8 @@ class StudyStage:
 
 @dataclass
 class ReproduceConfig(CommandConfig):
-    """The whole study. Overrides that stages know are routed to them; `quant` narrows the run to
-    one precision."""
+    """`eval.reproduce`: the whole study. Overrides are routed to the stages that have their key;
+    `quant` restricts the run to one precision."""
 
     precisions: list[str] = field(default_factory=list)
     stages: list[StudyStage] = field(default_factory=list)
@@ -390,7 +390,7 @@ class NotebooksConfig(CommandConfig):
 
 @dataclass
 class HumanCaptionsConfig(RecordedConfig):
-    """`eval.human_captions`: people's captions under every named protocol, or those of `only`."""
+    """`eval.human_captions`: human captions under every named protocol, or those of `only`."""
 
     captioner: Any = MISSING
     datasets: dict[str, Any] = field(default_factory=dict)
@@ -418,7 +418,7 @@ class TextEmbedderConfig(RecordedConfig):
 
 @dataclass
 class DataCheckConfig(CommandConfig):
-    """`eval.data_check`. `decode` reads frames of every video that is there."""
+    """`eval.data_check`. `decode` reads frames of every existing video."""
 
     datasets: dict[str, Any] = field(default_factory=dict)
     protocols: dict[str, Any] = field(default_factory=dict)
@@ -427,8 +427,8 @@ class DataCheckConfig(CommandConfig):
 
 @dataclass
 class SourcesConfig:
-    """Where released weights are: a folder, a file or a hub id. `whole` fills both modules; else
-    `video` fills the encoder and `text` the decoder. `tokenizer` is a folder with tokenizer.json;
+    """Released weights: a folder, a file or a hub id. `whole` fills both modules; else `video`
+    fills the encoder and `text` the decoder. `tokenizer` is a folder with tokenizer.json;
     empty means beside the decoder's weights."""
 
     video: str = ""
@@ -439,8 +439,8 @@ class SourcesConfig:
 
 @dataclass
 class ConvertConfig:
-    """`train.convert`. `target` is the checkpoint folder to write; `seed` is that of the weights
-    that no source has; `force` replaces a checkpoint that is there."""
+    """`train.convert`. `target` is the checkpoint folder to write; `seed` is for weights that
+    no source has; `force` replaces an existing checkpoint."""
 
     model: Any = MISSING
     sources: SourcesConfig = field(default_factory=SourcesConfig)
@@ -456,7 +456,7 @@ class AuditConfig(CommandConfig):
 
 @dataclass
 class TestAllConfig(CommandConfig):
-    """`tests` are files or folders of tests, `workers` how many files run at a time."""
+    """`eval.test_all`. `tests` are test files or folders, `workers` the number run in parallel."""
 
     workers: int = MISSING
     tests: list[str] = MISSING
@@ -485,21 +485,21 @@ _SCHEMAS = {
     "notebooks": NotebooksConfig,
     "test_all": TestAllConfig,
 }
-# Mappings whose keys are the user's to name; Hydra would only change keys that are there.
-OPEN = {"finetune": ("train.components",)}
+# Mappings by command to which overrides may add keys; Hydra would reject new ones.
+OPEN_MAPPINGS = {"finetune": ("train.components",)}
 
 
 @functools.cache
 def register() -> None:
-    """Make the schemas known to Hydra; `<name>_schema` for entry points, `schema` in a group. In
-    YAML `${cores:n}` is an n-th of the cores that this process may use."""
+    """Register the schemas with Hydra: `<name>_schema` for entry points, `schema` in a group. In
+    YAML `${cores:n}` is 1/n of the cores that this process may use."""
     OmegaConf.register_new_resolver(
         "cores", lambda share: max(1, len(os.sched_getaffinity(0)) // share), replace=True
     )
     store = ConfigStore.instance()
     for name, schema in _SCHEMAS.items():
         node = OmegaConf.structured(schema)
-        for key in OPEN.get(name, ()):
+        for key in OPEN_MAPPINGS.get(name, ()):
             OmegaConf.set_struct(OmegaConf.select(node, key), False)
         store.store(name=f"{name}_schema", node=node)
     store.store(group="scale", name="schema", node=ScaleConfig)

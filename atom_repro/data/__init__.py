@@ -1,1 +1,1 @@
-"""Data sets, their readers and evaluation protocols."""
+"""Data sets, their loaders and evaluation protocols."""

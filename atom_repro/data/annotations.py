@@ -1,8 +1,8 @@
-"""Annotation files of public data sets: read with one clear error, cleaned the same way.
+"""Base class and helpers of the data set loaders: annotation files, caption cleaning, checks.
 
-What every loader shares, and no loader's own format: where a file may be called how and fetched
-from, JSON that may be zipped, captions without line separators, ids that stand once, and a data
-set's identity as the hash of what it was read from.
+Formats of single data sets are in their own modules. Here: file names and download sources, JSON
+that may be zipped, captions without line separators, unique ids, and the fingerprint of a data
+set.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One annotation file: the names it goes by, what it is for, where it comes from, and the
-    sha256 of the copies that the published counts were checked on."""
+    """An annotation file: its accepted names, what it is needed for, where to get it, and the
+    sha256 of the copies on which the published counts were checked."""
 
     names: tuple[str, ...]
     needed_for: str
@@ -36,10 +36,10 @@ class SourceFile:
         return next((folder / n for n in self.names if (folder / n).is_file()), None)
 
     def require(self, folder: Path) -> Path:
-        """The file in `folder`.
+        """Return the path of the file in `folder`.
 
         Raises:
-            AtomError: it is under none of its names; says what it is for and where to get it.
+            AtomError: none of its names exists; says what it is for and where to get it.
         """
         path = self.find(folder)
         if path is None:
@@ -66,10 +66,10 @@ class AnnotatedDataset(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the annotation files that are there, and names and sizes of the videos.
+        """sha256 over the existing annotation files and the names and sizes of the videos.
 
         Raises:
-            AtomError: no annotation file is there.
+            AtomError: no annotation file exists.
         """
         self.prepare()
         present = [p for f in self.files if (p := f.find(self.annotations))]
@@ -78,17 +78,17 @@ class AnnotatedDataset(ABC):
         return hashlib.sha256("\n".join([self.name, *lines]).encode()).hexdigest()
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Look that there is something to read; nothing is downloaded.
+        """Check that an annotation file exists; nothing is downloaded.
 
         Raises:
-            AtomError: none of the annotation files is there.
+            AtomError: none of the annotation files exists.
         """
         if not any(f.find(self.annotations) for f in self.files):
             self.files[0].require(self.annotations)
 
     def clips(self, split: str) -> list[Clip]:
-        """The clips of a split, in the annotation file's order. Missing videos are not looked
-        for here: `frames.scan` meets them, under the policy of the run.
+        """The clips of a split, in the annotation file's order. Missing videos are not
+        checked here but by `video.sampling.scan`, under the policy of the run.
 
         Raises:
             AtomError: an unknown split, or a file that is missing or broken.
@@ -104,7 +104,7 @@ class AnnotatedDataset(ABC):
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, or the one JSON or text file of that kind inside a zip.
+    """Text of a UTF-8 file, or of the only JSON file inside a zip.
 
     Line ends stay as they are, so that a caption's own separators cannot split a line.
 
@@ -134,10 +134,10 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file, plain or zipped.
+    """Content of a JSON file, plain or zipped.
 
     Raises:
-        AtomError: broken JSON, naming the place.
+        AtomError: broken JSON; names the position.
     """
     try:
         return json.loads(read_text(path))
@@ -146,10 +146,10 @@ def read_json(path: Path) -> Any:
 
 
 def clean(text: object, where: str) -> str:
-    """A caption on one line with single spaces.
+    """Text on one line, white space collapsed to single spaces.
 
-    Any Unicode line separator is white space here: one of them would move every later caption
-    to another clip in the Java tokenizer.
+    Unicode line separators count as white space: one of them would shift every later caption to
+    another clip in the Java tokenizer.
 
     Raises:
         AtomError: not text, or nothing but white space.
@@ -159,25 +159,25 @@ def clean(text: object, where: str) -> str:
     return " ".join(text.split())
 
 
-def unique(names: Iterable[str], where: str) -> list[str]:
-    """The names, if each stands once.
+def require_unique(names: Iterable[str], where: str) -> list[str]:
+    """Return the names after checking that none is repeated.
 
     Raises:
-        AtomError: one stands twice.
+        AtomError: a name occurs twice.
     """
     listed = list(names)
-    twice = [name for name, n in Counter(listed).items() if n > 1]
-    if twice:
-        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
-        raise AtomError(f"{where}: {twice[0]}{more} stands twice; remove the duplicate")
+    duplicates = [name for name, n in Counter(listed).items() if n > 1]
+    if duplicates:
+        more = f" and {len(duplicates) - 1} more" if len(duplicates) > 1 else ""
+        raise AtomError(f"{where}: {duplicates[0]}{more} occurs twice; remove the duplicate")
     return listed
 
 
 def field(row: Any, key: str, where: str) -> Any:
-    """A key of a JSON object.
+    """Value of a key of a JSON object.
 
     Raises:
-        AtomError: it is not an object, or it has no such key.
+        AtomError: `row` is not an object, or lacks the key.
     """
     if not isinstance(row, dict) or key not in row:
         raise AtomError(
@@ -187,14 +187,16 @@ def field(row: Any, key: str, where: str) -> Any:
 
 
 def leaks(training: Sequence[Clip], evaluation: Sequence[Clip]) -> tuple[int, int]:
-    """How many evaluation clips are training clips, and how many others share their source.
+    """Count the evaluation clips that are also training clips, and others that share a recording.
 
-    A clip cut from the same recording is not the same clip, but not an unseen one either.
+    A clip cut from the same recording is another clip, but not an unseen one.
     """
-    seen = {c.video_id for c in training}
-    sources = {c.source_id for c in training if c.source_id}
-    same = sum(c.video_id in seen for c in evaluation)
-    shared = sum(c.video_id not in seen and c.source_id in sources for c in evaluation)
+    training_ids = {c.video_id for c in training}
+    training_sources = {c.source_id for c in training if c.source_id}
+    same = sum(c.video_id in training_ids for c in evaluation)
+    shared = sum(
+        c.video_id not in training_ids and c.source_id in training_sources for c in evaluation
+    )
     return same, shared
 
 

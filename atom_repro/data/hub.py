@@ -1,7 +1,7 @@
 """Data sets from the Hugging Face hub: annotations through `datasets`, videos from a folder.
 
-A column map says which column holds what, as no two copies agree. Video columns are never
-touched: only mapped columns are read, and the files are matched by stem like everywhere else.
+Copies of a data set differ in their columns, so a column map names the column of each field. Video
+columns are never decoded: only mapped columns are read, and video files are matched by stem.
 """
 
 import hashlib
@@ -21,23 +21,23 @@ _COLUMNS = ("video_id", "captions", "query", "source_id")
 def load_rows(
     hub_id: str, config: str, split: str, columns: Sequence[str], *, revision: str
 ) -> list[tuple[str, dict[str, Any]]]:
-    """(place, row) of every row of a split, with these columns only.
+    """Rows of a split as (location, row), with the given columns only.
 
     Args:
         hub_id: a hub id, or a local folder that `datasets` can read.
         config: empty for the default one.
-        split: as the hub calls it.
-        columns: what to read; video columns that are not named are not decoded.
+        split: the hub's name of it.
+        columns: to read; video columns that are not among them are not decoded.
         revision: empty for the newest.
 
     Raises:
-        AtomError: the hub cannot be reached, there is no such data set, split or column.
+        AtomError: the hub cannot be reached, or the data set, split or column does not exist.
     """
     import datasets
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    had = datasets.is_progress_bar_enabled()
+    bars_were_enabled = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         table = datasets.load_dataset(
@@ -50,20 +50,20 @@ def load_rows(
             "download the annotation files and use dataset=msrvtt, msvd, didemo or jsonl instead"
         ) from error
     finally:
-        if had:
+        if bars_were_enabled:
             datasets.enable_progress_bars()
-    absent = [c for c in columns if c not in table.column_names]
-    if absent:
+    missing = [c for c in columns if c not in table.column_names]
+    if missing:
         raise AtomError(
-            f"{hub_id} has no column {absent[0]!r}; map the columns in dataset.columns, "
-            f"there are {table.column_names}"
+            f"{hub_id} has no column {missing[0]!r}; map the columns in dataset.columns, "
+            f"it has {table.column_names}"
         )
-    kept = table.select_columns(list(dict.fromkeys(columns)))
-    return [(f"{hub_id}/{split} row {i}", dict(row)) for i, row in enumerate(kept)]
+    selected = table.select_columns(list(dict.fromkeys(columns)))
+    return [(f"{hub_id}/{split} row {i}", dict(row)) for i, row in enumerate(selected)]
 
 
 class HubDataset:
-    """See the module; made by `build`."""
+    """Data set of the Hugging Face hub; created by `build`."""
 
     videos_at = "the data set's page on the hub"
 
@@ -82,14 +82,14 @@ class HubDataset:
         self.splits = tuple(splits)
         self.videos = VideoFolder(Path(videos))
         self._revision = revision
-        self._named = splits
+        self._hub_splits = splits
         self._columns = columns
-        self._kind = query_kind
+        self._query_kind = query_kind
         self._clips: dict[str, list[Clip]] = {}
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the texts and ids of every split, and names and sizes of the videos."""
+        """sha256 over the texts and ids of every split and the names and sizes of the videos."""
         content = [
             [s, c.video_id, c.references, [(q.query_id, q.text) for q in c.queries]]
             for s in self.splits
@@ -99,7 +99,7 @@ class HubDataset:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Fetch the annotations into `datasets`' own cache; videos are the user's to fetch.
+        """Download the annotations to the cache of `datasets`; videos are not downloaded.
 
         Raises:
             AtomError: as `load_rows`.
@@ -110,44 +110,44 @@ class HubDataset:
                 progress(i, len(self.splits))
 
     def clips(self, split: str) -> list[Clip]:
-        """The clips of a split. Rows of one video are one clip with all their captions.
+        """The clips of a split; rows of one video become one clip with all their captions.
 
         Raises:
             AtomError: an unknown split, or as `load_rows`.
         """
-        if split not in self._named:
+        if split not in self._hub_splits:
             raise AtomError(f"{self.name} has no split {split!r}; choose of {self.splits}")
         if split not in self._clips:
             self._clips[split] = self._load(split)
         return list(self._clips[split])
 
     def _load(self, split: str) -> list[Clip]:
-        config, hub_split = self._named[split]
-        wanted = [c for c in self._columns.values() if c]
+        config, hub_split = self._hub_splits[split]
+        columns = [c for c in self._columns.values() if c]
         captions: dict[str, list[str]] = {}
         queries: dict[str, list[str]] = {}
-        sources: dict[str, str] = {}
+        source_ids: dict[str, str] = {}
         for where, row in load_rows(
-            self.hub_id, config, hub_split, wanted, revision=self._revision
+            self.hub_id, config, hub_split, columns, revision=self._revision
         ):
-            # Several copies put the file's name where the id is due.
+            # Some copies hold the file's name in the id column.
             video_id = stem(checked_id(row[self._columns["video_id"]], where))
-            said = [clean(t, where) for t in _texts(row, self._columns["captions"])]
-            asked = [clean(t, where) for t in _texts(row, self._columns["query"])]
-            captions.setdefault(video_id, []).extend(said)
-            queries.setdefault(video_id, []).extend(asked or said)
+            row_captions = [clean(t, where) for t in _texts(row, self._columns["captions"])]
+            row_queries = [clean(t, where) for t in _texts(row, self._columns["query"])]
+            captions.setdefault(video_id, []).extend(row_captions)
+            queries.setdefault(video_id, []).extend(row_queries or row_captions)
             if self._columns["source_id"]:
-                sources[video_id] = str(row[self._columns["source_id"]])
+                source_ids[video_id] = str(row[self._columns["source_id"]])
         return [
             Clip(
                 dataset=self.name,
                 split=split,
                 video_id=video_id,
                 path=self.videos.path(video_id),
-                source_id=sources.get(video_id, ""),
+                source_id=source_ids.get(video_id, ""),
                 references=tuple(texts),
                 queries=tuple(
-                    Query(f"{video_id}#{i}", text, self._kind)
+                    Query(f"{video_id}#{i}", text, self._query_kind)
                     for i, text in enumerate(queries[video_id])
                 ),
             )
@@ -156,7 +156,7 @@ class HubDataset:
 
 
 def _texts(row: Mapping[str, Any], column: str) -> list[Any]:
-    """A column that holds one text, or a list of them; none for a column that is not mapped."""
+    """Texts of a column that holds one text or a list of them; empty if `column` is empty."""
     if not column:
         return []
     value = row[column]
@@ -173,32 +173,32 @@ def build(
     query_kind: str,
     videos: str,
 ) -> HubDataset:
-    """The data set's handle; the hub is not asked before `prepare` or `clips`.
+    """Create the data set; the hub is not contacted before `prepare` or `clips`.
 
     Args:
-        name: what a protocol calls the data set, such as `msrvtt`.
+        name: the data set's name, to which a protocol refers, such as `msrvtt`.
         hub_id: a hub id, or a local folder.
-        revision: empty for the newest; name a commit for a run that can be repeated.
-        splits: our name of a split to the hub's, as `config/split` or `split`.
-        columns: `video_id`, `captions`, `query`, `source_id` to a column; empty for none. A data
-            set without a query column has its captions as queries.
+        revision: empty for the newest; a commit makes a run repeatable.
+        splits: a split's name here to the hub's, as `config/split` or `split`.
+        columns: `video_id`, `captions`, `query`, `source_id` to a column; empty for none. Without
+            a query column the captions are the queries.
         query_kind: sentence or paragraph.
         videos: folder of the videos.
 
     Raises:
-        AtomError: an unknown key of `columns`, one that is needed and empty, or another kind.
+        AtomError: an unknown or missing key of `columns`, or an unknown `query_kind`.
     """
     unknown = sorted(set(columns) - set(_COLUMNS))
     if unknown:
-        raise AtomError(f"dataset.columns has no {unknown[0]!r}; it maps {_COLUMNS}")
+        raise AtomError(f"dataset.columns has no {unknown[0]!r}; its keys are {_COLUMNS}")
     if not columns.get("video_id") or not columns.get("captions"):
         raise AtomError("dataset.columns must name a column for video_id and one for captions")
     if query_kind not in ("sentence", "paragraph"):
         raise AtomError(f"dataset.query_kind={query_kind}: choose sentence or paragraph")
     kind: QueryKind = "paragraph" if query_kind == "paragraph" else "sentence"
-    named = {}
-    for ours, theirs in splits.items():
-        config, _, split = theirs.rpartition("/")
-        named[ours] = (config, split)
-    mapped = {key: columns.get(key, "") for key in _COLUMNS}
-    return HubDataset(name, hub_id, revision, named, mapped, kind, videos)
+    hub_splits = {}
+    for split, hub_name in splits.items():
+        config, _, hub_split = hub_name.rpartition("/")
+        hub_splits[split] = (config, hub_split)
+    column_map = {key: columns.get(key, "") for key in _COLUMNS}
+    return HubDataset(name, hub_id, revision, hub_splits, column_map, kind, videos)

@@ -1,10 +1,10 @@
-"""Any data set of one's own: a JSON object a line, a clip each.
+"""Loader of custom data sets in JSON Lines format: one JSON object per clip.
 
     {"video_id": "a", "split": "test", "references": ["a cat sleeps"], "queries": ["a cat"]}
 
-`video_id` and `split` are needed. `file` (below the video folder) names the file where it is not
-the id; `start_s` and `end_s` bound a window of it. A query is text, or an object with `query_id`,
-`text` and `kind` (sentence or paragraph). `source_id` and `meta` are kept as they are.
+`video_id` and `split` are required. `file` (relative to the video folder) is needed where its stem
+is not the id; `start_s` and `end_s` bound a window of it. A query is text, or an object with
+`query_id`, `text` and `kind` (sentence or paragraph). `source_id` and `meta` are copied unchanged.
 """
 
 import json
@@ -17,7 +17,7 @@ from atom_repro.data.annotations import (
     clean,
     field,
     read_lines,
-    unique,
+    require_unique,
 )
 from atom_repro.datatypes import AtomError, Clip, Query, QueryKind
 from atom_repro.video.folder import checked_id
@@ -28,7 +28,7 @@ _KEYS = {
 
 
 class JsonLines(AnnotatedDataset):
-    """See the module; made by `build`."""
+    """Data set of one JSON Lines file, in the module's format; created by `build`."""
 
     videos_at = "your own"
 
@@ -41,21 +41,21 @@ class JsonLines(AnnotatedDataset):
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The splits that the file has, in its order."""
-        return tuple(self._by_split)
+        """The splits that occur in the file, in its order."""
+        return tuple(self._clips_by_split)
 
     def _load(self, split: str) -> list[Clip]:
-        return self._by_split[split]
+        return self._clips_by_split[split]
 
     @property
-    def _by_split(self) -> dict[str, list[Clip]]:
+    def _clips_by_split(self) -> dict[str, list[Clip]]:
         if not self._clips:
             for where, line in read_lines(self.files[0].require(self.annotations)):
                 clip = self._clip(line, where)
                 self._clips.setdefault(clip.split, []).append(clip)
             for split, clips in self._clips.items():
-                unique((c.video_id for c in clips), f"{self.path}: split {split}, video_id")
-                unique(
+                require_unique((c.video_id for c in clips), f"{self.path}: split {split}, video_id")
+                require_unique(
                     (q.query_id for c in clips for q in c.queries),
                     f"{self.path}: split {split}, query_id",
                 )
@@ -67,14 +67,14 @@ class JsonLines(AnnotatedDataset):
         except json.JSONDecodeError as error:
             raise AtomError(f"{where}: broken JSON ({error})") from error
         video_id = checked_id(field(row, "video_id", where), where)
-        if odd := sorted(set(row) - _KEYS):
-            raise AtomError(f"{where}: unknown key {odd[0]!r}; known are {sorted(_KEYS)}")
+        if unknown := sorted(set(row) - _KEYS):
+            raise AtomError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(_KEYS)}")
         split = field(row, "split", where)
         start_s, end_s = row.get("start_s", 0.0), row.get("end_s")
         if not isinstance(split, str) or not split:
             raise AtomError(f"{where}: split {split!r} is not a name")
-        if not _window(start_s, end_s):
-            raise AtomError(f"{where}: the window {start_s!r}-{end_s!r} s is empty or no number")
+        if not _valid_window(start_s, end_s):
+            raise AtomError(f"{where}: the window {start_s!r}-{end_s!r} s is empty or not a number")
         return Clip(
             dataset=self.name,
             split=split,
@@ -85,25 +85,25 @@ class JsonLines(AnnotatedDataset):
             source_id=str(row.get("source_id", "")),
             start_s=float(start_s),
             end_s=None if end_s is None else float(end_s),
-            references=tuple(clean(t, where) for t in _list(row, "references", where)),
+            references=tuple(clean(t, where) for t in _list_field(row, "references", where)),
             queries=tuple(
                 _query(q, f"{video_id}#{i}", where)
-                for i, q in enumerate(_list(row, "queries", where))
+                for i, q in enumerate(_list_field(row, "queries", where))
             ),
             meta=row.get("meta", {}),
         )
 
 
-def _window(start_s: Any, end_s: Any) -> bool:
-    def number(value: Any) -> bool:
+def _valid_window(start_s: Any, end_s: Any) -> bool:
+    def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
-    if not number(start_s) or start_s < 0:
+    if not is_number(start_s) or start_s < 0:
         return False
-    return end_s is None or (number(end_s) and end_s > start_s)
+    return end_s is None or (is_number(end_s) and end_s > start_s)
 
 
-def _list(row: dict[str, Any], key: str, where: str) -> list[Any]:
+def _list_field(row: dict[str, Any], key: str, where: str) -> list[Any]:
     value = row.get(key, [])
     if not isinstance(value, list):
         raise AtomError(f"{where}: {key} is not a list")
@@ -121,10 +121,10 @@ def _query(value: Any, default_id: str, where: str) -> Query:
 
 
 def build(*, name: str, file: str, videos: str) -> JsonLines:
-    """The data set's handle; no file is touched.
+    """Create the data set; no file is read yet.
 
     Args:
-        name: the data set's name, which a protocol names.
+        name: the data set's name, to which a protocol refers.
         file: the jsonl file.
         videos: folder of the videos.
     """

@@ -2,8 +2,8 @@
 
 Two of the formats in circulation are read: `sents_<split>_lc_nopunc.txt` (id, tab, sentence) with
 `youtube_mapping.txt`, and the corpus file `AllVideoDescriptions.txt` with split lists. The pickle
-that some repositories carry is not: it can run code. Ids are `<YouTube id>_<start>_<end>`; video
-files may be called by them or by the numbered `vid1301`.
+of some repositories is not read, as unpickling can run code. Ids are
+`<YouTube id>_<start>_<end>`; video files may be named by them or by numbers such as `vid1301`.
 """
 
 from pathlib import Path
@@ -13,17 +13,17 @@ from atom_repro.data.annotations import (
     SourceFile,
     clean,
     read_lines,
-    unique,
+    require_unique,
 )
 from atom_repro.datatypes import AtomError, Clip, Query
 from atom_repro.video.folder import checked_id
 
-_SHORT = {"train": "train", "validation": "val", "test": "test"}
-_AT = (
+_SHORT_NAMES = {"train": "train", "validation": "val", "test": "test"}
+_CAPTIONS_SOURCE = (
     "the caption files are in the GitHub repository nasib-ullah/video-captioning-models-in-Pytorch "
     "under MSVD/captions/"
 )
-_SUMS = {
+_CHECKSUMS = {
     "train": "eae94f08e0794d9b175569ef7bc973ae2899d09ffe3afa2bf63bd61a0116b395",
     "val": "d23341ce336946aafeef76534a029db88294ee7c09ff4da09188ef8d5ab09089",
     "test": "fb760644526197e5bc7cc9888169b63558655794f381c8599ee04e1c6e63cee2",
@@ -32,15 +32,15 @@ SENTENCES = {
     split: SourceFile(
         (f"sents_{short}_lc_nopunc.txt", f"msvd_sents_{short}_lc_nopunc.txt"),
         f"the {split} split",
-        _AT,
-        (_SUMS[short],),
+        _CAPTIONS_SOURCE,
+        (_CHECKSUMS[short],),
     )
-    for split, short in _SHORT.items()
+    for split, short in _SHORT_NAMES.items()
 }
 MAPPING = SourceFile(
     ("youtube_mapping.txt", "msvd_youtube_mapping.txt"),
     "the ids of the caption files",
-    _AT,
+    _CAPTIONS_SOURCE,
     ("32dce93ef98a629feb74057fa7317c7e000ba4f98b6c0839088210eb69900ac8",),
 )
 CORPUS = SourceFile(
@@ -54,12 +54,12 @@ LISTS = {
         f"the {split} split of AllVideoDescriptions.txt",
         "in the GitHub repository albanie/collaborative-experts under misc/datasets/msvd/",
     )
-    for split, short in _SHORT.items()
+    for split, short in _SHORT_NAMES.items()
 }
 
 
 class Msvd(AnnotatedDataset):
-    """See the module; made by `build`."""
+    """MSVD in either of its formats; created by `build`."""
 
     name = "msvd"
     splits = ("train", "validation", "test")
@@ -76,50 +76,52 @@ class Msvd(AnnotatedDataset):
     def _load(self, split: str) -> list[Clip]:
         corpus = CORPUS.find(self.annotations)
         if corpus is not None and SENTENCES[split].find(self.annotations) is None:
-            said = self._from_corpus(corpus, LISTS[split].require(self.annotations))
-            numbered: dict[str, str] = {}
+            captions = self._from_corpus(corpus, LISTS[split].require(self.annotations))
+            numbers: dict[str, str] = {}
         else:
-            said, numbered = self._from_sentences(SENTENCES[split].require(self.annotations))
-        return [self._clip(v, captions, split, numbered) for v, captions in said.items()]
+            captions, numbers = self._from_sentences(SENTENCES[split].require(self.annotations))
+        return [self._clip(v, texts, split, numbers) for v, texts in captions.items()]
 
     def _from_sentences(self, path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
-        """Captions by YouTube id, and the number that stood for it."""
+        """Captions by YouTube id, and the `vid<number>` name of each id."""
         mapping_path = MAPPING.require(self.annotations)
         pairs = [(where, line.split()) for where, line in read_lines(mapping_path)]
         for where, parts in pairs:
             if len(parts) != 2:
                 raise AtomError(f"{where}: not `<YouTube id> <number>`")
-        unique((parts[1] for _, parts in pairs), str(mapping_path))
+        require_unique((parts[1] for _, parts in pairs), str(mapping_path))
         names = {number: checked_id(name, where) for where, (name, number) in pairs}
-        unique(names.values(), str(mapping_path))
-        said: dict[str, list[str]] = {}
+        require_unique(names.values(), str(mapping_path))
+        captions: dict[str, list[str]] = {}
         for where, line in read_lines(path):
             number, tab, sentence = line.partition("\t")
             if not tab:
                 raise AtomError(f"{where}: not `<number><tab><sentence>`")
             if number not in names:
                 raise AtomError(f"{where}: {number} is not in {mapping_path}")
-            said.setdefault(names[number], []).append(clean(sentence, where))
-        return said, {name: number for number, name in names.items()}
+            captions.setdefault(names[number], []).append(clean(sentence, where))
+        return captions, {name: number for number, name in names.items()}
 
-    def _from_corpus(self, path: Path, listed: Path) -> dict[str, list[str]]:
-        wanted = unique((line.strip() for _, line in read_lines(listed)), str(listed))
-        said: dict[str, list[str]] = {checked_id(v, str(listed)): [] for v in wanted}
+    def _from_corpus(self, path: Path, split_list: Path) -> dict[str, list[str]]:
+        ids = require_unique((line.strip() for _, line in read_lines(split_list)), str(split_list))
+        captions: dict[str, list[str]] = {checked_id(v, str(split_list)): [] for v in ids}
         for where, line in read_lines(path):
             video_id, _, sentence = line.strip().partition(" ")
-            if line.startswith("#") or video_id not in said:
+            if line.startswith("#") or video_id not in captions:
                 continue  # a licence header, or another split's clip
-            said[video_id].append(clean(sentence, where))
-        bare = [v for v, captions in said.items() if not captions]
-        if bare:
-            raise AtomError(f"{path}: has no caption of {bare[0]}, which {listed} names")
-        return said
+            captions[video_id].append(clean(sentence, where))
+        without_caption = [v for v, texts in captions.items() if not texts]
+        if without_caption:
+            raise AtomError(
+                f"{path}: has no caption of {without_caption[0]}, which {split_list} names"
+            )
+        return captions
 
     def _clip(
-        self, video_id: str, captions: list[str], split: str, numbered: dict[str, str]
+        self, video_id: str, captions: list[str], split: str, numbers: dict[str, str]
     ) -> Clip:
         source, *times = video_id.rsplit("_", 2)
-        names = (video_id, numbered[video_id]) if video_id in numbered else (video_id,)
+        names = (video_id, numbers[video_id]) if video_id in numbers else (video_id,)
         return Clip(
             dataset=self.name,
             split=split,
@@ -133,7 +135,7 @@ class Msvd(AnnotatedDataset):
 
 
 def build(*, annotations: str, videos: str) -> Msvd:
-    """The data set's handle; no file is touched.
+    """Create the data set; no file is read yet.
 
     Args:
         annotations: folder of the caption files.

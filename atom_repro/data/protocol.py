@@ -1,8 +1,8 @@
-"""Named evaluations: which split of which data set, and how much of it there must be.
+"""Evaluation protocols: a data set's split and its expected numbers of videos and captions.
 
 A figure is comparable only with figures over the same videos, captions and queries, so a
-protocol asserts its counts before anything is computed; a data set with a few clips lost does
-not quietly become an easier one. It holds no metric and reads no video.
+protocol asserts its counts before anything is computed: a data set that lacks a few clips would
+silently be an easier one. Metrics and videos are not handled here.
 """
 
 import typing
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from atom_repro.datatypes import AtomError, Clip, QueryKind
 
-ANY = -1  # a count that the protocol leaves open
+ANY = -1  # a count that the protocol does not check
 
 
 class ClipSource(typing.Protocol):
-    """What a data set must offer."""
+    """Interface of a data set: its name and the clips of a split."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ class ClipSource(typing.Protocol):
 
 @dataclass(frozen=True)
 class Protocol:
-    """One evaluation's name and the counts that it is about; ANY (-1) leaves a count open."""
+    """An evaluation's data set, split and expected counts; ANY (-1) leaves a count unchecked."""
 
     name: str
     dataset: str
@@ -41,8 +41,8 @@ class Protocol:
         """The clips to evaluate, in the data set's order.
 
         Raises:
-            AtomError: another data set, or counts other than the protocol's: what was
-                expected and what was found.
+            AtomError: another data set, or counts other than the protocol's; names the expected
+                and the actual value.
         """
         if dataset.name != self.dataset:
             raise AtomError(
@@ -53,20 +53,22 @@ class Protocol:
         self._check("videos", self.videos, len({clip.video_id for clip in clips}))
         self._check("captions", self.captions, sum(len(clip.references) for clip in clips))
         self._check("queries", self.queries, sum(len(clip.queries) for clip in clips))
-        self._check_each(clips)
+        self._check_clips(clips)
         return clips
 
-    def _check(self, what: str, expected: int, found: int) -> None:
-        if expected not in (ANY, found):
+    def _check(self, counted: str, expected: int, actual: int) -> None:
+        if expected not in (ANY, actual):
             raise AtomError(
-                f"protocol {self.name} expects {expected} {what} in {self.dataset}/{self.split}, "
-                f"found {found}"
+                f"protocol {self.name} expects {expected} {counted} in "
+                f"{self.dataset}/{self.split}, found {actual}"
             )
 
-    def _check_each(self, clips: Sequence[Clip]) -> None:
+    def _check_clips(self, clips: Sequence[Clip]) -> None:
         repeated = [name for name, n in Counter(clip.video_id for clip in clips).items() if n > 1]
         if repeated:
-            raise AtomError(f"protocol {self.name}: {repeated[0]} stands twice in the split")
+            raise AtomError(
+                f"protocol {self.name}: {repeated[0]} occurs twice in {self.dataset}/{self.split}"
+            )
         for clip in clips:
             if self.captions_per_video not in (ANY, len(clip.references)):
                 raise AtomError(
@@ -92,7 +94,7 @@ def build(
     queries: int,
     query_kind: str,
 ) -> Protocol:
-    """A protocol from its configuration; counts of -1 are left open.
+    """Create a protocol from its configuration; counts of -1 are not checked.
 
     Raises:
         AtomError: `query_kind` is neither "sentence" nor "paragraph", or a count is below -1.
@@ -107,6 +109,6 @@ def build(
     }
     for key, value in counts.items():
         if value < ANY:
-            raise AtomError(f"protocol.{key}={value}: a count, or -1 for any")
+            raise AtomError(f"protocol.{key}={value}: must be a count, or -1 for any")
     kind: QueryKind = "paragraph" if query_kind == "paragraph" else "sentence"
     return Protocol(name, dataset, split, videos, captions, captions_per_video, queries, kind)

@@ -1,9 +1,9 @@
-"""STS-B: pairs of sentences with a similarity that people gave, 0 to 5 (Table 7).
+"""STS-B: sentence pairs with human similarity scores from 0 to 5 (Table 7).
 
 Not a data set of clips. Read from the official `sts-test.csv` (tab separated, seven columns and
-more) or from the three-column `stsb-en-test.csv` of stsb-multi-mt, or from a hub id whose scores
-may run from 0 to 1: correlation does not see the scale. Counts are asserted: a subset is another
-test.
+more), from the three-column `stsb-en-test.csv` of stsb-multi-mt, or from a hub id, whose scores
+may range from 0 to 1, as correlation does not depend on the scale. Counts are asserted, as figures
+on a subset are not comparable.
 """
 
 import csv
@@ -17,8 +17,8 @@ from atom_repro.datatypes import AtomError
 
 PAIRS = {"train": 5749, "validation": 1500, "test": 1379}
 PROTOCOL = "stsb/test"
-_SHORT = {"train": "train", "validation": "dev", "test": "test"}
-_SUMS = {
+_SHORT_NAMES = {"train": "train", "validation": "dev", "test": "test"}
+_CHECKSUMS = {
     "train": "e1e84fec60bbb598735552f54a35f4949904a484750fd2cb11e2720e49f63da6",
     "dev": "d29586e96558c4eb52cf5ea5d14e9c24d3bf0e44f111b017caba43a5adc33226",
     "test": "11523b625219e94e9ca05d2816b5f02cac1614c5894fe657376fa0806378d053",
@@ -29,15 +29,15 @@ SOURCES = {
         f"the {split} split",
         "in the GitHub repository PhilipMay/stsb-multi-mt under data/ (CC BY-SA 4.0), or from "
         "ixa2.si.ehu.eus/stswiki (Stsbenchmark.tar.gz)",
-        (_SUMS[short],),
+        (_CHECKSUMS[short],),
     )
-    for split, short in _SHORT.items()
+    for split, short in _SHORT_NAMES.items()
 }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sentences and how alike people found them."""
+    """A sentence pair and its human similarity score."""
 
     first: str
     second: str
@@ -45,7 +45,7 @@ class Pair:
 
 
 class StsBenchmark:
-    """See the module; made by `build`."""
+    """The STS benchmark from files or from the hub; created by `build`."""
 
     name = "stsb"
     splits = tuple(PAIRS)
@@ -57,7 +57,7 @@ class StsBenchmark:
         self._pairs: dict[str, list[Pair]] = {}
 
     def fingerprint(self, split: str) -> str:
-        """sha256 of the pairs themselves, so that any source of the same pairs is the same."""
+        """sha256 over the pairs, the same for every source of the same pairs."""
         text = "\n".join(f"{p.first}\t{p.second}\t{p.score:.3f}" for p in self.pairs(split))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -71,12 +71,12 @@ class StsBenchmark:
         if split not in PAIRS:
             raise AtomError(f"stsb has no split {split!r}; choose of {self.splits}")
         if split not in self._pairs:
-            found = self._from_hub(split) if self.hub_id else self._from_file(split)
-            if len(found) != PAIRS[split]:
+            pairs = self._from_hub(split) if self.hub_id else self._from_file(split)
+            if len(pairs) != PAIRS[split]:
                 raise AtomError(
-                    f"stsb/{split} has {PAIRS[split]} pairs, found {len(found)}; fetch it again"
+                    f"stsb/{split} has {PAIRS[split]} pairs, found {len(pairs)}; fetch it again"
                 )
-            self._pairs[split] = found
+            self._pairs[split] = pairs
         return list(self._pairs[split])
 
     def _from_file(self, split: str) -> list[Pair]:
@@ -87,7 +87,7 @@ class StsBenchmark:
             rows = [(f"{path}:{reader.line_num}", row) for row in reader if row]
             columns = (0, 1, 2)
         else:
-            # Never quoted: a lone quotation mark is part of a sentence.
+            # No quoting: a lone quotation mark is part of a sentence.
             rows = [(where, line.split("\t")) for where, line in read_lines(path)]
             columns = (5, 6, 4)
         return [_pair(row, columns, where) for where, row in rows]
@@ -111,10 +111,10 @@ def _pair(row: list[str], columns: tuple[int, int, int], where: str) -> Pair:
 
 
 def build(*, annotations: str, hub_id: str) -> StsBenchmark:
-    """The data set's handle; no file is touched.
+    """Create the benchmark; no file is read yet.
 
     Args:
         annotations: folder of the files.
-        hub_id: empty for the files, or a hub id such as `sentence-transformers/stsb`.
+        hub_id: empty to read the files, or a hub id such as `sentence-transformers/stsb`.
     """
     return StsBenchmark(annotations, hub_id)

@@ -1,4 +1,4 @@
-"""Whether there is room: memory and disk, asked before the work that needs them."""
+"""Checks of available memory and free disk space before the work that needs them."""
 
 import shutil
 from pathlib import Path
@@ -10,35 +10,35 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still get: the system's, or its control group's if fewer.
+    """Bytes of memory available to this process: the minimum of the system's and its cgroup's.
 
-    None where the system does not say.
+    None where the system does not report it.
     """
-    found = []
+    candidates = []
     if MEMINFO.is_file():
         for line in MEMINFO.read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    group = _group_memory(CGROUP)
-    if group is not None:
-        found.append(group)
-    return min(found, default=None)
+                candidates.append(int(line.split()[1]) * 1024)
+    in_cgroup = _cgroup_memory(CGROUP)
+    if in_cgroup is not None:
+        candidates.append(in_cgroup)
+    return min(candidates, default=None)
 
 
-def _group_memory(group: Path) -> int | None:
-    """What a control group (version 2) has left; pages of files can be taken back."""
-    limit, used, stat = group / "memory.max", group / "memory.current", group / "memory.stat"
+def _cgroup_memory(cgroup: Path) -> int | None:
+    """Available bytes of a cgroup (v2), with reclaimable page cache; None without a limit."""
+    limit, used, stat = cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat"
     if not (limit.is_file() and used.is_file()):
         return None
     text = limit.read_text(encoding="utf-8").strip()
     if text == "max":
         return None
-    taken = int(used.read_text(encoding="utf-8"))
+    in_use = int(used.read_text(encoding="utf-8"))
     if stat.is_file():
         for line in stat.read_text(encoding="utf-8").splitlines():
             if line.startswith("inactive_file "):
-                taken -= int(line.split()[1])
-    return max(0, int(text) - taken)
+                in_use -= int(line.split()[1])
+    return max(0, int(text) - in_use)
 
 
 def require_memory(
@@ -48,12 +48,13 @@ def require_memory(
     there: int | None = None,
     remedy: str = "take a smaller model or quant=int8",
 ) -> None:
-    """
+    """Check that `needed` bytes of memory are available for `what`.
+
     Args:
-        there: bytes that can be had; None for what the system says.
+        there: available bytes; None for `available_memory`.
 
     Raises:
-        OutOfMemory: `what` needs more bytes than there are; ends with the `remedy`.
+        OutOfMemory: fewer are available; the message ends with the `remedy`.
     """
     if there is None:
         there = available_memory()
@@ -65,14 +66,15 @@ def require_memory(
 
 
 def require_disk(folder: Path, needed: int, what: str) -> None:
-    """
+    """Check that `needed` bytes are free for `what` on the disk of `folder`.
+
     Raises:
-        AtomError: `what` needs more bytes than the disk of `folder` has.
+        AtomError: fewer are free.
     """
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise AtomError(
-            f"{what} needs {needed / 2**20:,.0f} MiB of disk at {there} and {free / 2**20:,.0f} "
+            f"{what} needs {needed / 2**20:,.0f} MiB of disk at {existing} and {free / 2**20:,.0f} "
             "MiB are free; free some, or choose another target"
         )

@@ -1,7 +1,7 @@
-"""What a device that computes is to the rest of the package.
+"""Protocol of a compute device: streams, synchronisation, cached memory, peak memory.
 
-A device may work on after a call has returned, and in several lanes at once. So whoever measures
-works inside a `lane` and asks it to `wait` before the clock is read; on a CPU both do nothing.
+A device may run asynchronously, in several lanes (streams) at once. A measurement therefore runs
+inside a `lane` and calls `wait` (synchronise) before it reads the clock; on a CPU both do nothing.
 """
 
 from contextlib import AbstractContextManager
@@ -11,33 +11,33 @@ import torch
 
 
 class ComputeDevice(Protocol):
-    """One device of this process. `name` is what records call it."""
+    """One device of this process. `name` identifies it in records."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def torch(self) -> torch.device:
-        """Where modules and tensors lie."""
+        """The torch device of modules and tensors."""
         ...
 
     def lane(self) -> AbstractContextManager[None]:
-        """What this thread asks of the device in here may overlap with other threads' work."""
+        """Context of this thread's stream: its work may overlap with that of other threads."""
         ...
 
     def wait(self) -> None:
-        """Return when the device has done what this thread asked of it in its lane."""
+        """Synchronise: block until the work of this thread's lane is done."""
         ...
 
     def give_back(self) -> None:
-        """Return memory that is kept for reuse, so that reading a module anew is real."""
+        """Release cached memory, so that loading a module again allocates anew."""
         ...
 
     def start_peak(self) -> None:
-        """Forget the peak of memory so far."""
+        """Reset the peak memory statistics."""
         ...
 
     def peak_bytes(self) -> int | None:
-        """The most memory that tensors of this process held; None where the device does not
-        count, as on a CPU, where `memory` samples the process instead."""
+        """Peak bytes allocated by tensors of this process; None where the device does not count
+        them, as on a CPU, where `memory` samples the process instead."""
         ...

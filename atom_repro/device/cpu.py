@@ -1,4 +1,4 @@
-"""The host's processor."""
+"""The CPU as a compute device."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Cpu:
-    """Calls return when their work is done, and threads are lanes already."""
+    """CPU device: calls are synchronous, so lanes and waiting do nothing."""
 
     name = "cpu"
     torch = torch.device("cpu")
@@ -28,5 +28,5 @@ class Cpu:
 
 
 def build() -> Cpu:
-    """The device of `conf/device/cpu.yaml`."""
+    """Build the device of `conf/device/cpu.yaml`."""
     return Cpu()

@@ -1,7 +1,7 @@
-"""An NVIDIA GPU, with a stream for each lane.
+"""An NVIDIA GPU as a compute device, with a CUDA stream per thread name.
 
-Streams are kept by the thread's name: the encoder's thread is a new one in every job, and memory
-that was freed in a stream is reused in that stream only.
+Streams are kept by thread name: the encoder's thread is a new one in every job, and memory that
+was freed in a stream is reused in that stream only.
 """
 
 import gc
@@ -16,14 +16,15 @@ from atom_repro.datatypes import AtomError
 
 
 def gpu_name(device: torch.device) -> str:
-    """What records call a GPU: two models of one host are two devices."""
+    """Name of a GPU in records, with its model: two models in one host are two devices."""
     return f"cuda: {torch.cuda.get_device_name(device)}"
 
 
 class Cuda:
-    """
+    """One CUDA device.
+
     Args:
-        index: which GPU, as CUDA numbers them.
+        index: the CUDA device index.
 
     Raises:
         AtomError: no such GPU.
@@ -55,7 +56,7 @@ class Cuda:
         torch.cuda.current_stream(self.torch).synchronize()
 
     def give_back(self) -> None:
-        gc.collect()  # what a cycle holds is not free yet
+        gc.collect()  # tensors in reference cycles are not free yet
         torch.cuda.empty_cache()
 
     def start_peak(self) -> None:
@@ -66,5 +67,5 @@ class Cuda:
 
 
 def build(*, index: int) -> Cuda:
-    """The device of `conf/device/cuda.yaml`."""
+    """Build the device of `conf/device/cuda.yaml`."""
     return Cuda(index)

@@ -1,8 +1,8 @@
-"""How fast a device can be: the rates that a measured time is held against.
+"""Measured peak rates of a device: memory bandwidth and matrix-product throughput.
 
-Measured in the run that reports them, with the threads that it uses, because neither a shared
-machine nor a warm one keeps what its data sheet says. The best of several kernels and sizes counts,
-so a rate is what this software reaches on the device, not what the device could do.
+Measured in the run that reports them, with its number of threads, because a shared or warm machine
+does not reach its data sheet. A rate is the best of several kernels and sizes: what this software
+reaches on the device, not what the device could do.
 """
 
 import time
@@ -20,39 +20,41 @@ _HOST_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # far beyond their caches
 
 
 def limits(device: ComputeDevice, budget_s: float) -> dict[str, float]:
-    """Rates by name: `read_bytes_per_s`, and `<precision>_operations_per_s` of matrix products in
-    fp32, bf16 and int8, where a multiplication and its addition are two operations. A precision
+    """Measured rates by name: `read_bytes_per_s`, and `<precision>_operations_per_s` of matrix
+    products in fp32, bf16 and int8, where a multiply-add counts as two operations. A precision
     that the device has no kernel for is left out.
 
     Args:
-        budget_s: time for each kernel and size, of which there are some forty; a size that takes
-            longer once is the last of its kernel.
+        budget_s: time for each kernel and size, about forty in all; a size whose fastest call
+            takes longer is the last of its kernel.
     """
-    found = {"read_bytes_per_s": _best(_reads(device), device, budget_s)}
+    rates = {"read_bytes_per_s": _best_rate(_read_trials(device), device, budget_s)}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)):
         try:
-            found[f"{name}_operations_per_s"] = _best(_products(device, dtype), device, budget_s)
-        except RuntimeError as error:  # torch has no other word for "no such kernel here"
+            rates[f"{name}_operations_per_s"] = _best_rate(
+                _matmul_trials(device, dtype), device, budget_s
+            )
+        except RuntimeError as error:  # torch reports a missing kernel as RuntimeError
             if out_of_memory(error):
                 raise
-    return found
+    return rates
 
 
-def _best(
+def _best_rate(
     trials: Iterator[tuple[float, Callable[[], Any]]], device: ComputeDevice, budget_s: float
 ) -> float:
-    """The highest rate of several trials, each some work and what does it."""
+    """The highest rate of several trials, each its work (bytes or operations) and a call."""
     best = 0.0
     for work, call in trials:
         fastest, spent = float("inf"), 0.0
-        call()  # what a first call prepares
+        call()  # warm-up
         device.wait()
         for _ in range(20):
-            began = time.perf_counter()
+            start = time.perf_counter()
             call()
             device.wait()
-            took = time.perf_counter() - began
-            fastest, spent = min(fastest, took), spent + took
+            elapsed = time.perf_counter() - start
+            fastest, spent = min(fastest, elapsed), spent + elapsed
             if spent > budget_s:
                 break
         best = max(best, work / fastest)
@@ -61,16 +63,16 @@ def _best(
     return best
 
 
-def _reads(device: ComputeDevice) -> Iterator[tuple[float, Callable[[], Any]]]:
+def _read_trials(device: ComputeDevice) -> Iterator[tuple[float, Callable[[], Any]]]:
     size = _HOST_BYTES if device.torch.type == "cpu" else _ACCELERATOR_BYTES
-    held = torch.ones(size // 4, device=device.torch)
-    rows = held.view(-1, 4096)
+    buffer = torch.ones(size // 4, device=device.torch)
+    rows = buffer.view(-1, 4096)
     vector = torch.ones(4096, device=device.torch)
-    yield size, held.sum
+    yield size, buffer.sum
     yield size, lambda: rows @ vector
 
 
-def _products(
+def _matmul_trials(
     device: ComputeDevice, dtype: torch.dtype
 ) -> Iterator[tuple[float, Callable[[], Any]]]:
     for n in _SIZES:

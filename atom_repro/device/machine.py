@@ -1,4 +1,4 @@
-"""Which machine this is: the fingerprint that keeps records of different machines apart."""
+"""Machine description and fingerprint, which keeps records of different machines apart."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from atom_repro.datatypes import Machine
 
-# What can move a time, in the names of Linux's /proc/cpuinfo and in the makers' own: x86, then Arm.
+# CPU features that affect timings: /proc/cpuinfo flag to vendor name; x86, then Arm.
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -32,44 +32,44 @@ INSTRUCTION_SETS = {
 
 
 def this_machine() -> Machine:
-    """The host, as Linux's /proc describes it.
+    """Description of the host, from Linux's /proc.
 
-    Memory is rounded to GiB and the CPU count is that which this process may use, so that a
-    reboot or a kernel's reserve does not make another machine of it.
+    Memory is rounded to GiB and the CPU count is the cores that this process may use, so that a
+    reboot or memory reserved by the kernel does not change the fingerprint.
     """
-    memory = _blocks(Path("/proc/meminfo"))
+    memory = _proc_fields(Path("/proc/meminfo"))
     memory_kib = memory[0].get("MemTotal", "0 kB") if memory else "0 kB"
-    return described(
-        _blocks(Path("/proc/cpuinfo")),
+    return machine_from_cpuinfo(
+        _proc_fields(Path("/proc/cpuinfo")),
         cores=_cores(),
         memory_gib=round(int(memory_kib.split()[0]) / 2**20),
         os_release=_os_release(),
     )
 
 
-def described(
+def machine_from_cpuinfo(
     processors: list[Mapping[str, str]], *, cores: int, memory_gib: int, os_release: str
 ) -> Machine:
-    """A machine of the processors that /proc/cpuinfo lists, of which a phone has several kinds.
+    """Machine from the processors in /proc/cpuinfo, which may differ in kind (as on phones).
 
     Args:
-        processors: fields by name, one mapping a processor.
+        processors: one mapping per processor, field name to value.
     """
 
-    def kinds(*names: str) -> str:
-        """The values of a field in all processors, each once, in order."""
+    def distinct(*names: str) -> str:
+        """Distinct values of the fields over all processors, in order."""
         values = ["/".join(p[n] for n in names if n in p) for p in processors]
         return " + ".join(dict.fromkeys(v for v in values if v)) or "unknown"
 
-    flags = set(kinds("flags", "Features").split())
-    name = kinds("model name")
+    flags = set(distinct("flags", "Features").split())
+    name = distinct("model name")
     machine = Machine(
         fingerprint="",
         cpu=name if name != "unknown" else platform.processor() or platform.machine(),
-        family=kinds("cpu family", "CPU implementer"),
-        model=kinds("model", "CPU part"),
-        stepping=kinds("stepping", "CPU variant", "CPU revision"),
-        instructions=tuple(word for flag, word in INSTRUCTION_SETS.items() if flag in flags),
+        family=distinct("cpu family", "CPU implementer"),
+        model=distinct("model", "CPU part"),
+        stepping=distinct("stepping", "CPU variant", "CPU revision"),
+        instructions=tuple(label for flag, label in INSTRUCTION_SETS.items() if flag in flags),
         cores=cores,
         memory_gib=memory_gib,
         os_release=os_release,
@@ -84,8 +84,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _blocks(path: Path) -> list[Mapping[str, str]]:
-    """The fields of a /proc file's blocks, which blank lines part."""
+def _proc_fields(path: Path) -> list[Mapping[str, str]]:
+    """Fields of each block of a /proc file; blocks are separated by blank lines."""
     if not path.is_file():
         return []
     blocks: list[Mapping[str, str]] = []

@@ -1,1 +1,1 @@
-"""Inference engines: load a module folder, run it; operation and byte counts for rooflines."""
+"""Inference engine: loads and runs module folders; operation and byte counts for rooflines."""

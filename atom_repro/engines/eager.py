@@ -1,6 +1,6 @@
-"""The eager PyTorch engine: module folders loaded as networks, and called.
+"""The eager PyTorch engine: loads module folders as networks and runs them.
 
-This is the one engine of the package today; an exported one reads the same folders.
+This is the only engine of the package today; an exported one would read the same folders.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from atom_repro.checkpoints.module_files import folder_bytes, read_decoder, read_encoder
 from atom_repro.datatypes import AtomError
-from atom_repro.engines.cpu_kernels import speed_up_few_rows, speed_up_int8
+from atom_repro.engines.cpu_kernels import use_fp32_int8_linear, use_small_batch_linear
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class EncoderModule:
-    """Frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E). Stateless; safe from any thread."""
+    """Encode frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E). Stateless, thread-safe."""
 
     network: EncoderNetwork
     model: VideoLanguageModel
@@ -39,7 +39,7 @@ class EncoderModule:
 
 @dataclass(frozen=True)
 class DecoderModule:
-    """Visual tokens or none, and a prompt, to text. Stateless; safe from any thread."""
+    """Generate text from a prompt, with or without visual tokens. Stateless, thread-safe."""
 
     network: DecoderNetwork
     model: VideoLanguageModel
@@ -51,7 +51,7 @@ class DecoderModule:
     def __call__(
         self, visual_BME: Tensor | None, prompt: str, settings: GenerationSettings
     ) -> list[Generated]:
-        """One continuation a row of `visual_BME`, or one of the prompt alone."""
+        """One continuation for each row of `visual_BME`, or one of the prompt alone."""
         if visual_BME is None and not self.model.writes_text:
             raise AtomError(
                 f"the decoder of model={self.model.name} cannot write without a video; choose a "
@@ -67,7 +67,7 @@ class DecoderModule:
 
 @dataclass(frozen=True)
 class EmbedderModule:
-    """Texts to unit vectors (B, 384) in main memory. Stateless; safe from any thread."""
+    """Embed texts as unit vectors (B, 384) in main memory. Stateless, thread-safe."""
 
     network: TextEmbedder
     bytes_read: int = 0
@@ -79,42 +79,42 @@ class EmbedderModule:
 def load_encoder(
     folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
 ) -> EncoderModule:
-    """Read the encoder of `model`, and put it on a device.
+    """Load the encoder of `model` onto a device.
 
     Raises:
-        AtomError: missing or foreign files, or numbers other than the model's.
+        AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    read, config = read_encoder(folder, model)
-    network = cast(EncoderNetwork, _placed(read, device))
+    loaded, config = read_encoder(folder, model)
+    network = cast(EncoderNetwork, _prepare(loaded, device))
     return EncoderModule(network, model, config["weights"], folder_bytes(folder), device)
 
 
 def load_decoder(
     folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
 ) -> DecoderModule:
-    """Read the decoder of `model` and its tokenizer, and put it on a device.
+    """Load the decoder of `model` and its tokenizer onto a device.
 
     Raises:
-        AtomError: missing or foreign files, or numbers other than the model's.
+        AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    read, config = read_decoder(folder, model)
+    loaded, config = read_decoder(folder, model)
     tokenizer = Tokenizer.load(folder, model.specials)
-    network = cast(DecoderNetwork, _placed(read, device))
+    network = cast(DecoderNetwork, _prepare(loaded, device))
     return DecoderModule(network, model, tokenizer, config["weights"], folder_bytes(folder))
 
 
 def load_embedder(source: str, device: torch.device = _CPU) -> EmbedderModule:
-    """Read the text embedder: the embedded copy, a hub id or a folder."""
+    """Load the text embedder: the embedded copy, a hub id or a folder."""
     return EmbedderModule(load_text_embedder(source, device=str(device)), embedder_bytes(source))
 
 
 def embedder_bytes(source: str) -> int:
-    """Bytes of the weight files that loading the embedder reads."""
+    """Size in bytes of the weight files that loading the embedder reads."""
     return sum(f.stat().st_size for f in source_files(source))
 
 
-def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cpu":
-        speed_up_few_rows(network)
-        speed_up_int8(network)
+        use_small_batch_linear(network)
+        use_fp32_int8_linear(network)
     return network.eval().to(device)

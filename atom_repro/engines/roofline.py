@@ -1,7 +1,8 @@
-"""The work that no implementation of a module can leave out, counted without weights or memory.
+"""Roofline model of captioning: operations and bytes of one caption, and lower bounds in seconds.
 
-Held against a device's `limits`, it gives the least time of a stage: the encoder multiplies, and
-each step of the decoder reads all its weights and the keys and values so far.
+Counted on fake tensors, without weights or memory. With a device's measured `limits` they bound a
+stage from below: the encoder multiplies, and each step of the decoder reads all its weights and
+the keys and values so far.
 """
 
 from collections.abc import Mapping
@@ -23,56 +24,56 @@ _aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class LeastWork:
-    """Of one clip: `operations` are multiplications and additions in matrix products, `bytes` what
-    is read from memory."""
+class CaptionWork:
+    """Operations and bytes of one clip's caption: multiplications and additions in matrix products,
+    and bytes read from memory."""
 
     encode_operations: int
     prefill_operations: int
     step_bytes: int
     steps: int
 
-    def least_s(self, limits: Mapping[str, float], precision: str) -> dict[str, float]:
-        """Seconds by stage that the rates allow at the best; nothing for a rate that is not
-        there."""
-        multiply = limits.get(f"{precision}_operations_per_s")
-        if not multiply:
+    def lower_bound_s(self, limits: Mapping[str, float], precision: str) -> dict[str, float]:
+        """Lower bound in seconds for each stage at the device's rates; empty if the rate of this
+        precision is missing."""
+        operations_per_s = limits.get(f"{precision}_operations_per_s")
+        if not operations_per_s:
             return {}
-        reading = self.steps * self.step_bytes / limits["read_bytes_per_s"]
+        read_s = self.steps * self.step_bytes / limits["read_bytes_per_s"]
         return {
-            "encode": self.encode_operations / multiply,
-            "caption": self.prefill_operations / multiply + reading,
+            "encode": self.encode_operations / operations_per_s,
+            "caption": self.prefill_operations / operations_per_s + read_s,
         }
 
 
 def least_work(
     model: VideoLanguageModel, tokenizer: Tokenizer, settings: GenerationSettings, precision: str
-) -> LeastWork:
-    """The work of one clip's caption of `settings.max_new_tokens` tokens.
+) -> CaptionWork:
+    """Count the work of one clip's caption of `settings.max_new_tokens` tokens.
 
-    In int8 the matrices are a byte a weight and a fp32 scale a row, and the rest is fp32 as in the
-    paper's recipe. Keys and values, fp32 too, are counted at their mean length.
+    In int8 a matrix has a byte for each weight and a fp32 scale for each row; the rest is fp32 as
+    in the paper's recipe. Keys and values, fp32 too, are counted at their mean length.
     """
-    numbers = model.encoder
+    encoder_config = model.encoder
     with FakeTensorMode(), WithoutContents(), torch.inference_mode():
         encoder = cast(Any, model.make_encoder()).eval()
         decoder = cast(Any, model.make_decoder()).eval()
-        size = numbers.image_size
-        frames = torch.empty(1, numbers.frames, 3, size, size, dtype=torch.uint8)
-        with operations() as encoding:
+        size = encoder_config.image_size
+        frames = torch.empty(1, encoder_config.frames, 3, size, size, dtype=torch.uint8)
+        with count_operations() as encoding:
             visual = encoder(frames)
         ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
-        with operations() as prefilling:
+        with count_operations() as prefilling:
             _, cache = decoder.start(visual, ids)
         cache.open(settings.beams, settings.max_new_tokens)
-        with _Read() as read:
+        with _ReadStorages() as read:
             decoder.step(torch.zeros(1, settings.beams, dtype=torch.long), cache)
         weights = {id(p.untyped_storage()): p for p in decoder.parameters()}
         cache.length = settings.max_new_tokens // 2
         step_bytes = cache.bytes() + sum(
-            _stored(weight, precision) for key, weight in weights.items() if key in read.storages
+            _bytes_of(w, precision) for key, w in weights.items() if key in read.storages
         )
-    return LeastWork(
+    return CaptionWork(
         encode_operations=encoding.get_total_flops(),
         prefill_operations=prefilling.get_total_flops(),
         step_bytes=step_bytes,
@@ -81,28 +82,28 @@ def least_work(
 
 
 def beside_limits(
-    work: LeastWork, precision: str, before: Mapping[str, float], after: Mapping[str, float]
+    work: CaptionWork, precision: str, before: Mapping[str, float], after: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What a record says of a clip's least work and the rates of the device, which are measured
-    before and after: the higher of the two counts."""
+    """Record values: a caption's work, the device's rates and the lower bounds. Rates are measured
+    before and after; the higher of the two counts."""
     fastest = {name: max(before[name], after[name]) for name in before}
     return {
         "limits_before": dict(before),
         "limits_after": dict(after),
         "least_work_per_clip": asdict(work),
-        "least_s_per_clip": work.least_s(fastest, precision),
+        "least_s_per_clip": work.lower_bound_s(fastest, precision),
     }
 
 
-def _stored(weight: Tensor, precision: str) -> int:
+def _bytes_of(weight: Tensor, precision: str) -> int:
     if precision == "int8" and weight.dim() == 2:
         return weight.numel() + 4 * weight.shape[0]
     return 4 * weight.numel()
 
 
-class _Read(TorchDispatchMode):
-    """The storages that are read as a whole: all that an operation takes, but for the table of an
-    embedding, of which it reads some rows."""
+class _ReadStorages(TorchDispatchMode):
+    """Collects the storages that operations read as a whole: all arguments but embedding tables, of
+    which only some rows are read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,29 +117,29 @@ class _Read(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def operations() -> FlopCounterMode:
-    """A context that counts, forward and backward; `get_total_flops` says how many. torch's own
-    counts the attention kernels of GPUs only."""
+def count_operations() -> FlopCounterMode:
+    """Context that counts operations, forward and backward (`get_total_flops`). torch's own counts
+    the attention kernels of GPUs only, so those of CPUs are added."""
     kernels: dict[Any, Any] = {
-        _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        _aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations,
+        _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_operations,
     }
     return FlopCounterMode(display=False, custom_mapping=kernels)
 
 
-def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _attention_operations(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
     return int(sdpa_flop_count(q, k, v))
 
 
-def _attention_backward(
+def _attention_backward_operations(
     grad: Any, q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any
 ) -> int:
     return int(sdpa_backward_flop_count(grad, q, k, v))
 
 
 class WithoutContents(TorchDispatchMode):
-    """Answers what depends on contents, for use inside torch's FakeTensorMode: no condition holds,
-    every number is one, and a mask leaves everything in."""
+    """Handles operations that depend on tensor values inside torch's FakeTensorMode: conditions are
+    false, numbers are one, and a mask selects everything."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.index.Tensor and _is_mask(args[1]):

@@ -1,6 +1,6 @@
-"""Caption scores beside floors and people, by part of the test set, and int8 minus fp32.
+"""Caption metrics with baselines, per group of the test set, and int8 minus fp32.
 
-What `eval.caption` records (paper section 5.2, Table 1).
+The values and samples that `eval.caption` records (paper section 5.2, Table 1).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ _PER_CLIP = ("rouge_l", "meteor", "cider")
 
 
 def baselines(references: References, training: References, *, java: str) -> dict[str, Any]:
-    """Scores of captioners that never look at a clip, and of people against each other.
+    """Scores of captioners that ignore the video, and of human captions against each other.
 
     Args:
-        training: the references of the training split, for the constant sentence.
+        training: references of the training split, for the constant sentence.
     """
     constant = constant_predictions(constant_sentence(training), references)
     return {
@@ -36,31 +36,31 @@ def baselines(references: References, training: References, *, java: str) -> dic
 
 
 def groups_of(clips: Sequence[Clip]) -> list[str]:
-    """The part of the test set of each clip: `seen` or `held_out` combinations, or `all`."""
+    """Group of each clip: `seen` or `held_out` combinations; `all` for a set without groups."""
     return [str(clip.meta.get("combination", "all")) for clip in clips]
 
 
 def scores_by_group(
     captions: Mapping[str, str], references: References, clips: Sequence[Clip], *, java: str
 ) -> dict[str, dict[str, float]]:
-    """Corpus scores of each part of the test set; empty for a set without parts."""
+    """Corpus scores of each group of the test set; empty for a set without groups."""
     groups, scores = groups_of(clips), {}
     for group in sorted(set(groups) - {"all"}):
-        part = [c.video_id for c, g in zip(clips, groups, strict=True) if g == group]
-        of_part = score_captions(
-            {v: captions[v] for v in part}, {v: references[v] for v in part}, java=java
+        video_ids = [c.video_id for c, g in zip(clips, groups, strict=True) if g == group]
+        group_scores = score_captions(
+            {v: captions[v] for v in video_ids}, {v: references[v] for v in video_ids}, java=java
         )
-        scores[group] = dict(of_part.corpus)
+        scores[group] = dict(group_scores.corpus)
     return scores
 
 
 def attributes_by_group(
     dataset: Any, predictions: Sequence[Prediction], clips: Sequence[Clip]
 ) -> dict[str, dict[str, list[int]]]:
-    """Correct and total statements by part of the set and attribute.
+    """Counts [correct, total] of stated attributes, by group and attribute.
 
     Args:
-        dataset: one that knows the truth, with `stated` and `truth`.
+        dataset: with ground truth, that is `stated` and `truth`.
     """
     accuracy = attribute_accuracy(
         [dataset.stated(p.caption) for p in predictions],
@@ -76,31 +76,31 @@ def attributes_by_group(
 def minus_fp32(
     scores: CaptionScores, captions: Mapping[str, str], fp32: Record, *, draws: int, seed: int
 ) -> dict[str, Any]:
-    """Each metric minus that of the fp32 record, clip by clip, with 95 % intervals."""
+    """Paired difference of each metric to the fp32 record, with 95 % intervals."""
     assert scores.bleu_statistics is not None, "BLEU was scored"
-    before = {line["video_id"]: line for line in fp32.samples()}
-    order = [before[v] for v in scores.ids]
+    fp32_samples = {line["video_id"]: line for line in fp32.samples()}
+    fp32_lines = [fp32_samples[v] for v in scores.ids]
     differences = {
         name: paired_difference(
-            scores.per_clip[name], [line[name] for line in order], draws=draws, seed=seed
+            scores.per_clip[name], [line[name] for line in fp32_lines], draws=draws, seed=seed
         )
         for name in _PER_CLIP
     }
     differences["bleu_4"] = paired_bleu_difference(
         scores.bleu_statistics,
-        [line["bleu_statistics"] for line in order],
+        [line["bleu_statistics"] for line in fp32_lines],
         draws=draws,
         seed=seed,
     )
     return {
         "record": fp32.run_id,
-        "identical_captions": sum(captions[v] == before[v]["caption"] for v in scores.ids),
+        "identical_captions": sum(captions[v] == fp32_samples[v]["caption"] for v in scores.ids),
         **{name: interval.to_dict() for name, interval in differences.items()},
     }
 
 
 def samples(predictions: Sequence[Prediction], scores: CaptionScores) -> list[dict[str, Any]]:
-    """A line a clip: its caption, and what each metric needs of it."""
+    """One sample per clip: its caption and per-clip scores."""
     assert scores.bleu_statistics is not None, "BLEU was scored"
     return [
         {

@@ -1,7 +1,7 @@
-"""Captions of clips in batches: decode, encode, generate (paper A.1, step 2).
+"""Batched captioning of clips for evaluation: decode, encode, generate (paper A.1, step 2).
 
-For evaluation, where quality counts and every clip is at hand. The pipelines that are timed, and
-overlap encoder and decoder, go through `runtime`.
+For caption quality, not for timing: the timed pipelines, which overlap encoder and decoder, use
+`runtime`.
 """
 
 import json
@@ -32,24 +32,27 @@ def caption_clips(
 ) -> Iterator[list[Prediction]]:
     """Caption clips batch by batch, in order.
 
-    A clip whose status is missing or corrupt gets an empty caption: it counts as a failure of
-    the pipeline, which the metrics see.
+    A clip whose status is missing or corrupt gets an empty caption, which the metrics count as a
+    failure of the pipeline.
     """
-    numbers = encoder.model.encoder
+    config = encoder.model.encoder
     for first in range(0, len(clips), batch_size):
         batch = clips[first : first + batch_size]
-        whole = [c for c in batch if c.status in ("ok", "partial")]
-        said: dict[str, Prediction] = {}
-        if whole:
+        decodable = [c for c in batch if c.status in ("ok", "partial")]
+        predictions: dict[str, Prediction] = {}
+        if decodable:
             frames = np.stack(
-                [clip_frames(c, frames=numbers.frames, size=numbers.image_size) for c in whole]
+                [clip_frames(c, frames=config.frames, size=config.image_size) for c in decodable]
             )
             generated = decoder(encoder(torch.from_numpy(frames)), prompt, settings)
-            for clip, best in zip(whole, generated, strict=True):
-                said[clip.video_id] = Prediction(
-                    clip.video_id, decoder.text(best), best.token_ids, best.log_prob
+            for clip, hypothesis in zip(decodable, generated, strict=True):
+                predictions[clip.video_id] = Prediction(
+                    clip.video_id,
+                    decoder.text(hypothesis),
+                    hypothesis.token_ids,
+                    hypothesis.log_prob,
                 )
-        yield [said.get(c.video_id, Prediction(c.video_id, "", (), 0.0)) for c in batch]
+        yield [predictions.get(c.video_id, Prediction(c.video_id, "", (), 0.0)) for c in batch]
 
 
 def kept_captions(
@@ -60,17 +63,18 @@ def kept_captions(
     folder: Path,
     progress: Callable[[int], object],
 ) -> list[Prediction]:
-    """Captions of clips, from a journal as far as one exists, made and kept from there on.
+    """Caption clips through a journal: read the captions that it has, generate and append the rest.
 
-    The journal is named by everything that the captions depend on: weights, precision, device,
-    settings, data and code. A killed evaluation goes on in it, and a second metric reads it.
+    The journal's name is a hash of everything that the captions depend on: weights, precision,
+    device, settings, data and code. A killed evaluation resumes from it, and another evaluation
+    of the same captions reads it.
 
     Args:
-        setup: whose modules are there.
-        progress: told how many clips were done since it was last told.
+        setup: with its modules written.
+        progress: called with the number of clips done since the last call.
     """
     model, checkpoint, precision = setup.model, setup.checkpoint, setup.quantiser.name
-    depends = {
+    inputs = {
         **setup.inputs,
         "precision": precision,
         "prompt": model.prompt,
@@ -78,20 +82,20 @@ def kept_captions(
         "batch_size": str(batch_size),
     }
     generation = {"generation": asdict(setup.generation)}
-    key = stage_key("captions", Path(__file__), generation, depends)
+    key = stage_key("captions", Path(__file__), generation, inputs)
     with Journal(folder / f"{key[:24]}.jsonl") as journal:
-        said = {
+        predictions = {
             line["video_id"]: Prediction(
                 line["video_id"], line["caption"], tuple(line["token_ids"]), line["log_prob"]
             )
             for line in journal.done
         }
         # Whole batches only: int8 activations make a caption depend on its batch in the last
-        # digits, so a resumed run must meet the batches of an uninterrupted one.
-        complete = len(said) == len(clips)
-        done = len(clips) if complete else len(said) // batch_size * batch_size
+        # digits, so a resumed run must have the batches of an uninterrupted one.
+        complete = len(predictions) == len(clips)
+        done = len(clips) if complete else len(predictions) // batch_size * batch_size
         progress(done)
-        left = clips[done:]
+        remaining = clips[done:]
         if not complete:
             device = setup.device.torch
             encoder = load_encoder(checkpoint.encoder(precision), model, device)
@@ -99,24 +103,24 @@ def kept_captions(
             for batch in caption_clips(
                 encoder,
                 decoder,
-                left,
+                remaining,
                 prompt=model.prompt,
                 settings=setup.generation,
                 batch_size=batch_size,
             ):
                 for prediction in batch:
-                    if prediction.video_id not in said:
+                    if prediction.video_id not in predictions:
                         journal.add(asdict(prediction))
-                        said[prediction.video_id] = prediction
+                        predictions[prediction.video_id] = prediction
                 progress(len(batch))
-    return [said[clip.video_id] for clip in clips]
+    return [predictions[clip.video_id] for clip in clips]
 
 
 def existing_file(name: str) -> Path:
-    """The predictions file that `from_predictions` names.
+    """Return the path of `from_predictions`, a predictions file.
 
     Raises:
-        AtomError: there is none.
+        AtomError: no such file.
     """
     path = Path(name)
     if not path.is_file():
@@ -125,24 +129,26 @@ def existing_file(name: str) -> Path:
 
 
 def read_predictions(path: Path, clips: Sequence[Clip]) -> list[Prediction]:
-    """Captions of clips from a file, a JSON object with video_id and caption a line.
+    """Read captions of clips from a JSON Lines file with `video_id` and `caption`.
 
     Raises:
-        AtomError: a line that is none, with its number, or a clip that the file lacks.
+        AtomError: a malformed line, with its number, or a clip missing from the file.
     """
-    found: dict[str, Prediction] = {}
+    predictions: dict[str, Prediction] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             ids, log_prob = tuple(row.get("token_ids", ())), float(row.get("log_prob", 0.0))
-            found[row["video_id"]] = Prediction(row["video_id"], row["caption"], ids, log_prob)
+            predictions[row["video_id"]] = Prediction(
+                row["video_id"], row["caption"], ids, log_prob
+            )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise AtomError(
                 f'{path}:{number}: not a prediction; a line is {{"video_id": …, "caption": …}}'
             ) from error
-    lacking = [c.video_id for c in clips if c.video_id not in found]
-    if lacking:
-        raise AtomError(f"{path} lacks {len(lacking)} clips of the protocol, first {lacking[0]}")
-    return [found[c.video_id] for c in clips]
+    missing = [c.video_id for c in clips if c.video_id not in predictions]
+    if missing:
+        raise AtomError(f"{path} lacks {len(missing)} clips of the protocol, first {missing[0]}")
+    return [predictions[c.video_id] for c in clips]

@@ -1,7 +1,7 @@
-"""Many clips through one session: is every clip answered for, and does memory stay level?
+"""Endurance run: many clips through one session, with failures counted and memory sampled.
 
-Outcomes are handed on and forgotten, and so are the session's spans; what is left of a clip when
-it is done is what memory grows by.
+Outcomes are passed on and the timeline is drained after every clip, so a growth of memory is a
+leak of the runtime.
 """
 
 import shutil
@@ -19,8 +19,9 @@ from atom_repro.runtime.runtime import Outcome, Runtime
 
 
 @dataclass(frozen=True)
-class Endured:
-    """`at` (S,) clips that were done when `memory_bytes` (S,) was read; `failed` names clips."""
+class EnduranceResult:
+    """Result of an endurance run: `failed` clip ids, and `memory_bytes` (S,), anonymous memory
+    sampled when `at` (S,) clips were done."""
 
     captioned: int
     failed: tuple[str, ...]
@@ -32,8 +33,10 @@ class Endured:
 def many_clips(
     originals: Sequence[Clip], count: int, *, broken_every: int, folder: Path
 ) -> tuple[list[Clip], tuple[str, ...]]:
-    """`count` clips, the originals over and over under names of their own, and the broken ones'
-    names: every `broken_every`th is a copy in `folder` that ends after a third of its bytes."""
+    """Repeat clips under new ids up to `count`; return them and the ids of the broken ones.
+
+    Every `broken_every`th clip is broken: a copy in `folder` truncated to a third of its bytes.
+    """
     clips, broken = [], []
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -56,12 +59,12 @@ def endure(
     *,
     sample_every: int,
     keep: Callable[[Outcome], object],
-) -> Endured:
-    """Caption clips, giving each outcome to `keep` as soon as it is there."""
+) -> EnduranceResult:
+    """Caption clips, calling `keep` with each outcome as soon as it is available."""
     count = len(clips) // sample_every
-    at, memory = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    clips_done, memory = np.zeros(count, np.int64), np.zeros(count, np.int64)
     captioned, failed = 0, []
-    began = time.perf_counter()
+    start = time.perf_counter()
     for done, outcome in enumerate(runtime.caption(clips), 1):
         keep(outcome)
         runtime.timeline.drain()
@@ -70,6 +73,8 @@ def endure(
         else:
             captioned += 1
         if done % sample_every == 0:
-            at[done // sample_every - 1] = done
+            clips_done[done // sample_every - 1] = done
             memory[done // sample_every - 1] = anonymous_bytes()
-    return Endured(captioned, tuple(failed), time.perf_counter() - began, at, memory)
+    return EnduranceResult(
+        captioned, tuple(failed), time.perf_counter() - start, clips_done, memory
+    )

@@ -1,7 +1,7 @@
-"""Text-to-video search over a text index: embed captions and queries, rank by cosine.
+"""Text-to-video retrieval over a caption index: embed captions and queries, rank by cosine.
 
-Paper section 5.1 and appendix B. A video without a caption stays in the index and cannot be
-found; the empty string is never embedded.
+Paper section 5.1 and appendix B. A video without a caption stays in the gallery and cannot be
+retrieved; the empty string is never embedded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ RECALL_AT = (1, 5, 10)
 
 
 @dataclass(frozen=True)
-class Search:
-    """What a set of queries found: ranks a query, and the scores of a table."""
+class SearchResult:
+    """Retrieval result of a set of queries: the rank of each query's video, and overall scores."""
 
     query_ids: tuple[str, ...]
     ranks: RankResult
@@ -47,35 +47,37 @@ class Search:
         return values
 
 
-def search(embedder: TextEmbedder, captions: Mapping[str, str], clips: Sequence[Clip]) -> Search:
+def search(
+    embedder: TextEmbedder, captions: Mapping[str, str], clips: Sequence[Clip]
+) -> SearchResult:
     """Rank the gallery of `clips`, indexed by `captions`, for each clip's queries."""
     missing = np.array([not captions[c.video_id].strip() for c in clips])
     present = [captions[c.video_id] for c, absent in zip(clips, missing, strict=True) if not absent]
     queries = [(q, i) for i, clip in enumerate(clips) for q in clip.queries]
-    wanted = embedder([q.text for q, _ in queries]).numpy()
-    index = np.zeros((len(clips), wanted.shape[1]), np.float32)
+    query_vectors = embedder([q.text for q, _ in queries]).numpy()
+    index = np.zeros((len(clips), query_vectors.shape[1]), np.float32)
     index[~missing] = embedder(present).numpy()
-    found = ranks(wanted @ index.T, np.array([i for _, i in queries]), missing=missing)
-    scores = retrieval_scores(found, distinct_texts=len(set(present)))
-    return Search(tuple(q.query_id for q, _ in queries), found, scores)
+    ranked = ranks(query_vectors @ index.T, np.array([i for _, i in queries]), missing=missing)
+    scores = retrieval_scores(ranked, distinct_texts=len(set(present)))
+    return SearchResult(tuple(q.query_id for q, _ in queries), ranked, scores)
 
 
-def recalls_by_group(found: Search, clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
-    """R@k in per cent of the queries of each part of the test set, in the same gallery."""
+def recalls_by_group(result: SearchResult, clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
+    """R@k in per cent by group of queries, each against the whole gallery."""
     groups = [group for clip, group in zip(clips, groups_of(clips), strict=True)
               for _ in clip.queries]  # fmt: skip
     recalls = {}
     for group in sorted(set(groups) - {"all"}):
-        member = [g == group for g in groups]
+        in_group = [g == group for g in groups]
         recalls[group] = {
-            f"r{k}": 100 * float(found.ranks.hits(k)[member].mean()) for k in RECALL_AT
+            f"r{k}": 100 * float(result.ranks.hits(k)[in_group].mean()) for k in RECALL_AT
         }
     return recalls
 
 
-def samples(found: Search) -> list[dict[str, Any]]:
-    """A line a query: its video's rank (0 is first), ties, and R@k in per cent."""
-    hits = {k: found.ranks.hits(k) for k in RECALL_AT}
+def samples(result: SearchResult) -> list[dict[str, Any]]:
+    """One sample per query: its video's rank (0 is first), ties, and R@k in per cent."""
+    hits = {k: result.ranks.hits(k) for k in RECALL_AT}
     return [
         {
             "query_id": query_id,
@@ -84,7 +86,7 @@ def samples(found: Search) -> list[dict[str, Any]]:
             **{f"r{k}": float(100 * h[i]) for k, h in hits.items()},
         }
         for i, (query_id, rank, ties) in enumerate(
-            zip(found.query_ids, found.ranks.rank, found.ranks.ties, strict=True)
+            zip(result.query_ids, result.ranks.rank, result.ranks.ties, strict=True)
         )
     ]
 
@@ -92,17 +94,17 @@ def samples(found: Search) -> list[dict[str, Any]]:
 def minus_fp32(
     lines: Sequence[Mapping[str, Any]], fp32: Record, *, draws: int, seed: int
 ) -> dict[str, Any]:
-    """R@k minus that of the fp32 record, query by query, with 95 % intervals.
+    """Paired difference of R@k to the fp32 record, with 95 % intervals.
 
     Args:
         lines: the `samples` of this run.
     """
-    before = {line["query_id"]: line for line in fp32.samples()}
+    fp32_samples = {line["query_id"]: line for line in fp32.samples()}
     differences: dict[str, Any] = {"record": fp32.run_id}
     for k in RECALL_AT:
         interval = paired_difference(
             [line[f"r{k}"] for line in lines],
-            [before[line["query_id"]][f"r{k}"] for line in lines],
+            [fp32_samples[line["query_id"]][f"r{k}"] for line in lines],
             draws=draws,
             seed=seed,
         )

@@ -1,10 +1,10 @@
-"""How well each task does where the truth is known: the pipelines against it, beside baselines.
+"""Evaluation of the pipeline tasks against ground truth, with baselines.
 
-Every function runs a pipeline of `conf/pipeline` on the generated data set and returns one line an
-item. A line scores the model beside `rank` (no decoder: the clips as they were ranked, the first
-caption, the usual answer, the whole video), `random`, and `oracle`: the same decoder, with true
-captions in place of the model's. The last says what the captions cost, the others what the
-decoder gains. Scores are shares from 0 to 1.
+Every function runs a pipeline of `conf/pipeline` on the generated data set and yields one sample
+per item. It scores the `model`, the baselines `rank` (no decoder: the clips in rank order, the
+first caption, the most frequent answer, the whole video) and `random`, and the `oracle`: the same
+decoder with true captions in place of the model's. The oracle shows what caption errors cost, the
+baselines what the decoder gains. Scores are from 0 to 1.
 """
 
 import random
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from atom_repro import prompts as wording
+from atom_repro import prompts as prompt_templates
 from atom_repro.data.toy.truth import AssemblyRequest, Event, VideoQuestion, scene_at, scenes_of
 from atom_repro.datatypes import Clip, Prediction
 from atom_repro.metrics.localisation import temporal_iou
@@ -24,50 +24,53 @@ from atom_repro.metrics.summary import (
     normalised,
 )
 from atom_repro.pipelines.assembly import Assembly
-from atom_repro.pipelines.captioned_clips import Footage
+from atom_repro.pipelines.captioned_clips import CaptionedClips
 from atom_repro.pipelines.localisation import Localisation
-from atom_repro.pipelines.questions import Questions
-from atom_repro.pipelines.summary import Summary
+from atom_repro.pipelines.questions import QuestionAnswering
+from atom_repro.pipelines.summary import Summarisation
 from atom_repro.runtime.runtime import Runtime
 
-Line = dict[str, Any]
-Tell = Callable[[int], object]
+Sample = dict[str, Any]
+Progress = Callable[[int], object]
 
 
-class World(Protocol):
-    """A data set that knows the truth about its clips."""
+class GroundTruth(Protocol):
+    """A data set with the true attributes of its clips, and those that a caption states."""
 
     def stated(self, caption: str) -> dict[str, set[str]]: ...
     def truth(self, clip: Clip) -> dict[str, set[str]]: ...
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The same clips twice: with the model's captions, and with true ones."""
+class CaptionSources:
+    """The same clips with two sources of captions: the model, and the ground truth (`oracle`)."""
 
-    model: Footage
-    oracle: Footage
+    model: CaptionedClips
+    oracle: CaptionedClips
 
-    def of(self, wanted: Callable[[Clip], bool]) -> "Seen":
-        return Seen(_part(self.model, wanted), _part(self.oracle, wanted))
+    def where(self, predicate: Callable[[Clip], bool]) -> "CaptionSources":
+        """Only the clips for which `predicate` is true."""
+        return CaptionSources(_filtered(self.model, predicate), _filtered(self.oracle, predicate))
 
 
-def seen(runtime: Runtime, clips: Sequence[Clip], captions: Mapping[str, str]) -> Seen:
-    """Footage of clips whose captions are known, and of their true captions.
+def seen(runtime: Runtime, clips: Sequence[Clip], captions: Mapping[str, str]) -> CaptionSources:
+    """Embed the model's captions and the true captions of clips.
 
     Args:
         clips: each with references, or windows of a video whose scenes have some.
-        captions: of each clip by its id.
+        captions: the model's caption of each clip id.
     """
-    said = {clip.video_id: captions[clip.video_id] for clip in clips}
-    true = {clip.video_id: _true_caption(clip) for clip in clips}
-    return Seen(_footage(runtime, clips, said), _footage(runtime, clips, true))
+    of_model = {clip.video_id: captions[clip.video_id] for clip in clips}
+    of_oracle = {clip.video_id: _true_caption(clip) for clip in clips}
+    return CaptionSources(
+        _captioned_clips(runtime, clips, of_model), _captioned_clips(runtime, clips, of_oracle)
+    )
 
 
 def windows(
-    videos: Sequence[Clip], cut: Callable[[Clip], Sequence[tuple[float, float]]]
+    videos: Sequence[Clip], spans: Callable[[Clip], Sequence[tuple[float, float]]]
 ) -> list[Clip]:
-    """The windows of long videos as clips; `meta` stays the video's."""
+    """The windows of long videos as clips, each with its video's `meta`."""
     return [
         Clip(
             video.dataset,
@@ -80,7 +83,7 @@ def windows(
             meta=video.meta,
         )
         for video in videos
-        for start_s, end_s in cut(video)
+        for start_s, end_s in spans(video)
     ]
 
 
@@ -88,26 +91,26 @@ def scripts(
     runtime: Runtime,
     task: Assembly,
     requests: Sequence[AssemblyRequest],
-    shown: Seen,
+    sources: CaptionSources,
     *,
     seed: int,
-    tell: Tell,
-) -> Iterator[Line]:
+    tell: Progress,
+) -> Iterator[Sample]:
     """Order, coverage, duplicates and precision of scripts, over pools of one-scene clips."""
     rng = random.Random(f"scripts/{seed}")
     for request in requests:
-        pool = shown.of(lambda clip, pool=request.pool: clip.video_id in pool)  # type: ignore[misc]
+        pool = sources.where(lambda clip, pool=request.pool: clip.video_id in pool)  # type: ignore[misc]
         arms: dict[str, list[str]] = {}
         written: dict[str, bool] = {}
-        for name, footage in (("model", pool.model), ("oracle", pool.oracle)):
-            reply = task.respond(runtime, footage, request.text, request.request_id)
+        for name, captioned in (("model", pool.model), ("oracle", pool.oracle)):
+            reply = task.respond(runtime, captioned, request.text, request.request_id)
             arms[name] = [shot.clip.video_id for shot in reply.result.shots]
             written[name] = reply.result.written
             if name == "model":
                 arms["rank"] = [hit.clip.video_id for hit in reply.hits]
         order = shuffled_script(len(request.pool), rng, most=task.candidates)
         arms["random"] = [request.pool[number - 1] for number in order]
-        line: Line = {
+        sample: Sample = {
             "task": "script",
             "item": request.request_id,
             "ordered": request.ordered,
@@ -117,7 +120,7 @@ def scripts(
             score = score_script(
                 [f"{video_id}#0" for video_id in clips], request.wanted, ordered=request.ordered
             )
-            line[name] = {
+            sample[name] = {
                 "order": score.order,
                 "coverage": score.coverage,
                 "duplicates": score.duplicates,
@@ -125,93 +128,101 @@ def scripts(
                 "clips": clips,
             }
         tell(1)
-        yield line
+        yield sample
 
 
 def answers(
     runtime: Runtime,
-    task: Questions,
-    asked: Sequence[VideoQuestion],
-    shown: Seen,
-    usual: Mapping[str, str],
+    task: QuestionAnswering,
+    questions: Sequence[VideoQuestion],
+    sources: CaptionSources,
+    frequent_answers: Mapping[str, str],
     *,
     seed: int,
-    tell: Tell,
-) -> Iterator[Line]:
-    """Right answers over a clip's caption, and over what is seen in it.
+    tell: Progress,
+) -> Iterator[Sample]:
+    """Accuracy of answers from a clip's caption (`model`) and from its visual tokens (`visual`).
 
     Args:
-        usual: the most frequent training answer of each kind of question.
+        frequent_answers: the most frequent training answer of each kind of question.
     """
     rng = random.Random(f"answers/{seed}")
-    pool: dict[str, list[str]] = {}
-    for one in asked:
-        pool.setdefault(one.question.kind, []).append(one.question.answer)
-    clip_of = {clip.video_id: clip for clip in shown.oracle.clips}
-    said = {p.video_id: p.caption for p in shown.model.predictions}
-    true = {p.video_id: p.caption for p in shown.oracle.predictions}
-    for one in asked:
-        question, name = one.question, one.video_id
+    answers_of_kind: dict[str, list[str]] = {}
+    for video_question in questions:
+        answers_of_kind.setdefault(video_question.question.kind, []).append(
+            video_question.question.answer
+        )
+    clip_of = {clip.video_id: clip for clip in sources.oracle.clips}
+    of_model = {p.video_id: p.caption for p in sources.model.predictions}
+    of_oracle = {p.video_id: p.caption for p in sources.oracle.predictions}
+    for video_question in questions:
+        question, name = video_question.question, video_question.video_id
 
-        def over(captions: Mapping[str, str], text: str = question.text, name: str = name) -> str:
+        def from_caption(
+            captions: Mapping[str, str], text: str = question.text, name: str = name
+        ) -> str:
             if name not in captions:
                 return ""
-            prompt = wording.answer(text, [captions[name]])
+            prompt = prompt_templates.answer(text, [captions[name]])
             return runtime.write(prompt, task.settings, stage="answer", item=name)
 
         texts = {
-            "model": over(said),
+            "model": from_caption(of_model),
             "visual": runtime.ask(
-                clip_of[name], wording.visual_answer(question.text), task.settings
+                clip_of[name], prompt_templates.visual_answer(question.text), task.settings
             ),
-            "oracle": over(true),
-            "rank": usual.get(question.kind, ""),
-            "random": rng.choice(pool[question.kind]),
+            "oracle": from_caption(of_oracle),
+            "rank": frequent_answers.get(question.kind, ""),
+            "random": rng.choice(answers_of_kind[question.kind]),
         }
-        right = {normalised(text) for text in question.accepted}
+        accepted = {normalised(text) for text in question.accepted}
         tell(1)
         yield {
             "task": "answer",
-            "item": one.question_id,
+            "item": video_question.question_id,
             "kind": question.kind,
             "answer": question.answer,
-            **{k: {"right": normalised(t) in right, "text": t} for k, t in texts.items()},
+            **{k: {"right": normalised(t) in accepted, "text": t} for k, t in texts.items()},
         }
 
 
 def summaries(
     runtime: Runtime,
-    task: Summary,
+    task: Summarisation,
     videos: Sequence[Clip],
-    shown: Seen,
-    world: World,
+    sources: CaptionSources,
+    ground_truth: GroundTruth,
     *,
-    tell: Tell,
-) -> Iterator[Line]:
-    """What summaries of scenes and of whole videos state, against what is to be seen."""
-    for at, video in enumerate(videos):
-        mine = shown.of(lambda clip, path=video.path: clip.path == path)  # type: ignore[misc]
-        other = videos[(at + 1) % len(videos)]
-        strange = shown.of(lambda clip, path=other.path: clip.path == path)  # type: ignore[misc]
-        made = task.respond(runtime, mine.model, "all", video.video_id).result
-        told = task.respond(runtime, mine.oracle, "all", video.video_id).result
-        captions = [p.caption for p in mine.model.predictions]
-        whole = {
-            "model": made[0].text if made else "",
-            "oracle": told[0].text if told else "",
+    tell: Progress,
+) -> Iterator[Sample]:
+    """Attribute precision, recall and F1 of summaries of scenes and of whole videos."""
+    for number, video in enumerate(videos):
+        of_video = sources.where(lambda clip, path=video.path: clip.path == path)  # type: ignore[misc]
+        other = videos[(number + 1) % len(videos)]
+        of_other = sources.where(lambda clip, path=other.path: clip.path == path)  # type: ignore[misc]
+        model_summaries = task.respond(runtime, of_video.model, "all", video.video_id).result
+        oracle_summaries = task.respond(runtime, of_video.oracle, "all", video.video_id).result
+        captions = [p.caption for p in of_video.model.predictions]
+        video_texts = {
+            "model": model_summaries[0].text if model_summaries else "",
+            "oracle": oracle_summaries[0].text if oracle_summaries else "",
             "rank": joined_sentences(captions) if captions else "",
-            "random": joined_sentences([p.caption for p in strange.model.predictions]),
+            "random": joined_sentences([p.caption for p in of_other.model.predictions]),
         }
-        yield _stated("video_summary", video.video_id, whole, world.truth(video), world)
-        for scene in made[0].scenes if made else ():
+        yield _attribute_scores(
+            "video_summary", video.video_id, video_texts, ground_truth.truth(video), ground_truth
+        )
+        for scene in model_summaries[0].scenes if model_summaries else ():
             end_s = scene.end_s if scene.end_s is not None else float("inf")
             span = scene_at(video, scene.start_s, end_s)
-            texts = {
+            scene_texts = {
                 "model": scene.text,
                 "rank": first_sentence(scene.captions),
-                "random": strange.model.predictions[0].caption if len(strange.model) else "",
+                "random": of_other.model.predictions[0].caption if len(of_other.model) else "",
             }
-            yield _stated("scene_summary", span.scene_id, texts, span.attributes, world)
+            yield _attribute_scores(
+                "scene_summary", span.scene_id, scene_texts, span.attributes, ground_truth
+            )
         tell(1)
 
 
@@ -220,17 +231,17 @@ def moments(
     task: Localisation,
     events: Sequence[Event],
     videos: Sequence[Clip],
-    shown: Seen,
+    sources: CaptionSources,
     *,
     seed: int,
-    tell: Tell,
-) -> Iterator[Line]:
-    """Temporal IoU of the moment that a sentence is about, within its video."""
+    tell: Progress,
+) -> Iterator[Sample]:
+    """Temporal IoU of the localised moment of a sentence, within its video."""
     rng = random.Random(f"moments/{seed}")
     by_id = {video.video_id: video for video in videos}
     for event in events:
         video = by_id[event.video_id]
-        mine = shown.of(lambda clip, path=video.path: clip.path == path)  # type: ignore[misc]
+        of_video = sources.where(lambda clip, path=video.path: clip.path == path)  # type: ignore[misc]
         true = (event.start_s, event.end_s)
         end_s = scenes_of(video)[-1].end_s
         start_s = rng.uniform(0.0, max(0.0, end_s - 10.0))
@@ -238,10 +249,10 @@ def moments(
             "rank": (0.0, end_s),
             "random": (start_s, min(end_s, start_s + 10.0)),
         }
-        for name, footage in (("model", mine.model), ("oracle", mine.oracle)):
-            reply = task.respond(runtime, footage, event.text, event.event_id)
-            found = reply.result
-            spans[name] = (found[0].start_s, found[0].end_s) if found else None
+        for name, captioned in (("model", of_video.model), ("oracle", of_video.oracle)):
+            reply = task.respond(runtime, captioned, event.text, event.event_id)
+            localised = reply.result
+            spans[name] = (localised[0].start_s, localised[0].end_s) if localised else None
         tell(1)
         yield {
             "task": "moment",
@@ -255,75 +266,78 @@ def moments(
 
 def similarities(
     runtime: Runtime,
-    shown: Seen,
+    sources: CaptionSources,
     clips: Sequence[Clip],
-    elsewhere: Sequence[str],
+    unrelated_prompts: Sequence[str],
     *,
     pool: int,
     seed: int,
-) -> list[Line]:
-    """The best match's similarity where a query's clip is in the pool, and where nothing fits.
+) -> list[Sample]:
+    """Highest similarity in a random pool, for prompts with a matching clip and without one.
 
     Args:
         clips: with a query each; pools are drawn from them.
-        elsewhere: prompts about what the data set never shows.
+        unrelated_prompts: prompts about content that the data set never shows.
     """
     rng = random.Random(f"similarities/{seed}")
-    place = {clip.video_id: i for i, clip in enumerate(shown.model.clips)}
+    row = {clip.video_id: i for i, clip in enumerate(sources.model.clips)}
     queries = [clip.queries[0].text for clip in clips]
-    vectors = runtime.embed([*queries, *elsewhere], "threshold") @ shown.model.vectors.T
-    lines: list[Line] = []
+    similarity = (
+        runtime.embed([*queries, *unrelated_prompts], "threshold") @ sources.model.vectors.T
+    )
+    samples: list[Sample] = []
     for number, clip in enumerate(clips):
-        others = rng.sample([c.video_id for c in clips if c is not clip], min(pool, len(clips)) - 1)
-        around = [place[v] for v in others if v in place]
-        if not around:
+        distractors = rng.sample(
+            [c.video_id for c in clips if c is not clip], min(pool, len(clips)) - 1
+        )
+        rows = [row[v] for v in distractors if v in row]
+        if not rows:
             continue
-        if clip.video_id in place:
-            best = float(vectors[number, [*around, place[clip.video_id]]].max())
-            lines.append({"task": "threshold", "fits": True, "similarity": best})
-        strange = len(queries) + number % len(elsewhere)
-        best = float(vectors[strange, around].max())
-        lines.append({"task": "threshold", "fits": False, "similarity": best})
-    return lines
+        if clip.video_id in row:
+            best = float(similarity[number, [*rows, row[clip.video_id]]].max())
+            samples.append({"task": "threshold", "fits": True, "similarity": best})
+        unrelated = len(queries) + number % len(unrelated_prompts)
+        best = float(similarity[unrelated, rows].max())
+        samples.append({"task": "threshold", "fits": False, "similarity": best})
+    return samples
 
 
-def best_threshold(lines: Sequence[Line]) -> float | None:
-    """The similarity that parts matches from the rest with the best balanced accuracy.
-
-    None where no clip got a caption, so that there is nothing to choose from.
-    """
-    values = sorted({line["similarity"] for line in lines})
-    return max(values, key=lambda value: (balanced_accuracy(lines, value), value), default=None)
+def best_threshold(samples: Sequence[Sample]) -> float | None:
+    """Similarity threshold with the best balanced accuracy; None without samples."""
+    values = sorted({sample["similarity"] for sample in samples})
+    return max(values, key=lambda value: (balanced_accuracy(samples, value), value), default=None)
 
 
-def balanced_accuracy(lines: Sequence[Line], least: float) -> float:
-    """Mean of the shares of matches kept and of non-matches refused."""
-    shares = []
+def balanced_accuracy(samples: Sequence[Sample], threshold: float) -> float:
+    """Mean of the true positive rate and the true negative rate at a similarity threshold."""
+    rates = []
     for fits in (True, False):
-        some = [line["similarity"] >= least for line in lines if line["fits"] is fits]
-        shares.append(sum(kept is fits for kept in some) / len(some) if some else 0.0)
-    return sum(shares) / 2
+        predicted = [
+            sample["similarity"] >= threshold for sample in samples if sample["fits"] is fits
+        ]
+        rates.append(sum(m is fits for m in predicted) / len(predicted) if predicted else 0.0)
+    return sum(rates) / 2
 
 
-def _stated(
+def _attribute_scores(
     task: str,
     item: str,
     texts: Mapping[str, str],
     truth: Mapping[str, set[str]],
-    world: World,
-) -> Line:
-    line: Line = {"task": task, "item": item}
+    ground_truth: GroundTruth,
+) -> Sample:
+    sample: Sample = {"task": task, "item": item}
     for name, text in texts.items():
-        overlap = attribute_overlap([world.stated(text)], [truth])
+        overlap = attribute_overlap([ground_truth.stated(text)], [truth])
         score = overlap.get("all")
-        line[name] = {
+        sample[name] = {
             "precision": score.precision if score else 0.0,
             "recall": score.recall if score else 0.0,
             "f1": score.f1 if score else 0.0,
             "words": len(text.split()),
             "text": text,
         }
-    return line
+    return sample
 
 
 def _true_caption(clip: Clip) -> str:
@@ -335,19 +349,21 @@ def _true_caption(clip: Clip) -> str:
     return str(clip.meta["scenes"][number]["references"][0])
 
 
-def _footage(runtime: Runtime, clips: Sequence[Clip], captions: Mapping[str, str]) -> Footage:
-    speaking = [clip for clip in clips if captions[clip.video_id].strip()]
-    return Footage(
-        tuple(speaking),
-        tuple(Prediction(c.video_id, captions[c.video_id], (), 0.0) for c in speaking),
-        runtime.embed([captions[c.video_id] for c in speaking], "captions"),
+def _captioned_clips(
+    runtime: Runtime, clips: Sequence[Clip], captions: Mapping[str, str]
+) -> CaptionedClips:
+    with_caption = [clip for clip in clips if captions[clip.video_id].strip()]
+    return CaptionedClips(
+        tuple(with_caption),
+        tuple(Prediction(c.video_id, captions[c.video_id], (), 0.0) for c in with_caption),
+        runtime.embed([captions[c.video_id] for c in with_caption], "captions"),
     )
 
 
-def _part(footage: Footage, wanted: Callable[[Clip], bool]) -> Footage:
-    keep = [i for i, clip in enumerate(footage.clips) if wanted(clip)]
-    return Footage(
-        tuple(footage.clips[i] for i in keep),
-        tuple(footage.predictions[i] for i in keep),
-        footage.vectors[keep],
+def _filtered(captioned: CaptionedClips, predicate: Callable[[Clip], bool]) -> CaptionedClips:
+    keep = [i for i, clip in enumerate(captioned.clips) if predicate(clip)]
+    return CaptionedClips(
+        tuple(captioned.clips[i] for i in keep),
+        tuple(captioned.predictions[i] for i in keep),
+        captioned.vectors[keep],
     )

@@ -1,4 +1,4 @@
-"""Quantisation recipes of the text embedder on STS-B and retrieval (paper F.3, Table 7)."""
+"""Comparison of text embedder quantisation on STS-B and retrieval (paper F.3, Table 7)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from atom_repro.datatypes import Clip
 from atom_repro.evaluation.human_captions.text_index import (
     CachedEmbedder,
     Gallery,
-    Questions,
-    everything,
-    search_people,
-    without_queries,
+    Queries,
+    all_captions,
+    search_human_index,
+    with_one_caption,
 )
 from atom_repro.metrics.bootstrap import clustered_interval
 from atom_repro.metrics.correlation import bootstrap_pearson, pearson, spearman
@@ -22,15 +22,16 @@ from atom_repro.models.text_embedder import TextEmbedder, saved_bytes
 
 
 class RecipeComparison:
-    """Scores of each recipe, and what it loses against the one that is named `fp32`.
+    """Scores of each quantisation recipe, and differences to the one named `fp32`.
 
     Args:
-        pairs: sentence pairs with people's scores.
-        clips: a gallery with queries, each video indexed by one human caption; empty for none.
-        galleries: how many such captions are drawn, and averaged over.
-        gallery_seed: of these draws.
-        draws: of the bootstrap over pairs and over videos.
-        seed: of the bootstrap.
+        pairs: sentence pairs with human similarity scores.
+        clips: a gallery with queries, each video indexed by one human caption; empty to leave
+            retrieval out.
+        galleries: number of random galleries to average over.
+        gallery_seed: seed of the galleries.
+        draws: resamples of the bootstrap over pairs and over videos.
+        seed: seed of the bootstrap.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class RecipeComparison:
         seed: int,
     ) -> None:
         self._texts = [p.first for p in pairs] + [p.second for p in pairs]
-        self._truth = np.array([p.score for p in pairs])
+        self._human_scores = np.array([p.score for p in pairs])
         self._clips = clips
-        drawn = [without_queries(clips, gallery_seed + d) for d in range(galleries)]
+        drawn = [with_one_caption(clips, gallery_seed + d) for d in range(galleries)]
         self._galleries = drawn if clips else []
         self._resample: dict[str, Any] = {"draws": draws, "seed": seed}
         self.rows: dict[str, dict[str, Any]] = {}
@@ -55,18 +56,18 @@ class RecipeComparison:
         self._hits: dict[tuple[str, int], NDArray[Any]] = {}
 
     def add(self, name: str, precision: str, embedder: TextEmbedder) -> None:
-        """Score an embedder; its figures are in `rows` then."""
+        """Score an embedder and add its row to `rows`."""
         vectors = np.asarray(embedder(self._texts).numpy())
-        count = len(self._truth)
+        count = len(self._human_scores)
         cosines = (vectors[:count] * vectors[count:]).sum(axis=1)
-        resampled = bootstrap_pearson(cosines, self._truth, **self._resample)
+        resampled = bootstrap_pearson(cosines, self._human_scores, **self._resample)
         low, high = np.quantile(resampled, (0.025, 0.975))
         row: dict[str, Any] = {
             "precision": precision,
-            "pearson": pearson(cosines, self._truth),
+            "pearson": pearson(cosines, self._human_scores),
             "pearson_low": float(low),
             "pearson_high": float(high),
-            "spearman": spearman(cosines, self._truth),
+            "spearman": spearman(cosines, self._human_scores),
             "weights_bytes": embedder.parameter_bytes(),
             "saved_bytes": saved_bytes(embedder.module),
         }
@@ -81,32 +82,34 @@ class RecipeComparison:
         self.rows[name] = row | self._retrieval(name, embedder)
 
     def _retrieval(self, name: str, embedder: TextEmbedder) -> dict[str, Any]:
-        """R@k in per cent, means over every drawn index."""
+        """R@k in per cent, averaged over the random galleries."""
         embed = CachedEmbedder(embedder)
-        found = []
-        for drawn in self._galleries:
-            gallery = Gallery.of(drawn, embed)
-            asked = Questions.of(self._clips, gallery, embed)
-            found.append(search_people(gallery, asked, everything(gallery), "mean", embed))
+        results = []
+        for clips in self._galleries:
+            gallery = Gallery.of(clips, embed)
+            queries = Queries.of(self._clips, gallery, embed)
+            results.append(
+                search_human_index(gallery, queries, all_captions(gallery), "mean", embed)
+            )
         row: dict[str, Any] = {}
-        for k in (1, 5, 10) if found else ():
-            hits = np.mean([100 * f.hits(k) for f in found], axis=0)
-            row[f"r{k}"] = clustered_interval(hits, found[0].target, **self._resample).to_dict()
+        for k in (1, 5, 10) if results else ():
+            hits = np.mean([100 * result.hits(k) for result in results], axis=0)
+            row[f"r{k}"] = clustered_interval(hits, results[0].target, **self._resample).to_dict()
             if ("fp32", k) in self._hits:
-                lost = hits - self._hits["fp32", k]
-                sure = clustered_interval(lost, found[0].target, **self._resample)
-                row[f"r{k}_minus_fp32"] = sure.to_dict()
+                difference = hits - self._hits["fp32", k]
+                interval = clustered_interval(difference, results[0].target, **self._resample)
+                row[f"r{k}_minus_fp32"] = interval.to_dict()
             self._hits[name, k] = hits
         return row
 
     def samples(self) -> list[Mapping[str, Any]]:
-        """A line a pair: people's score and each recipe's cosine. Numbers only, as the sentences
-        are not ours to pass on."""
+        """One sample per pair: human score and each recipe's cosine. Numbers only, as the sentences
+        may not be redistributed."""
         return [
             {
                 "pair": i,
                 "score": score,
                 "cosine": {n: round(float(c[i]), 6) for n, c in self._cosines.items()},
             }
-            for i, score in enumerate(self._truth)
+            for i, score in enumerate(self._human_scores)
         ]

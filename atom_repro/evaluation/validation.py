@@ -1,4 +1,4 @@
-"""How good the captions of a training's modules are, while it goes on."""
+"""Validation metric during training: CIDEr of the captions of the modules in training."""
 
 from typing import cast
 
@@ -14,8 +14,7 @@ from atom_repro.training.data import TrainingData
 def validation_cider(
     network: CaptioningModel, data: TrainingData, settings: GenerationSettings
 ) -> float:
-    """CIDEr, in points, of the captions of the validation clips; leaves the network in evaluation
-    mode."""
+    """CIDEr (in points) on the validation clips; leaves the network in evaluation mode."""
     tokenizer, clips = data.tokenizer, data.validation
     network.eval()
     model, device = network.model, next(network.parameters()).device
@@ -28,6 +27,6 @@ def validation_cider(
         settings=settings,
         batch_size=50,
     )
-    said = {p.video_id: p.caption for batch in batches for p in batch}
+    captions = {p.video_id: p.caption for batch in batches for p in batch}
     references = {c.video_id: c.references for c in clips}
-    return float(score_captions(said, references, metrics=("cider",)).corpus["cider"])
+    return float(score_captions(captions, references, metrics=("cider",)).corpus["cider"])

@@ -1,7 +1,7 @@
-"""How often captions state the truth about a clip, one attribute at a time.
+"""Per-attribute accuracy of captions: exact match of stated and true values.
 
 Pure counting: what a caption states and what is true arrive as sets of values (colours,
-objects, places …). Reading them out of a sentence is the data set's business.
+objects, places …), which the data set parses out of a sentence.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`correct` of `total` clips; `total` is at least 1."""
+    """Accuracy as counts: `correct` of `total` clips; `total` is at least 1."""
 
     correct: int
     total: int
@@ -28,14 +28,14 @@ def attribute_accuracy(
     truth: Sequence[Mapping[str, Set[str]]],
     group: Sequence[str],
 ) -> dict[str, dict[str, Accuracy]]:
-    """Counts exact matches of attribute sets.
+    """Returns per-attribute accuracy by exact match of attribute sets.
 
     A clip is right on an attribute if its caption states exactly the true values, no fewer and
     no more. A clip whose truth has no value of an attribute is not counted for it.
 
     Args:
         stated: for each clip, attribute to the values that its caption states; an attribute
-            that is not there states nothing.
+            that is absent states nothing.
         truth: for each clip, attribute to its true values.
         group: for each clip the part of the set that it belongs to, such as "seen".
 
@@ -47,12 +47,12 @@ def attribute_accuracy(
         ValueError: the three are not of one length.
     """
     counts: dict[str, dict[str, list[int]]] = {}
-    for said, true, name in zip(stated, truth, group, strict=True):
+    for caption_values, true_values, name in zip(stated, truth, group, strict=True):
         for part in dict.fromkeys((name, ALL)):
             tally = counts.setdefault(part, defaultdict(lambda: [0, 0]))
-            for attribute, values in true.items():
+            for attribute, values in true_values.items():
                 if values:
-                    tally[attribute][0] += set(said.get(attribute, ())) == set(values)
+                    tally[attribute][0] += set(caption_values.get(attribute, ())) == set(values)
                     tally[attribute][1] += 1
     if ALL in counts:
         counts[ALL] = counts.pop(ALL)

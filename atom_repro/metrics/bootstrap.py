@@ -1,13 +1,13 @@
-"""How sure a difference between two systems is: paired bootstrap over the clips.
+"""Bootstrap percentile intervals: paired differences over clips, clustered means, slopes.
 
-Both systems are scored on the same clips; a draw takes clips with replacement, the same ones
-for both. The interval is the percentile one. It covers the choice of clips only, not the seed
+For a difference both systems are scored on the same clips; a draw takes clips with replacement,
+the same ones for both. The interval covers the choice of clips only, not the seed
 of a training run.
 
 What is resampled for which metric:
 - ROUGE-L, recall hits, accuracies: their corpus value is a mean over clips; exact.
 - CIDEr: per-clip values that were computed with the document frequencies of the full set,
-  averaged. A draw does not recompute those frequencies; the set stays the yardstick.
+  averaged. A draw does not recompute those frequencies.
 - BLEU: `paired_bleu_difference` sums n-gram counts of the drawn clips and so gives corpus BLEU.
 - METEOR: per-clip scores averaged, which is not METEOR's corpus score.
 """
@@ -24,7 +24,7 @@ _CELLS_AT_ONCE = 4_000_000  # bounds the memory of the drawn clips
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference on the clips at hand, and where `level` of the draws put it."""
+    """Point estimate (`mean`) on all clips with its percentile interval at confidence `level`."""
 
     mean: float
     low: float
@@ -32,7 +32,7 @@ class Interval:
     level: float
 
     def to_dict(self) -> dict[str, float]:
-        """As records hold it; `level` is the command's."""
+        """The fields that a record stores; `level` is fixed by the command."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
@@ -52,7 +52,7 @@ def paired_difference(
         b: (N,) the other system's values of the same clips, in the same order.
         draws: how many resamples.
         seed: of the resamples.
-        statistic: what is taken of each side; "median" suits ranks.
+        statistic: computed for each system; "median" suits ranks.
         level: the share of draws inside the interval.
 
     Raises:
@@ -61,10 +61,10 @@ def paired_difference(
     pair = _pair(a, b, dimensions=1)
     if statistic not in ("mean", "median"):
         raise ValueError(f"statistic is mean or median, not {statistic!r}")
-    take = np.mean if statistic == "mean" else np.median
+    reduce = np.mean if statistic == "mean" else np.median
 
     def difference(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        sides: NDArray[np.float64] = take(pair[:, chosen], axis=-1)
+        sides: NDArray[np.float64] = reduce(pair[:, chosen], axis=-1)
         return np.asarray(sides[0] - sides[1])
 
     return _interval(difference, pair.shape[1], draws, seed, level)
@@ -94,13 +94,16 @@ def paired_bleu_difference(
     """
     pair = _pair(a, b, dimensions=2)
     if pair.shape[2] != 10 or order not in (1, 2, 3, 4):
-        raise ValueError(f"statistics of 10 columns and an order of 1 to 4, not {pair.shape[1:]}")
+        raise ValueError(
+            f"BLEU takes statistics of 10 columns and order 1 to 4, not "
+            f"shape {pair.shape[1:]} and order {order}"
+        )
 
     def difference(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
         bleu = corpus_bleu(pair[:, chosen].sum(axis=-2))[..., order - 1]
         return np.asarray(bleu[0] - bleu[1])
 
-    return _interval(difference, pair.shape[1], draws, seed, level, cells_a_clip=20)
+    return _interval(difference, pair.shape[1], draws, seed, level, cells_per_clip=20)
 
 
 def corpus_bleu(totals: ArrayLike) -> NDArray[np.float64]:
@@ -116,8 +119,8 @@ def corpus_bleu(totals: ArrayLike) -> NDArray[np.float64]:
         (..., 4).
     """
     sums = np.asarray(totals, dtype=np.float64)
-    matched, guessed, length, reference = np.split(sums, (4, 8, 9), axis=-1)
-    precision = (matched + 1e-15) / (guessed + 1e-9)
+    matched, hypothesis, length, reference = np.split(sums, (4, 8, 9), axis=-1)
+    precision = (matched + 1e-15) / (hypothesis + 1e-9)
     geometric = np.cumprod(precision, axis=-1) ** (1.0 / np.arange(1, 5))
     ratio = (length + 1e-15) / (reference + 1e-9)
     return np.asarray(100.0 * geometric * np.exp(np.minimum(0.0, 1.0 - 1.0 / ratio)))
@@ -126,7 +129,10 @@ def corpus_bleu(totals: ArrayLike) -> NDArray[np.float64]:
 def _pair(a: ArrayLike, b: ArrayLike, *, dimensions: int) -> NDArray[np.float64]:
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if left.shape != right.shape or left.ndim != dimensions or left.size == 0:
-        raise ValueError(f"paired values of shapes {left.shape} and {right.shape}")
+        raise ValueError(
+            f"paired values must have one shape, {dimensions} dimensions and not be empty, "
+            f"got {left.shape} and {right.shape}"
+        )
     pair = np.stack((left, right))
     if not np.isfinite(pair).all():
         raise ValueError("a value is not finite")
@@ -139,23 +145,23 @@ def _interval(
     draws: int,
     seed: int,
     level: float,
-    cells_a_clip: int = 2,
+    cells_per_clip: int = 2,
 ) -> Interval:
     """Applies `difference` to (draws, clips) indices, a chunk of draws at a time."""
     if draws < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"{draws} draws and a level of {level}")
+        raise ValueError(f"{draws} draws at level {level}: at least 1 draw, level between 0 and 1")
     generator = np.random.default_rng(seed)
-    at_once = max(1, _CELLS_AT_ONCE // (clips * cells_a_clip))
-    drawn = np.concatenate(
+    chunk = max(1, _CELLS_AT_ONCE // (clips * cells_per_clip))
+    replicates = np.concatenate(
         [
-            difference(generator.integers(clips, size=(min(at_once, draws - done), clips)))
-            for done in range(0, draws, at_once)
+            difference(generator.integers(clips, size=(min(chunk, draws - start), clips)))
+            for start in range(0, draws, chunk)
         ]
     )
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(drawn, (tail, 1.0 - tail))
-    here = float(difference(np.arange(clips)[None])[0])
-    return Interval(here, float(low), float(high), level)
+    low, high = np.quantile(replicates, (tail, 1.0 - tail))
+    estimate = float(difference(np.arange(clips)[None])[0])
+    return Interval(estimate, float(low), float(high), level)
 
 
 def clustered_interval(
@@ -166,7 +172,7 @@ def clustered_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Returns the mean of all values with its percentile interval over draws of clusters.
+    """Returns the mean of all values with its cluster bootstrap percentile interval.
 
     Args:
         values: (Q,) finite.
@@ -176,32 +182,34 @@ def clustered_interval(
         level: the share of draws inside the interval.
 
     Raises:
-        ValueError: shapes that do not fit, no values, or one that is not finite.
+        ValueError: different shapes, no values, or one that is not finite.
     """
-    numbers, groups = np.asarray(values, dtype=np.float64), np.asarray(cluster)
-    if numbers.ndim != 1 or numbers.shape != groups.shape or not numbers.size:
-        raise ValueError(f"values {numbers.shape} and clusters {groups.shape} do not fit")
-    if not np.isfinite(numbers).all():
+    samples, clusters = np.asarray(values, dtype=np.float64), np.asarray(cluster)
+    if samples.ndim != 1 or samples.shape != clusters.shape or not samples.size:
+        raise ValueError(
+            f"values {samples.shape} and clusters {clusters.shape} differ or are empty"
+        )
+    if not np.isfinite(samples).all():
         raise ValueError("a value is not finite")
     if draws < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"{draws} draws and a level of {level}")
-    _, member = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(member, weights=numbers), np.bincount(member)
+        raise ValueError(f"{draws} draws at level {level}: at least 1 draw, level between 0 and 1")
+    _, cluster_index = np.unique(clusters, return_inverse=True)
+    sums, counts = np.bincount(cluster_index, weights=samples), np.bincount(cluster_index)
     generator = np.random.default_rng(seed)
-    at_once = max(1, _CELLS_AT_ONCE // len(sums))
-    drawn = []
-    for done in range(0, draws, at_once):
-        chosen = generator.integers(len(sums), size=(min(at_once, draws - done), len(sums)))
-        drawn.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
+    chunk = max(1, _CELLS_AT_ONCE // len(sums))
+    replicates = []
+    for start in range(0, draws, chunk):
+        chosen = generator.integers(len(sums), size=(min(chunk, draws - start), len(sums)))
+        replicates.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(np.concatenate(drawn), (tail, 1.0 - tail))
-    return Interval(float(numbers.mean()), float(low), float(high), level)
+    low, high = np.quantile(np.concatenate(replicates), (tail, 1.0 - tail))
+    return Interval(float(samples.mean()), float(low), float(high), level)
 
 
 def slope(
     x: ArrayLike, y: ArrayLike, *, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Returns the rise of y a unit of x; a block is as long as the square root of the series.
+    """Returns the least-squares slope of y over x with a block bootstrap interval (blocks of √N).
 
     Args:
         x: (N,) strictly increasing, N at least 4.
@@ -213,25 +221,27 @@ def slope(
     Raises:
         ValueError: other shapes, fewer than 4 samples, x not increasing, values not finite.
     """
-    at, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if at.ndim != 1 or at.shape != values.shape or len(at) < 4:
-        raise ValueError(f"two series of 4 samples or more, not {at.shape} and {values.shape}")
-    if not np.isfinite(values).all() or not (np.diff(at) > 0).all():
+    positions, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if positions.ndim != 1 or positions.shape != values.shape or len(positions) < 4:
+        raise ValueError(
+            f"two series of 4 samples or more, not {positions.shape} and {values.shape}"
+        )
+    if not np.isfinite(values).all() or not (np.diff(positions) > 0).all():
         raise ValueError("x must increase and y be finite")
-    centred = at - at.mean()
+    centred = positions - positions.mean()
     weights = centred / (centred @ centred)
-    rise = float(weights @ values)
-    residuals = values - values.mean() - rise * centred
-    drawn = _blocks(residuals, draws, np.random.default_rng(seed))
-    rises = rise + drawn @ weights
-    low, high = np.quantile(rises, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(rise, float(low), float(high), level)
+    estimate = float(weights @ values)
+    residuals = values - values.mean() - estimate * centred
+    noise = _blocks(residuals, draws, np.random.default_rng(seed))
+    slopes = estimate + noise @ weights
+    low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), level)
 
 
 def _blocks(
     residuals: NDArray[np.float64], draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """(draws, N) series of blocks drawn with replacement."""
+    """(draws, N) series: moving-block bootstrap of the residuals."""
     n = len(residuals)
     length = max(2, round(n**0.5))
     starts = rng.integers(0, n - length + 1, (draws, -(-n // length)))

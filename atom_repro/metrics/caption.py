@@ -37,7 +37,7 @@ class CaptionScores:
     """Scores of a set of captions, in per cent (a CIDEr may exceed 100).
 
     `corpus` and `per_clip` have the same keys, in the order bleu_1 … bleu_4, rouge_l, meteor,
-    cider, less what was not asked for. `per_clip` follows `ids`. The corpus value is the mean
+    cider, as far as they were requested. `per_clip` follows `ids`. The corpus value is the mean
     of the clips for rouge_l and cider only; BLEU and METEOR sum statistics first.
 
     `bleu_statistics` has for each clip and order the matched n-grams (4 columns) and the
@@ -59,12 +59,12 @@ def score_captions(
     metrics: Sequence[str] = METRICS,
     java: str | Path | None = None,
 ) -> CaptionScores:
-    """Scores one caption a clip against the clip's references.
+    """Scores one caption per clip against the clip's references.
 
     Args:
         predictions: plain sentences; an empty one scores 0 and is counted in `empty`.
         references: at least one plain sentence for each of the same clips.
-        metrics: any of `METRICS`. All need Java for the tokenizer, METEOR once more.
+        metrics: any of `METRICS`. All need Java for the tokenizer, METEOR also for itself.
         java: see `java.find_java`.
 
     Raises:
@@ -86,7 +86,7 @@ def leave_one_out(
     positions: int | None = None,
     java: str | Path | None = None,
 ) -> CaptionScores:
-    """Scores people against each other: a reading aid, not an upper bound.
+    """Scores each clip's references against its other ones: human agreement, no upper bound.
 
     At position k every clip's k-th reference is the hypothesis and its other references are
     the references; the result is the mean over positions. A position's CIDEr takes document
@@ -96,7 +96,7 @@ def leave_one_out(
     Args:
         references: at least two sentences a clip.
         metrics: any of `METRICS`.
-        positions: how many, from the first; None for as many as the poorest clip has.
+        positions: how many, from the first; None for the fewest references of any clip.
         java: see `java.find_java`.
 
     Returns:
@@ -113,7 +113,7 @@ def leave_one_out(
     if fewest < 2 or not 1 <= positions <= fewest:
         raise ValueError(
             f"leave-one-out of {positions} positions needs as many references, and at least 2, "
-            f"for every clip; the poorest clip has {fewest}"
+            f"for every clip; the clip with the fewest has {fewest}"
         )
     tokenised = tokenise(references, java=java)
     rounds = [
@@ -148,12 +148,13 @@ def _check(
         raise ValueError(f"unknown metrics {sorted(unknown)}; known are {list(METRICS)}")
     if not references:
         raise ValueError("no clips to score")
-    if odd := sorted(predictions.keys() ^ references.keys()):
+    if unpaired := sorted(predictions.keys() ^ references.keys()):
         raise ValueError(
-            f"{len(odd)} clips have a prediction or references but not both, such as {odd[:3]}"
+            f"{len(unpaired)} clips have a prediction or references but not both, such as "
+            f"{unpaired[:3]}"
         )
-    if bare := [key for key, texts in references.items() if not texts]:
-        raise ValueError(f"{len(bare)} clips have no references, such as {bare[:3]}")
+    if missing := [key for key, texts in references.items() if not texts]:
+        raise ValueError(f"{len(missing)} clips have no references, such as {missing[:3]}")
     if strings := [key for key, texts in references.items() if isinstance(texts, str)]:
         raise ValueError(f"references are a list of sentences, not a string ({strings[0]})")
 
@@ -164,13 +165,13 @@ def _score(
     metrics: Sequence[str],
     java: str | Path | None,
 ) -> CaptionScores:
-    """Scores tokenised text; both mappings have the same keys in the same order."""
+    """Scores tokenised captions; both mappings have the same keys in the same order."""
     corpus: dict[str, float] = {}
     per_clip: dict[str, NDArray[np.float64]] = {}
     bleu_statistics = None
-    # pycocoevalcap trusts the order of keys and wants lists of one hypothesis.
+    # pycocoevalcap relies on equal key order and takes lists of one hypothesis.
     truth = {key: list(texts) for key, texts in references.items()}
-    said = {key: [hypotheses[key]] for key in truth}
+    candidates = {key: [hypotheses[key]] for key in truth}
 
     if "bleu" in metrics:
         values, clips, bleu_statistics = _bleu(hypotheses, truth)
@@ -180,13 +181,13 @@ def _score(
     if "rouge_l" in metrics:
         from pycocoevalcap.rouge.rouge import Rouge
 
-        corpus["rouge_l"], per_clip["rouge_l"] = Rouge().compute_score(truth, said)
+        corpus["rouge_l"], per_clip["rouge_l"] = Rouge().compute_score(truth, candidates)
     if "meteor" in metrics:
         corpus["meteor"], per_clip["meteor"] = shared_meteor(java).score(hypotheses, truth)
     if "cider" in metrics:
         from pycocoevalcap.cider.cider import Cider
 
-        corpus["cider"], per_clip["cider"] = Cider().compute_score(truth, said)
+        corpus["cider"], per_clip["cider"] = Cider().compute_score(truth, candidates)
 
     return CaptionScores(
         ids=tuple(truth),
@@ -200,7 +201,7 @@ def _score(
 def _bleu(
     hypotheses: Mapping[str, str], references: Mapping[str, list[str]]
 ) -> tuple[list[float], list[NDArray[np.float64]], NDArray[np.int64]]:
-    """Returns corpus BLEU-1..4, the same for each clip, and the sums that they came from."""
+    """Returns corpus BLEU-1..4, per-clip BLEU-1..4, and the n-gram statistics of each clip."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=_BLEU_ORDER)
@@ -208,12 +209,17 @@ def _bleu(
         scorer += (hypotheses[key], texts)
     corpus, clips = scorer.compute_score(option="closest", verbose=0)
     statistics = [
-        (*one["correct"], *one["guess"], one["testlen"], _closest(one["reflen"], one["testlen"]))
-        for one in scorer.ctest
+        (
+            *clip["correct"],
+            *clip["guess"],
+            clip["testlen"],
+            _closest_length(clip["reflen"], clip["testlen"]),
+        )
+        for clip in scorer.ctest
     ]
     return corpus, [np.array(values) for values in clips], np.array(statistics, dtype=np.int64)
 
 
-def _closest(reference_lengths: Sequence[int], length: int) -> int:
+def _closest_length(reference_lengths: Sequence[int], length: int) -> int:
     """Returns the nearest reference length, the shorter of two equally near ones."""
     return min((abs(each - length), each) for each in reference_lengths)[1]

@@ -1,4 +1,4 @@
-"""Pearson and Spearman correlation, and how sure they are: what STS-B is scored by (Table 7)."""
+"""Pearson and Spearman correlation with bootstrap resampling, the STS-B scores (Table 7)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,8 +10,8 @@ def pearson(a: ArrayLike, b: ArrayLike) -> float:
     """Returns the linear correlation of two (N,) sequences, −1 to 1.
 
     Raises:
-        ValueError: shapes that do not fit, fewer than two values, one that is not finite, or a
-            constant sequence, which correlates with nothing.
+        ValueError: different shapes, fewer than two values, one that is not finite, or a
+            constant sequence, whose correlation is undefined.
     """
     pair = _pair(a, b)
     return float(_pearson(pair[0][None], pair[1][None])[0])
@@ -39,21 +39,24 @@ def bootstrap_pearson(
     """
     pair = _pair(a, b)
     if draws < 1:
-        raise ValueError(f"{draws} draws")
+        raise ValueError(f"draws must be at least 1, got {draws}")
     generator = np.random.default_rng(seed)
     size = pair.shape[1]
-    at_once = max(1, _CELLS_AT_ONCE // size)
-    drawn = []
-    for done in range(0, draws, at_once):
-        chosen = generator.integers(size, size=(min(at_once, draws - done), size))
-        drawn.append(_pearson(pair[0][chosen], pair[1][chosen]))
-    return np.concatenate(drawn)
+    chunk = max(1, _CELLS_AT_ONCE // size)
+    replicates = []
+    for start in range(0, draws, chunk):
+        chosen = generator.integers(size, size=(min(chunk, draws - start), size))
+        replicates.append(_pearson(pair[0][chosen], pair[1][chosen]))
+    return np.concatenate(replicates)
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if left.ndim != 1 or left.shape != right.shape or left.size < 2:
-        raise ValueError(f"sequences of shapes {left.shape} and {right.shape} do not correlate")
+        raise ValueError(
+            f"correlation needs two sequences of one length, at least 2, got shapes {left.shape} "
+            f"and {right.shape}"
+        )
     pair = np.stack((left, right))
     if not np.isfinite(pair).all() or (pair.max(axis=1) == pair.min(axis=1)).any():
         raise ValueError("a value is not finite, or a sequence is constant")
@@ -68,6 +71,6 @@ def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
-    return np.asarray((last - (count - 1) / 2.0)[place])
+    return np.asarray((last - (count - 1) / 2.0)[group])

@@ -1,7 +1,7 @@
-"""What recall would be in a smaller gallery: exact, from ranks in the whole one.
+"""Expected recall in smaller galleries: exact, from the ranks in the full gallery.
 
-A query's own video stays and the others are drawn at random. Those that rank ahead of it are then
-drawn hypergeometrically, so no sub-gallery has to be searched. It shows why recalls over
+A query's own video stays and the others are drawn at random. The number of drawn videos that rank
+ahead of it is hypergeometric, so no sub-gallery has to be searched. It shows why recalls over
 different numbers of videos do not compare.
 """
 
@@ -16,12 +16,12 @@ from atom_repro.metrics.retrieval import RankResult
 def recall_by_size(
     result: RankResult, sizes: Sequence[int], *, k: int = 1
 ) -> dict[int, NDArray[np.float64]]:
-    """Returns for each gallery size every query's chance, in per cent, of a place among k.
+    """Returns for each gallery size every query's probability, in per cent, of a rank up to k.
 
-    Tied videos come in random order, as everywhere.
+    Ties are in random order, as in `RankResult.hits`.
 
     Args:
-        result: ranks in the whole gallery of N.
+        result: ranks in the full gallery of N.
         sizes: from 1 to N; the query's video is one of them.
         k: at least 1.
 
@@ -36,35 +36,39 @@ def recall_by_size(
         raise ValueError(f"k={k} and sizes {list(sizes)} for a gallery of {n}")
     others = n - 1
     log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
-    found = {}
+    by_size = {}
     for size in sizes:
-        chance = _at_most(k - 1, others, size - 1, log_factorial)  # (N,) by videos ahead
+        probability = _hypergeometric_cdf(k - 1, others, size - 1, log_factorial)  # (N,) by rank
         # The mean over rank … rank + ties, from a running sum.
-        total = np.concatenate(([0.0], np.cumsum(chance)))
+        cumulative = np.concatenate(([0.0], np.cumsum(probability)))
         rank = np.minimum(result.rank, others)
         last = np.minimum(rank + result.ties, others)
-        hits = (total[last + 1] - total[rank]) / (last - rank + 1)
+        hits = (cumulative[last + 1] - cumulative[rank]) / (last - rank + 1)
         hits[result.missed] = 0.0
-        found[size] = 100.0 * hits
-    return found
+        by_size[size] = 100.0 * hits
+    return by_size
 
 
-def _at_most(
-    most: int, others: int, drawn: int, log_factorial: NDArray[np.float64]
+def _hypergeometric_cdf(
+    limit: int, others: int, drawn: int, log_factorial: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(others + 1,) by videos ahead: the chance that `drawn` of the others hold `most` or fewer."""
+    """(others + 1,) P(at most `limit` of `drawn` rank ahead), by the number of others ahead."""
     ahead = np.arange(others + 1)
-    chance = np.zeros(others + 1)
-    whole = _log_choose(np.array([others]), np.array([drawn]), log_factorial)[0]
-    for marked in range(min(most, drawn) + 1):
-        fits = (marked <= ahead) & (drawn - marked <= others - ahead)
+    probability = np.zeros(others + 1)
+    log_total = _log_choose(np.array([others]), np.array([drawn]), log_factorial)[0]
+    for drawn_ahead in range(min(limit, drawn) + 1):
+        possible = (drawn_ahead <= ahead) & (drawn - drawn_ahead <= others - ahead)
         logs = (
-            _log_choose(ahead[fits], np.full(fits.sum(), marked), log_factorial)
-            + _log_choose(others - ahead[fits], np.full(fits.sum(), drawn - marked), log_factorial)
-            - whole
+            _log_choose(ahead[possible], np.full(possible.sum(), drawn_ahead), log_factorial)
+            + _log_choose(
+                others - ahead[possible],
+                np.full(possible.sum(), drawn - drawn_ahead),
+                log_factorial,
+            )
+            - log_total
         )
-        chance[fits] += np.exp(logs)
-    return np.minimum(chance, 1.0)
+        probability[possible] += np.exp(logs)
+    return np.minimum(probability, 1.0)
 
 
 def _log_choose(

@@ -1,4 +1,4 @@
-"""Where in a video something happens: predicted spans of time against true ones."""
+"""Temporal localisation metrics: IoU and recall of predicted time spans."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,9 @@
-"""METEOR 1.5 as a child process that cannot hang, leak or corrupt a score.
+"""METEOR 1.5 in a Java subprocess, with timeouts and checked answers.
 
 Same jar, options and line protocol as pycocoevalcap's wrapper, hence the same scores. Starting
 costs seconds (a paraphrase table of 62 MB is read), so one process serves all corpora of a run.
-The jar's stderr goes to a file, not to a pipe that nobody reads; a watchdog kills a silent one.
+The jar's stderr goes to a file, not to a pipe that nobody reads; a watchdog kills a process that
+stops answering.
 """
 
 import atexit
@@ -27,7 +28,7 @@ _ANSWER_TIMEOUT_S = 120.0
 
 
 class Meteor:
-    """A running METEOR; use it as a context manager. Not safe to share between threads."""
+    """A METEOR subprocess, as a context manager. Not thread-safe."""
 
     def __init__(self, java: str | Path | None = None) -> None:
         """Starts the process without waiting for it.
@@ -81,7 +82,7 @@ class Meteor:
         """Scores tokenised hypotheses against tokenised references.
 
         Args:
-            hypotheses: one sentence a clip.
+            hypotheses: one sentence per clip.
             references: the same keys.
 
         Returns:
@@ -93,19 +94,19 @@ class Meteor:
         """
         try:
             statistics = [
-                self._ask(" ||| ".join(("SCORE", *map(_plain, references[key]), _plain(text))))
+                self._query(" ||| ".join(("SCORE", *map(_clean, references[key]), _clean(text))))
                 for key, text in hypotheses.items()
             ]
             self._send(" ||| ".join(("EVAL", *statistics)))
-            per_clip = [self._number() for _ in statistics]
-            return self._number(), np.array(per_clip, dtype=np.float64)
+            per_clip = [self._read_score() for _ in statistics]
+            return self._read_score(), np.array(per_clip, dtype=np.float64)
         except BaseException:
-            self.close()  # whatever it still says would be taken for the next answer
+            self.close()  # its remaining output would be read as the next answer
             raise
 
-    def _ask(self, line: str) -> str:
+    def _query(self, line: str) -> str:
         self._send(line)
-        return self._line()
+        return self._read_line()
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -115,8 +116,8 @@ class Meteor:
         except (BrokenPipeError, ValueError) as error:  # it died; it was closed
             raise self._failure() from error
 
-    def _line(self) -> str:
-        """Reads one line; a process that stays silent is killed, which ends the read."""
+    def _read_line(self) -> str:
+        """Reads one line; on timeout the process is killed, which ends the read."""
         assert self._process.stdout is not None
         watchdog = threading.Timer(self._timeout_s, self._process.kill)
         watchdog.start()
@@ -130,8 +131,8 @@ class Meteor:
         self._timeout_s = _ANSWER_TIMEOUT_S
         return line
 
-    def _number(self) -> float:
-        line = self._line()
+    def _read_score(self) -> float:
+        line = self._read_line()
         try:
             return float(line)
         except ValueError as error:
@@ -140,10 +141,10 @@ class Meteor:
     def _failure(self) -> AtomError:
         status = self._process.wait()
         if self._stderr.closed:
-            return AtomError("METEOR was closed; it is not asked again")
+            return AtomError("the METEOR process is closed; create a new Meteor")
         self._stderr.seek(0)
-        said = self._stderr.read().decode("utf-8", errors="replace").strip().splitlines()
-        reason = said[-1] if said else "it wrote no message"
+        messages = self._stderr.read().decode("utf-8", errors="replace").strip().splitlines()
+        reason = messages[-1] if messages else "it wrote no message"
         return AtomError(
             f"METEOR ended with status {status} (it may use 2 GB): {reason}; free memory, set "
             "ATOM_JAVA to another Java, or leave meteor out of the metrics"
@@ -154,22 +155,22 @@ _shared: dict[str, Meteor] = {}
 
 
 def shared_meteor(java: str | Path | None = None) -> Meteor:
-    """The METEOR of this process and Java, started if none runs; it ends with the process.
+    """Return the METEOR subprocess shared by this process for one Java, started on first use.
 
     Raises:
         AtomError: no Java, see `find_java`.
     """
     path = str(find_java(java))
-    known = _shared.get(path)
-    if known and known.running:
-        return known
-    if known:
-        known.close()
-    _shared[path] = made = Meteor(path)
-    atexit.register(made.close)
-    return made
+    current = _shared.get(path)
+    if current and current.running:
+        return current
+    if current:
+        current.close()
+    _shared[path] = meteor = Meteor(path)
+    atexit.register(meteor.close)
+    return meteor
 
 
-def _plain(text: str) -> str:
-    """Removes the protocol's separator from a sentence, and the gap that this leaves."""
+def _clean(text: str) -> str:
+    """Removes the protocol's separator from a sentence, and the double space that it leaves."""
     return text.replace(_SEPARATOR, "").replace("  ", " ")

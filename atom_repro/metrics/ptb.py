@@ -1,8 +1,8 @@
-"""The Penn Treebank tokenizer of the COCO caption evaluation, driven safely.
+"""The Penn Treebank tokenizer of the COCO caption evaluation, in a Java subprocess.
 
 Same jar, same options and same punctuation list as pycocoevalcap's wrapper, hence the same
 tokens (a golden test compares them). Unlike it, this writes no file into the package, gives
-Java one line for a caption whatever the caption holds, and checks that as many came back.
+Java exactly one line per caption, and checks that as many lines come back.
 """
 
 import subprocess
@@ -59,7 +59,7 @@ def _run(sentences: Sequence[str], java: str | Path | None) -> list[str]:
         "-lowerCase",
     ]
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             input="\n".join(sentences).encode("utf-8", errors="replace"),
             capture_output=True,
@@ -67,21 +67,21 @@ def _run(sentences: Sequence[str], java: str | Path | None) -> list[str]:
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines()
+        messages = error.stderr.decode(errors="replace").strip().splitlines()
         raise AtomError(
             f"the PTB tokenizer failed with status {error.returncode}: "
-            f"{said[-1] if said else 'no message'}; set ATOM_JAVA to another Java"
+            f"{messages[-1] if messages else 'no message'}; set ATOM_JAVA to another Java"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise AtomError(
             f"the PTB tokenizer did not finish {len(sentences)} captions in {_TIMEOUT_S} s; "
             "set ATOM_JAVA to another Java"
         ) from error
-    lines = done.stdout.decode("utf-8").split("\n")
+    lines = completed.stdout.decode("utf-8").split("\n")
     if len(lines) != len(sentences):
-        raise RuntimeError(f"the PTB tokenizer got {len(sentences)} lines and gave {len(lines)}")
-    return [_without(line.rstrip().split(" "), PUNCTUATIONS) for line in lines]
+        raise RuntimeError(f"the PTB tokenizer returned {len(lines)} lines for {len(sentences)}")
+    return [_without_punctuation(line.rstrip().split(" "), PUNCTUATIONS) for line in lines]
 
 
-def _without(tokens: Iterable[str], punctuation: Sequence[str]) -> str:
+def _without_punctuation(tokens: Iterable[str], punctuation: Sequence[str]) -> str:
     return " ".join(token for token in tokens if token not in punctuation)

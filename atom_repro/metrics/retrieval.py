@@ -1,4 +1,4 @@
-"""Recall@k and ranks from a matrix of similarities, with ties counted fairly.
+"""Recall@k and ranks from a similarity matrix, with the expected value over ties.
 
 Pure numpy, one relevant video a query. Tied scores are common here: videos are found by their
 captions, and two videos may have the same one. Counting every tied position as the rank, as a
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TIE_TOLERANCE = 1e-6
-_BOUNDS_SHOWN_FROM = 0.1  # percentage points between the pessimistic and the optimistic recall
+_MIN_BOUNDS_GAP = 0.1  # percentage points between the pessimistic and the optimistic recall
 _ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """Where each query found its video, in an index of `index_size` videos.
+    """Rank of each query's video in an index of `index_size` videos.
 
     `rank` (Q,) counts the videos that score higher, so 0 is first; `ties` (Q,) counts the
     other videos that score the same. A query whose video is missing is `missed` (Q,): no k
@@ -62,7 +62,7 @@ class RankResult:
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall at one k, in per cent: expected, and with every tie lost or won."""
+    """Recall@k in per cent: expected over ties, and with every tie lost or won."""
 
     expected: float
     pessimistic: float
@@ -71,18 +71,18 @@ class Recall:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The two extremes, or None where ties move the recall by 0.1 points or less."""
-        if self.optimistic - self.pessimistic <= _BOUNDS_SHOWN_FROM:
+        if self.optimistic - self.pessimistic <= _MIN_BOUNDS_GAP:
             return None
         return self.pessimistic, self.optimistic
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """What a retrieval table shows. Recalls at different `index_size` do not compare.
+    """Recall@k, ranks and counts. Recalls at different `index_size` do not compare.
 
     `micro` averages over queries, `macro` over videos and so gives a video with many queries
     no more weight than another. `distinct_texts` is how many different texts the index held:
-    far fewer than `index_size` means that ties rule the result.
+    far fewer than `index_size` means that ties dominate the result.
     """
 
     micro: Mapping[int, Recall]
@@ -106,7 +106,7 @@ def ranks(
     Args:
         similarity: (Q, N), higher is more alike.
         target: (Q,) integers, the column of each query's video.
-        missing: (N,) booleans, videos that stay in the index but have nothing to be found by
+        missing: (N,) booleans, videos that stay in the index but have no text to match
             (no caption). They rank behind all others whatever their column holds, and their
             queries are misses.
 
@@ -136,11 +136,11 @@ def ranks(
         if not np.isfinite(block[:, present]).all():
             raise ValueError("a similarity is not finite; mark videos without text as missing")
         block[:, absent] = -np.inf
-        own = block[np.arange(len(block)), targets[rows], None]
-        own[~np.isfinite(own)] = 0.0  # missed queries, overwritten below
-        ahead = block - own
-        rank[rows] = np.count_nonzero(ahead > TIE_TOLERANCE, axis=1)
-        ties[rows] = np.count_nonzero(np.abs(ahead) <= TIE_TOLERANCE, axis=1) - 1
+        target_scores = block[np.arange(len(block)), targets[rows], None]
+        target_scores[~np.isfinite(target_scores)] = 0.0  # missed queries, overwritten below
+        margin = block - target_scores
+        rank[rows] = np.count_nonzero(margin > TIE_TOLERANCE, axis=1)
+        ties[rows] = np.count_nonzero(np.abs(margin) <= TIE_TOLERANCE, axis=1) - 1
     missed = absent[targets]
     rank[missed] = size
     ties[missed] = 0
@@ -148,24 +148,24 @@ def ranks(
 
 
 def recall_at(result: RankResult, k: int, *, average: str = "micro") -> Recall:
-    """Returns the share of queries that find their video among the first k.
+    """Returns recall@k: the share of queries whose video is among the first k.
 
-    With r videos ahead and e tied ones, a random order of ties finds it with probability
+    With r videos ahead and e tied ones, a random order of ties ranks it there with probability
     min(max((k − r) / (e + 1), 0), 1).
 
     Args:
         result: from `ranks`.
         k: at least 1.
-        average: "micro" over queries, or "macro" over the videos that queries look for.
+        average: "micro" over queries, or "macro" over the target videos.
     """
     if k < 1:
         raise ValueError(f"k is {k}, not a positive number")
-    room = k - result.rank
+    slots = k - result.rank
     expected = result.hits(k)
-    lost = (room > result.ties).astype(np.float64)
-    won = (room > 0).astype(np.float64)
+    pessimistic = (slots > result.ties).astype(np.float64)
+    optimistic = (slots > 0).astype(np.float64)
     means = []
-    for hits in (expected, lost, won):
+    for hits in (expected, pessimistic, optimistic):
         hits[result.missed] = 0.0
         means.append(100.0 * _mean(hits, result.target, average))
     return Recall(*means)
@@ -174,7 +174,7 @@ def recall_at(result: RankResult, k: int, *, average: str = "micro") -> Recall:
 def retrieval_scores(
     result: RankResult, *, distinct_texts: int, ks: Sequence[int] = (1, 5, 10)
 ) -> RetrievalScores:
-    """Collects what a table shows.
+    """Returns recall@k for each of `ks`, rank statistics and counts.
 
     Args:
         result: from `ranks`.
@@ -197,7 +197,7 @@ def retrieval_scores(
 def max_over_texts(
     similarity: ArrayLike, owner: ArrayLike, *, videos: int | None = None
 ) -> NDArray[np.float64]:
-    """Turns similarities to texts into similarities to videos: the best text speaks for it.
+    """Returns the similarity to each video: the maximum over its texts.
 
     Args:
         similarity: (Q, T) to each text of the index.

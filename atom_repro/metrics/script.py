@@ -1,7 +1,7 @@
-"""How well an assembled video follows its request: order, coverage, repetition, precision.
+"""Metrics of an assembled video against its request: order, coverage, duplicates, precision.
 
-Scenes are any hashable names: which scene a clip shows, and which scenes fulfil each part of a
-request, is the data set's business. Stands in, where the truth is known, for three of the
+Scenes are any hashable names; which scene a clip shows, and which scenes fulfil each part of a
+request, comes from the data set. A proxy, where the truth is known, for three of the
 questions of the paper's human study (Appendix E): adherence, progression and coherence.
 """
 
@@ -10,7 +10,7 @@ import random
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 
-Wanted = Sequence[Set[Hashable]]
+RequestParts = Sequence[Set[Hashable]]
 
 
 @dataclass(frozen=True)
@@ -24,91 +24,91 @@ class ScriptScore:
     precision: float
 
 
-def score_script(shown: Sequence[Hashable], wanted: Wanted, *, ordered: bool) -> ScriptScore:
-    """Everything about one script.
+def score_script(script: Sequence[Hashable], parts: RequestParts, *, ordered: bool) -> ScriptScore:
+    """Returns order, coverage, duplicate rate and precision of one script.
 
     Args:
-        shown: the scene of each clip, in the order of the script.
-        wanted: for each part of the request, the scenes that fulfil it.
+        script: the scene of each clip, in the order of the script.
+        parts: for each part of the request, the scenes that fulfil it.
         ordered: whether the request gives the parts an order.
     """
-    relevant: set[Hashable] = set().union(*wanted)
+    relevant: set[Hashable] = set().union(*parts)
     return ScriptScore(
-        order=order_of(shown, wanted) if ordered else None,
-        coverage=coverage(shown, wanted),
-        duplicates=duplicate_rate(shown),
-        precision=precision_at(shown, relevant, len(shown)) if shown else 0.0,
+        order=scene_order(script, parts) if ordered else None,
+        coverage=coverage(script, parts),
+        duplicates=duplicate_rate(script),
+        precision=precision_at(script, relevant, len(script)) if script else 0.0,
     )
 
 
-def order_of(shown: Sequence[Hashable], wanted: Wanted) -> float | None:
-    """Kendall's tau-b between the places of scenes in a script and their parts' in the request.
+def scene_order(script: Sequence[Hashable], parts: RequestParts) -> float | None:
+    """Kendall's tau-b between the order of scenes in a script and of their parts in the request.
 
     A scene counts once, where it is first shown, as the first part that it fulfils; scenes that
-    nobody asked for have no place. None where nothing can be out of order.
+    fulfil no part are ignored. None with fewer than two different parts.
     """
-    parts: list[int] = []
-    for scene in dict.fromkeys(shown):
-        part = next((i for i, scenes in enumerate(wanted) if scene in scenes), None)
-        if part is not None:
-            parts.append(part)
-    return kendall_tau_b(range(len(parts)), parts)
+    indices: list[int] = []
+    for scene in dict.fromkeys(script):
+        index = next((i for i, scenes in enumerate(parts) if scene in scenes), None)
+        if index is not None:
+            indices.append(index)
+    return kendall_tau_b(range(len(indices)), indices)
 
 
 def kendall_tau_b(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Kendall's tau-b of two sequences of one length, −1 to 1, with its correction for ties.
 
-    None where either has no two different values: there is no order to agree with.
+    None where either sequence is constant.
 
     Raises:
         ValueError: different lengths.
     """
     if len(a) != len(b):
-        raise ValueError(f"sequences of lengths {len(a)} and {len(b)} have no common order")
-    agreeing = in_a = in_b = 0
+        raise ValueError(f"tau-b needs one length, got sequences of lengths {len(a)} and {len(b)}")
+    concordance = untied_a = untied_b = 0
     for i in range(len(a)):
         for j in range(i):
             left, right = _sign(a[i] - a[j]), _sign(b[i] - b[j])
-            agreeing += left * right
-            in_a += left != 0
-            in_b += right != 0
-    return agreeing / math.sqrt(in_a * in_b) if in_a and in_b else None
+            concordance += left * right
+            untied_a += left != 0
+            untied_b += right != 0
+    return concordance / math.sqrt(untied_a * untied_b) if untied_a and untied_b else None
 
 
-def coverage(shown: Sequence[Hashable], wanted: Wanted) -> float:
-    """Share of the parts of a request of which at least one scene is shown.
+def coverage(script: Sequence[Hashable], parts: RequestParts) -> float:
+    """Share of the parts of a request with at least one scene shown.
 
     Raises:
         ValueError: a request without parts.
     """
-    if not wanted:
-        raise ValueError("a request without parts has no coverage")
-    return sum(not scenes.isdisjoint(shown) for scenes in wanted) / len(wanted)
+    if not parts:
+        raise ValueError("coverage of a request without parts is undefined")
+    return sum(not scenes.isdisjoint(script) for scenes in parts) / len(parts)
 
 
-def duplicate_rate(shown: Sequence[Hashable]) -> float:
-    """Share of the clips that show a scene again; 0 for no clips."""
-    return (len(shown) - len(set(shown))) / len(shown) if shown else 0.0
+def duplicate_rate(script: Sequence[Hashable]) -> float:
+    """Share of the clips that repeat an earlier scene; 0 for no clips."""
+    return (len(script) - len(set(script))) / len(script) if script else 0.0
 
 
-def precision_at(shown: Sequence[Hashable], relevant: Set[Hashable], k: int) -> float:
+def precision_at(script: Sequence[Hashable], relevant: Set[Hashable], k: int) -> float:
     """Share of k places filled with relevant scenes, each counted once; empty places are misses.
 
     Raises:
         ValueError: k below 1.
     """
     if k < 1:
-        raise ValueError(f"precision at {k}")
-    return len(relevant & set(shown[:k])) / k
+        raise ValueError(f"precision at {k}: k must be at least 1")
+    return len(relevant & set(script[:k])) / k
 
 
-def ranked_script(clips: int, most: int | None = None) -> list[int]:
-    """The baseline that needs no decoder: clips as they were ranked, numbered from 1."""
-    return list(range(1, min(clips, clips if most is None else most) + 1))
+def ranked_script(clips: int, max_clips: int | None = None) -> list[int]:
+    """Baseline without a decoder: clips in retrieval order, numbered from 1."""
+    return list(range(1, min(clips, clips if max_clips is None else max_clips) + 1))
 
 
 def shuffled_script(clips: int, rng: random.Random, most: int | None = None) -> list[int]:
-    """The baseline that knows nothing: clips in random order."""
+    """Random baseline: clips in random order, numbered from 1."""
     order = list(range(1, clips + 1))
     rng.shuffle(order)
     return order[: clips if most is None else most]

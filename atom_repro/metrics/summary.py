@@ -1,7 +1,7 @@
-"""What summaries state and what answers say, against the truth.
+"""Precision, recall and F1 of summaries and accuracy of answers, with their baselines.
 
 Pure counting, as in `attributes`: what a sentence states arrives as sets of values. An exact match
-would be too hard on a summary, so here every value counts by itself.
+would be too strict for a summary, so here every value counts by itself.
 """
 
 import re
@@ -19,7 +19,7 @@ _NUMBERS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6":
 
 @dataclass(frozen=True)
 class Overlap:
-    """`right` values are both stated and true."""
+    """Overlap of stated and true values as counts; `right` values are both."""
 
     right: int
     stated: int
@@ -27,7 +27,7 @@ class Overlap:
 
     @property
     def precision(self) -> float:
-        """Share of what is stated that is true; 0 where nothing is stated."""
+        """Share of the stated values that are true; 0 where nothing is stated."""
         return self.right / self.stated if self.stated else 0.0
 
     @property
@@ -43,7 +43,7 @@ class Overlap:
 def attribute_overlap(
     stated: Sequence[Attributes], truth: Sequence[Attributes]
 ) -> dict[str, Overlap]:
-    """Values summed over all summaries, so that long ones weigh more.
+    """Returns overlap counts by attribute, summed over all summaries (micro average).
 
     Args:
         stated: for each summary, attribute to the values that it states.
@@ -57,27 +57,27 @@ def attribute_overlap(
         ValueError: the two are not of one length.
     """
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for said, true in zip(stated, truth, strict=True):
-        for kind in {*said, *true}:
-            one, other = said.get(kind, set()), true.get(kind, set())
+    for stated_values, true_values in zip(stated, truth, strict=True):
+        for kind in {*stated_values, *true_values}:
+            stated_set, true_set = stated_values.get(kind, set()), true_values.get(kind, set())
             for name in (kind, ALL):
-                counts[name][0] += len(one & other)
-                counts[name][1] += len(one)
-                counts[name][2] += len(other)
+                counts[name][0] += len(stated_set & true_set)
+                counts[name][1] += len(stated_set)
+                counts[name][2] += len(true_set)
     names = [*sorted(set(counts) - {ALL}), ALL]
     return {name: Overlap(*counts[name]) for name in names if any(counts[name][1:])}
 
 
 def normalised(answer: str) -> str:
-    """An answer without what does not matter: case, punctuation, articles, digits for words."""
+    """An answer without case, punctuation and articles, with digits as words."""
     words = re.findall(r"[a-z0-9]+", answer.lower())
     return " ".join(_NUMBERS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def answer_accuracy(
-    said: Sequence[str], accepted: Sequence[Collection[str]], kind: Sequence[str]
+    answers: Sequence[str], accepted: Sequence[Collection[str]], kind: Sequence[str]
 ) -> dict[str, Accuracy]:
-    """How often an answer is one of those accepted, after normalisation.
+    """Returns the accuracy of answers by kind: exact match with an accepted one, normalised.
 
     Args:
         accepted: for each question its right answers.
@@ -87,10 +87,10 @@ def answer_accuracy(
         Kind to its accuracy, in order of first appearance; "all" at the end.
 
     Raises:
-        ValueError: the three are not of one length, or a question accepts nothing.
+        ValueError: the three are not of one length, or a question without accepted answers.
     """
     counts: dict[str, list[int]] = {}
-    for text, right, name in zip(said, accepted, kind, strict=True):
+    for text, right, name in zip(answers, accepted, kind, strict=True):
         if not right:
             raise ValueError(f"a question about {name} accepts no answer")
         correct = normalised(text) in {normalised(one) for one in right}
@@ -104,23 +104,23 @@ def answer_accuracy(
 
 
 def first_sentence(captions: Sequence[str]) -> str:
-    """The baseline of a scene's summary: its first caption.
+    """Baseline for a scene summary: its first caption.
 
     Raises:
         ValueError: no captions.
     """
     if not captions:
-        raise ValueError("no captions to sum up")
+        raise ValueError("no captions to summarise")
     return captions[0]
 
 
 def joined_sentences(scenes: Sequence[str]) -> str:
-    """The baseline of a video's summary: everything, one after the other."""
+    """Baseline for a video summary: all scenes, concatenated."""
     return ", then ".join(scenes)
 
 
 def usual_answers(answers: Sequence[str], kind: Sequence[str]) -> dict[str, str]:
-    """The baseline of answering: each kind's most frequent answer; of equals, the first met.
+    """Majority baseline: each kind's most frequent answer; ties go to the first one seen.
 
     Args:
         answers: of training questions.

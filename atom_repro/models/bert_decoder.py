@@ -1,15 +1,14 @@
-"""The caption decoder of mPLUG2: a BERT that writes left to right and reads the video by
-cross-attention.
+"""The caption decoder of mPLUG2: a causal BERT with cross-attention to the visual tokens.
 
 Written out rather than taken from transformers for the cache: all beams of a clip read one copy
-of its cross-attention keys and values, made once when the clip is started. Weights carry the
-names of mPLUG-2's `text_decoder`; tests hold it equal to transformers' `BertLMHeadModel`.
+of its cross-attention keys and values, computed once per clip. Weights carry the names of
+mPLUG-2's `text_decoder`; tests hold it equal to transformers' `BertLMHeadModel`.
 
-Nothing of a clip stays on the module between calls: a caller owns its `VideoCache`, so the steps
-of two clips may interleave on one decoder, from several threads.
+The module keeps no state between calls: a caller owns its `VideoCache`, so the steps of two clips
+may interleave on one decoder, from several threads.
 
-Shapes: B clips, R texts a clip, K beams, S positions, P prompt positions, M visual tokens,
-E width, H heads, C channels a head, V vocabulary.
+Shapes: B clips, R texts per clip, K beams, S positions, P prompt positions, M visual tokens,
+E width, H heads, C channels per head, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from atom_repro.models.universal import NORM_EPS, CrossLayer, KeysValues, initia
 
 @dataclass(frozen=True, kw_only=True)
 class BertDecoderConfig:
-    """The numbers that make a decoder. Token types are BERT's two, of which it uses the first."""
+    """Hyperparameters of the decoder. Of BERT's two token types only the first is used."""
 
     vocabulary: int
     width: int
@@ -48,42 +47,42 @@ class BertDecoderConfig:
 
 
 class VideoCache:
-    """Keys and values of one generation: the video's once a clip, the text's once a beam.
+    """KV cache of one generation: the video's once per clip, the text's once per beam.
 
-    `video[layer]` is a pair (B, H, M, C). `text[layer]` is a pair (B, H, P, C) while the prompt
-    is all there is, and (B, K, H, P + room, C), `length` positions of it filled, once `open` was
-    called. The prompt is copied to each beam: it is a few words. Owned by the caller.
+    `video[layer]` is a pair (B, H, M, C). `text[layer]` is a pair (B, H, P, C) before `open`, and
+    (B, K, H, P + max_new_tokens, C) after it, of which `length` positions are filled. The prompt
+    is copied to each beam: it is a few words. Owned by the caller.
     """
 
     def __init__(self, video: list[KeysValues], prompt: list[KeysValues]) -> None:
         self.video, self.text = video, prompt
         self.length = prompt[0][0].shape[2]
 
-    def open(self, beams: int, room: int) -> None:
-        """Make room for `room` generated positions of `beams` beams a clip."""
+    def open(self, beams: int, max_new_tokens: int) -> None:
+        """Allocate `max_new_tokens` positions for each of `beams` beams per clip."""
 
-        def widened(x_BHPC: Tensor) -> Tensor:
+        def for_beams(x_BHPC: Tensor) -> Tensor:
             B, H, P, C = x_BHPC.shape
-            wide = x_BHPC.new_zeros(B, beams, H, P + room, C)
-            wide[:, :, :, :P] = x_BHPC[:, None]
-            return wide
+            buffer = x_BHPC.new_zeros(B, beams, H, P + max_new_tokens, C)
+            buffer[:, :, :, :P] = x_BHPC[:, None]
+            return buffer
 
-        self.text = [(widened(k), widened(v)) for k, v in self.text]
+        self.text = [(for_beams(k), for_beams(v)) for k, v in self.text]
 
     def reorder(self, parent_BK: Tensor) -> None:
-        """Let beam k of each clip continue the beam `parent[b, k]`."""
+        """Make beam k of clip b a continuation of its beam `parent_BK[b, k]`."""
         rows = torch.arange(parent_BK.shape[0], device=parent_BK.device)[:, None]
         for pair in self.text:
             for x in pair:
                 x[:, :, :, : self.length] = x[rows, parent_BK, :, : self.length]
 
     def keep(self, rows: Tensor) -> None:
-        """Drop the clips that are done."""
+        """Keep only the clips at batch indices `rows`."""
         self.video = [(k[rows], v[rows]) for k, v in self.video]
         self.text = [(k[rows], v[rows]) for k, v in self.text]
 
     def bytes(self) -> int:
-        """Bytes of keys and values that one step reads."""
+        """Bytes of keys and values that one decoding step reads."""
         filled = self.length / self.text[0][0].shape[-2]
         video = sum(k.nbytes + v.nbytes for k, v in self.video)
         return video + round(filled * sum(k.nbytes + v.nbytes for k, v in self.text))
@@ -98,15 +97,15 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, ids_NS: Tensor, first: int) -> Tensor:
-        """Embeddings of ids whose positions begin at `first`."""
-        end, room = first + ids_NS.shape[1], self.position_embeddings.num_embeddings
-        if end > room:
+    def forward(self, ids_NS: Tensor, start: int) -> Tensor:
+        """Embeddings of ids whose positions begin at `start`."""
+        end, limit = start + ids_NS.shape[1], self.position_embeddings.num_embeddings
+        if end > limit:
             raise AtomError(
-                f"the text reaches position {end}, beyond model.decoder.max_positions={room}; "
+                f"the text reaches position {end}, beyond model.decoder.max_positions={limit}; "
                 "lower generation.max_new_tokens or raise it"
             )
-        positions = torch.arange(first, end, device=ids_NS.device)
+        positions = torch.arange(start, end, device=ids_NS.device)
         x = self.word_embeddings(ids_NS) + self.position_embeddings(positions)
         x = x + self.token_type_embeddings(torch.zeros_like(positions))
         return self.drop(self.LayerNorm(x))
@@ -159,7 +158,7 @@ class Head(nn.Module):
 
 
 class BertDecoder(nn.Module):
-    """Ids and visual tokens to hidden states; `cls` turns them to logits."""
+    """Causal BERT: token ids and visual tokens to hidden states; `cls` maps them to logits."""
 
     def __init__(self, config: BertDecoderConfig) -> None:
         super().__init__()
@@ -180,53 +179,53 @@ class BertDecoder(nn.Module):
         return dict(self.state_dict(keep_vars=True))
 
     def restore_constants(self) -> None:
-        """Nothing: files hold all of a BERT."""
+        """Do nothing: a BERT has no buffers that checkpoints leave out."""
 
     def forward(self, ids_BRS: Tensor, visual_BME: Tensor) -> Tensor:
-        """Hidden states (B, R, S, E) of R texts a clip, which read one copy of its video."""
+        """Hidden states (B, R, S, E) of R texts per clip, which attend to one copy of its video."""
         B, R, S = ids_BRS.shape
         video = [visual_BME] * self.config.layers
         return self._run(ids_BRS.reshape(B * R, S), video)[0].view(B, R, S, -1)
 
     def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, VideoCache]:
-        """Read a video and a prompt: logits of the first token (B, V), and the cache.
+        """Prefill with a video and a prompt: logits of the first token (B, V), and the cache.
 
         Raises:
-            AtomError: there is no video; every layer of this decoder reads one.
+            AtomError: no video; every layer of this decoder cross-attends to one.
         """
         if visual_BME is None:
-            raise AtomError("the decoder reads a video in every layer, and there is none")
-        video = self._video(visual_BME)
+            raise AtomError("the decoder attends to a video in every layer; pass visual tokens")
+        video = self._video_keys_values(visual_BME)
         prompt = torch.tensor([list(ids)], device=visual_BME.device)
         hidden, text = self._run(prompt.expand(visual_BME.shape[0], -1), video)
         return self.cls(hidden[:, -1]), VideoCache(video, text)
 
     def step(self, ids_BK: Tensor, cache: VideoCache) -> Tensor:
-        """Append one token to every beam: logits of the one after it (B, K, V)."""
-        at, end = cache.length, cache.length + 1
-        x = self.bert.embeddings(ids_BK.reshape(-1, 1), at)
+        """Append one token to every beam: logits of the next one (B, K, V)."""
+        position, end = cache.length, cache.length + 1
+        x = self.bert.embeddings(ids_BK.reshape(-1, 1), position)
         for layer, text, video in zip(self._layers(), cache.text, cache.video, strict=True):
-            keys, values = text[0].flatten(0, 1), text[1].flatten(0, 1)  # views: (B*K, H, room, C)
+            keys, values = text[0].flatten(0, 1), text[1].flatten(0, 1)  # views: (B*K, H, ..., C)
             new_keys, new_values = layer.attention.keys_values(x)
-            keys[:, :, at:end], values[:, :, at:end] = new_keys, new_values
+            keys[:, :, position:end], values[:, :, position:end] = new_keys, new_values
             x = layer.attention(x, (keys[:, :, :end], values[:, :, :end]))
-            x = layer.read(x, video)
+            x = layer.cross_attend(x, video)
         cache.length = end
         return self.cls(x).view(*ids_BK.shape, -1)
 
     def _layers(self) -> list[CrossLayer]:
         return [layer for layer in self.bert.encoder.layer if isinstance(layer, CrossLayer)]
 
-    def _video(self, visual_BME: Tensor) -> list[KeysValues]:
+    def _video_keys_values(self, visual_BME: Tensor) -> list[KeysValues]:
         return [layer.crossattention.keys_values(visual_BME) for layer in self._layers()]
 
     def _run(
         self, ids_NS: Tensor, video: Sequence[Tensor | KeysValues]
     ) -> tuple[Tensor, list[KeysValues]]:
-        """Hidden states and the text's keys and values; each layer reads its entry of `video`."""
+        """Hidden states and the text's keys and values; layer i attends to `video[i]`."""
         x = self.bert.embeddings(ids_NS, 0)
         text = []
-        for layer, seen in zip(self._layers(), video, strict=True):
-            x, own = layer(x, seen, causal=True)
-            text.append(own)
+        for layer, layer_video in zip(self._layers(), video, strict=True):
+            x, text_keys_values = layer(x, layer_video, causal=True)
+            text.append(text_keys_values)
         return x, text

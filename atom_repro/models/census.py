@@ -1,7 +1,7 @@
-"""Parameters of a module by the type of layer that owns them, as the paper's Table 9 counts.
+"""Parameter counts of modules by layer type, as in the paper's Table 9.
 
 Counted on the meta device, so full size costs no memory. Every parameter is counted once; a tied
-head is given apart, since a table that counts layers by their own size counts it again.
+head is counted separately, since a table that counts layers by their own size counts it again.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from torch import nn
 
 # Attention's input projection is a bare parameter of its module, which no row of Table 9 covers.
 IN_PROJ = "MultiheadAttention in_proj"
-BARE = "bare parameters (class and position embeddings, latents, a head's bias)"
+BARE_PARAMETERS = "bare parameters (class and position embeddings, latents, a head's bias)"
 
 
 @dataclass(frozen=True)
-class Census:
+class ParameterCounts:
     """`parameters` by layer type; `tied` are those of heads that share another layer's weight."""
 
     parameters: Mapping[str, int]
@@ -26,8 +26,8 @@ class Census:
         return sum(self.parameters.values())
 
 
-def census(*modules: nn.Module) -> Census:
-    """Count the parameters of modules, together.
+def census(*modules: nn.Module) -> ParameterCounts:
+    """Count the parameters of all modules together, by layer type.
 
     Types are PyTorch's; `NonDynamicallyQuantizableLinear` is the output projection of
     nn.MultiheadAttention, so encoders are to be built in their reference form.
@@ -42,15 +42,19 @@ def census(*modules: nn.Module) -> Census:
                     tied += parameter.numel()
                     continue
                 seen.add(id(parameter))
-                kind = _kind(owner, name)
-                counts[kind] = counts.get(kind, 0) + parameter.numel()
-    return Census(dict(sorted(counts.items(), key=lambda item: -item[1])), tied)
+                layer_type = _layer_type(owner, name)
+                counts[layer_type] = counts.get(layer_type, 0) + parameter.numel()
+    return ParameterCounts(dict(sorted(counts.items(), key=lambda item: -item[1])), tied)
 
 
-def _kind(owner: nn.Module, name: str) -> str:
+def _layer_type(owner: nn.Module, name: str) -> str:
     if isinstance(owner, nn.MultiheadAttention):
         return IN_PROJ
-    kind = type(owner).__name__
-    if kind == "RMSNorm" or hasattr(nn, kind) or kind == "NonDynamicallyQuantizableLinear":
-        return kind
-    return BARE
+    layer_type = type(owner).__name__
+    if (
+        layer_type == "RMSNorm"
+        or hasattr(nn, layer_type)
+        or layer_type == "NonDynamicallyQuantizableLinear"
+    ):
+        return layer_type
+    return BARE_PARAMETERS

@@ -1,13 +1,13 @@
 """Greedy and beam search over any decoder with `start` and `step`.
 
-Beam search as in the field's common implementation: the score of a finished sequence is its
-log-probability divided by length ** length_penalty, end-of-sequence included; a clip is done when
-it holds K finished sequences, the worst of which no running beam can still beat. Clips that are
-done leave the batch, so a batch costs what its clips need.
+Beam search as commonly implemented: the score of a finished sequence is its log-probability
+divided by length ** length_penalty, end-of-sequence included; a clip is done when it has K
+finished sequences and no running beam can still beat the worst of them. Clips that are done are
+dropped from the batch.
 
-mPLUG-2's released search differs, and `finished=stay` is it: of the K best continuations, those
-that end are stored and keep their place, going on past their end, and a clip is done when its
-best beam ends. Its score is that of `length_rule=gnmt`.
+`finished=stay` is mPLUG-2's released search: of the K best continuations, those that end are
+stored and also stay among the beams, extended past their end, and a clip is done when its best
+beam ends. It scores by `length_rule=gnmt`.
 
 Greedy is beam search with one beam. No state outlives a call.
 """
@@ -23,11 +23,12 @@ from atom_repro.models.vlm import Cache, DecoderNetwork
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """`max_new_tokens` counts end-of-sequence; `forbid_end` makes every output exactly that long,
-    which random weights at `systems` scale need. End-of-sequence may not stand before
-    `min_new_tokens` other tokens. `length_rule` is `power`, which divides the log-probability by
-    length ** length_penalty, or `gnmt`, by ((5 + length) / 6) ** length_penalty. `finished` says
-    whether beams that end `leave` the search or `stay` in it (see the module)."""
+    """Beam search settings. `max_new_tokens` counts end-of-sequence; `forbid_end` makes every
+    output exactly that long, which random weights at `systems` scale need. End-of-sequence is not
+    allowed before `min_new_tokens` other tokens. `length_rule` is `power`, which divides the
+    log-probability by length ** length_penalty, or `gnmt`, by ((5 + length) / 6) **
+    length_penalty. `finished` says whether beams that end `leave` the search or `stay` in it (see
+    the module)."""
 
     beams: int = 4
     max_new_tokens: int = 23
@@ -59,7 +60,7 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Generated:
-    """Tokens without end-of-sequence, and the total log-probability with it."""
+    """A generated sequence: tokens without end-of-sequence, total log-probability with it."""
 
     token_ids: tuple[int, ...]
     log_prob: float
@@ -74,14 +75,14 @@ def generate(
     end_id: int,
     settings: GenerationSettings,
 ) -> list[Generated]:
-    """The best continuation of each prompt that was read.
+    """Generate the best continuation of each prompt in the cache.
 
     Args:
-        start: what `decoder.start` gave: logits (B, V) and the cache, which this call uses up.
+        start: the result of `decoder.start`: logits (B, V) and the cache, which is modified.
         end_id: the end-of-sequence token.
 
     Returns:
-        One result a row, in order.
+        One result per batch row, in order.
     """
     logits, cache = start
     search = _BeamSearch(logits.shape[0], end_id, settings)
@@ -90,22 +91,22 @@ def generate(
     logits = logits[:, None].expand(-1, settings.beams, -1)
     while True:
         parent, tokens = search.advance(logits)
-        keep = search.leave_finished()
+        remaining = search.drop_finished()
         if not search.rows:
             return search.results()
         cache.reorder(parent)
-        if keep is not None:
-            cache.keep(keep)
-            tokens = tokens[keep]
+        if remaining is not None:
+            cache.keep(remaining)
+            tokens = tokens[remaining]
         logits = decoder.step(tokens, cache)
 
 
 class _BeamSearch:
-    """The bookkeeping of one batch: running beams as tensors, finished ones as lists."""
+    """Beam search state of one batch: running beams as tensors, finished ones as lists."""
 
     def __init__(self, clips: int, end_id: int, settings: GenerationSettings) -> None:
         self.settings, self.end_id = settings, end_id
-        self.rows = list(range(clips))  # which clip each row of the batch is
+        self.rows = list(range(clips))  # index of the clip in each batch row
         self.finished: list[list[Generated]] = [[] for _ in range(clips)]
         self.totals = torch.full((clips, settings.beams), -torch.inf)
         self.totals[:, 0] = 0.0
@@ -138,9 +139,9 @@ class _BeamSearch:
                 chosen.append((0, self.end_id, -float("inf")))
             self.history[row] = [(*self.history[row][b], t) for b, t, _ in chosen]
             if last:
-                for text, (_, token, total) in zip(self.history[row], chosen, strict=True):
+                for sequence, (_, token, total) in zip(self.history[row], chosen, strict=True):
                     if token != self.end_id:
-                        self._finish(clip, text, total)
+                        self._finish(clip, sequence, total)
             parents.append([b for b, _, _ in chosen])
             tokens.append([t for _, t, _ in chosen])
             running.append([s for _, _, s in chosen])
@@ -168,15 +169,15 @@ class _BeamSearch:
         reachable = self.settings.score(float(self.totals[row].max()), self.length)
         return bool(pool[-1].score >= reachable)
 
-    def leave_finished(self) -> Tensor | None:
-        """Drop the rows that are done; the rows that stay, or None if all do."""
-        stay = [row for row in range(len(self.rows)) if not self._done(row)]
-        if len(stay) == len(self.rows):
+    def drop_finished(self) -> Tensor | None:
+        """Drop the rows that are done. Return the remaining rows, or None if none was dropped."""
+        remaining = [row for row in range(len(self.rows)) if not self._done(row)]
+        if len(remaining) == len(self.rows):
             return None
-        self.rows = [self.rows[row] for row in stay]
-        self.history = [self.history[row] for row in stay]
-        self.totals = self.totals[stay]
-        return torch.tensor(stay, dtype=torch.long)
+        self.rows = [self.rows[row] for row in remaining]
+        self.history = [self.history[row] for row in remaining]
+        self.totals = self.totals[remaining]
+        return torch.tensor(remaining, dtype=torch.long)
 
     def results(self) -> list[Generated]:
         return [pool[0] for pool in self.finished]

@@ -1,11 +1,11 @@
-"""mPLUG2: the model that mPLUG2+ was made from, as it captions (Table 1's baseline).
+"""mPLUG2: the captioning model that mPLUG2+ derives from (Table 1's baseline).
 
-Its video tokens go through two universal layers, and a BERT decoder reads all of them by
+Its video tokens go through two universal layers, and a BERT decoder attends to all of them by
 cross-attention. What the released code builds and never runs for captions (text tower, most of
-the text encoder, the fusion encoder) is not here; `instantiated` counts it.
+the text encoder, the fusion encoder) is left out; `released_parameter_counts` counts it.
 
-Source: X-PLUG/mPLUG-2. `build` checks the numbers of a `conf/model` file and returns the two
-modules' configurations without touching memory.
+Source: X-PLUG/mPLUG-2. `build` checks the hyperparameters of a `conf/model` file and returns the
+configurations of both modules without allocating weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
 from atom_repro.models.vlm import Specials, Tokens
 
-# The released code trains on at most so many ids, begin token included; a longer caption loses
-# its end token.
-RELEASED_LENGTH = 20
+# The released code truncates training captions to this many ids, begin token included; a longer
+# caption loses its end token.
+RELEASED_MAX_LENGTH = 20
 
 
 @dataclass(frozen=True)
 class MPlug2:
-    """The architecture, not the weights.
+    """Architecture of mPLUG2, without weights.
 
-    `released_text` says whether captions are laid out as the released weights learned them: the
-    prompt joined to the caption's first word, and generation from the begin token alone.
+    `released_text` says whether captions have the format that the released weights were trained
+    on: the prompt joined to the caption's first word, and generation from the begin token alone.
     """
 
     name: str
@@ -45,7 +45,8 @@ class MPlug2:
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:
-        """`visual.connector` is the universal layers, which the released code trains with text."""
+        """Parameter groups. The universal layers are `visual.connector`: the released code trains
+        them with the text layers, not with the visual encoder."""
         return {**COMPONENTS, "decoder": ("decoder.*",)}
 
     def make_encoder(self) -> VideoEncoder:
@@ -55,17 +56,17 @@ class MPlug2:
         return BertDecoder(self.decoder)
 
     def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
-        """Begin and text; the video is read by cross-attention and has no place in the ids."""
+        """Begin token and text; the video enters by cross-attention, without ids of its own."""
         if self.released_text or not text:
             return [tokenizer.begin_id]
         return [tokenizer.begin_id, *tokenizer.encode(text)]
 
     def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
-        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         if not self.released_text:
             return [*tokenizer.encode(caption), tokenizer.end_id]
-        joined = tokenizer.encode(self.prompt + released_words(caption))  # no space: as released
-        return [*joined, tokenizer.end_id][: RELEASED_LENGTH - 1]
+        joined = tokenizer.encode(self.prompt + released_caption(caption))  # no space: as released
+        return [*joined, tokenizer.end_id][: RELEASED_MAX_LENGTH - 1]
 
     def said(self, text: str) -> str:
         if not self.released_text:
@@ -80,22 +81,22 @@ class MPlug2:
         Raises:
             AtomError: `released_text` is on, and captions are not those of `training_ids`.
         """
-        before = self.prompt_ids(tokenizer, self.prompt, visual=True)
-        wanted = captions_BRL != tokenizer.pad_id
+        prefix_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
+        target_mask = captions_BRL != tokenizer.pad_id
         if self.released_text:
-            # Labels 0 to 2 are not learned, and label 0 is the begin token.
-            unlearned = torch.tensor(tokenizer.encode(self.prompt)[:2], device=captions_BRL.device)
-            if (captions_BRL[:, :, :2] != unlearned).any():
+            # Labels 0 to 2 are masked, and label 0 is the begin token.
+            masked_ids = torch.tensor(tokenizer.encode(self.prompt)[:2], device=captions_BRL.device)
+            if (captions_BRL[:, :, :2] != masked_ids).any():
                 raise AtomError(
                     f"model.released_text=true and a caption does not begin with {self.prompt!r}; "
                     "make its ids with training_ids, or set model.released_text=false"
                 )
-            wanted[:, :, :2] = False
-        read = torch.tensor(before, device=captions_BRL.device)
-        read = read.expand(*captions_BRL.shape[:2], -1)
-        hidden = decoder(torch.cat((read, captions_BRL[:, :, :-1]), dim=2), visual_BME)
-        logits = decoder.cls(hidden[:, :, len(before) - 1 :][wanted])
-        return F.cross_entropy(logits.float(), captions_BRL[wanted])
+            target_mask[:, :, :2] = False
+        prefix = torch.tensor(prefix_ids, device=captions_BRL.device)
+        prefix = prefix.expand(*captions_BRL.shape[:2], -1)
+        hidden = decoder(torch.cat((prefix, captions_BRL[:, :, :-1]), dim=2), visual_BME)
+        logits = decoder.cls(hidden[:, :, len(prefix_ids) - 1 :][target_mask])
+        return F.cross_entropy(logits.float(), captions_BRL[target_mask])
 
 
 def build(
@@ -107,35 +108,35 @@ def build(
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
 ) -> MPlug2:
-    """The model of a `conf/model` file.
+    """Build the model of a `conf/model` file.
 
     Args:
         form: `folded` (what runs) or `reference` (what Table 9 counts).
         prompt: text before the caption; empty for none.
-        released_text: whether texts are laid out as the released weights need it.
-        encoder: the numbers of `VideoEncoderConfig`, `output_width` taken from the decoder.
-        decoder: the numbers of `BertDecoderConfig`.
+        released_text: whether texts have the format that the released weights were trained on.
+        encoder: fields of `VideoEncoderConfig`, `output_width` taken from the decoder.
+        decoder: fields of `BertDecoderConfig`.
     """
     if form not in ("folded", "reference"):
         raise AtomError(f"model.form={form!r} is neither 'folded' nor 'reference'")
     if released_text and len(prompt.split()) < 2:
         raise AtomError(
-            f"model.released_text=true and model.prompt={prompt!r}; the released weights learned "
-            "'a video of'"
+            f"model.released_text=true and model.prompt={prompt!r}; the released weights were "
+            "trained with the prompt 'a video of'"
         )
-    text = BertDecoderConfig(**decoder)
-    video = VideoEncoderConfig(**encoder, output_width=text.width)
-    return MPlug2(name, video, text, form, prompt, released_text)  # type: ignore[arg-type]
+    decoder_config = BertDecoderConfig(**decoder)
+    encoder_config = VideoEncoderConfig(**encoder, output_width=decoder_config.width)
+    return MPlug2(name, encoder_config, decoder_config, form, prompt, released_text)  # type: ignore[arg-type]
 
 
-def released_words(caption: str) -> str:
-    """A caption as the released code cleans it before tokenisation."""
+def released_caption(caption: str) -> str:
+    """Clean a caption as the released code does before tokenisation."""
     drop = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~", "") | dict.fromkeys("-/", " "))
     return " ".join(caption.lower().translate(drop).split()[:80])
 
 
-def instantiated(model: MPlug2) -> dict[str, int]:
-    """Parameters that the released code builds around `model`, by part (Tables 6 and 9).
+def released_parameter_counts(model: MPlug2) -> dict[str, int]:
+    """Parameter counts of all parts that the released code builds (Tables 6 and 9).
 
     It instantiates CLIP's text tower, a text encoder and a fusion encoder of 24 layers each, and
     second feed-forwards and latents in the last two layers of every BERT; captioning runs none
@@ -147,15 +148,16 @@ def instantiated(model: MPlug2) -> dict[str, int]:
     attention = 4 * (width * width + width) + 2 * width
     feed_forward = 2 * width * inner + inner + 3 * width
     embeddings = sum(p.numel() for p in decoder.bert.embeddings.parameters())
-    second = 2 * feed_forward + model.encoder.latents * width  # for video, of the last two layers
-    own = {n: p.numel() for n, p in encoder.named_parameters()}
+    # Second feed-forwards and latents, for video, of the last two layers.
+    video = 2 * feed_forward + model.encoder.latents * width
+    sizes = {n: p.numel() for n, p in encoder.named_parameters()}
     return {
-        "video encoder": sum(v for n, v in own.items() if not n.startswith(("uni.", "connector")))
+        "video encoder": sum(v for n, v in sizes.items() if not n.startswith(("uni.", "connector")))
         + model.encoder.width * _CLIP_TEXT_WIDTH,
         "CLIP text tower": _clip_text_tower(_CLIP_TEXT_WIDTH, layers=12, positions=77),
-        "text encoder": embeddings + layers * (attention + feed_forward) + 2 * attention + second,
+        "text encoder": embeddings + layers * (attention + feed_forward) + 2 * attention + video,
         "fusion encoder": embeddings + layers * (2 * attention + feed_forward),
-        "text decoder": sum(p.numel() for p in decoder.parameters()) + second,
+        "text decoder": sum(p.numel() for p in decoder.parameters()) + video,
         "norm of video tokens": 2 * model.encoder.width,
     }
 

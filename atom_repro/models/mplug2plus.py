@@ -1,7 +1,7 @@
 """mPLUG2+: a CLIP-ViT video encoder whose tokens are a prefix of a Llama decoder (paper section 4).
 
-`build` checks the numbers of a `conf/model` file and returns the two modules' configurations
-without touching memory; the modules are made when they are asked for.
+`build` checks the hyperparameters of a `conf/model` file and returns the configurations of both
+modules; `make_encoder` and `make_decoder` allocate the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from torch import Tensor
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
-from atom_repro.models.vlm import VISUAL, Specials, Tokens
+from atom_repro.models.vlm import VISUAL_PLACEHOLDER, Specials, Tokens
 
 
 @dataclass(frozen=True)
 class MPlug2Plus:
-    """The architecture, not the weights."""
+    """Architecture of mPLUG2+, without weights."""
 
     name: str
     encoder: VideoEncoderConfig
@@ -45,21 +45,21 @@ class MPlug2Plus:
         return TextDecoder(self.decoder)
 
     def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
-        """Begin, visual tokens, text; an instruction-tuned Llama gets them as a user's turn."""
-        seen = [VISUAL] * self.encoder.visual_tokens if visual else []
-        asked = tokenizer.encode(text) if text else []
+        """Begin token, visual tokens, text; with `chat`, as the user turn of Llama's template."""
+        video_ids = [VISUAL_PLACEHOLDER] * self.encoder.visual_tokens if visual else []
+        text_ids = tokenizer.encode(text) if text else []
         if not self.chat:
-            return [tokenizer.begin_id, *seen, *asked]
+            return [tokenizer.begin_id, *video_ids, *text_ids]
         start, end = (tokenizer.special_id(f"<|{t}_header_id|>") for t in ("start", "end"))
-        turn = tokenizer.special_id("<|eot_id|>")
+        end_of_turn = tokenizer.special_id("<|eot_id|>")
         user, assistant, gap = (tokenizer.encode(t) for t in ("user", "assistant", "\n\n"))
         return [
-            tokenizer.begin_id, start, *user, end, *gap, *seen, *asked, turn,
+            tokenizer.begin_id, start, *user, end, *gap, *video_ids, *text_ids, end_of_turn,
             start, *assistant, end, *gap,
         ]  # fmt: skip
 
     def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
-        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         return [*tokenizer.encode(caption), tokenizer.end_id]
 
     def said(self, text: str) -> str:
@@ -68,7 +68,8 @@ class MPlug2Plus:
     def caption_loss(
         self, decoder: TextDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
     ) -> Tensor:
-        prefix = decoder.lay_out(visual_BME, self.prompt_ids(tokenizer, self.prompt, visual=True))
+        prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
+        prefix = decoder.embed_prompt(visual_BME, prompt_ids)
         return packed_loss(decoder, prefix, captions_BRL, pad_id=tokenizer.pad_id)
 
 
@@ -81,20 +82,20 @@ def build(
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
 ) -> MPlug2Plus:
-    """The model of a `conf/model` file.
+    """Build the model of a `conf/model` file.
 
     Args:
         form: `folded` (what runs) or `reference` (what Table 9 counts).
         prompt: text between the visual tokens and the caption; empty for none.
         chat: whether the decoder is instruction-tuned and gets Llama 3's chat template.
-        encoder: the numbers of `VideoEncoderConfig`, `output_width` taken from the decoder.
-        decoder: the numbers of `TextDecoderConfig`.
+        encoder: fields of `VideoEncoderConfig`, `output_width` taken from the decoder.
+        decoder: fields of `TextDecoderConfig`.
     """
     if form not in ("folded", "reference"):
         raise AtomError(f"model.form={form!r} is neither 'folded' nor 'reference'")
-    text = TextDecoderConfig(**decoder)
-    video = VideoEncoderConfig(**encoder, output_width=text.width)
-    return MPlug2Plus(name, video, text, form, prompt, chat)  # type: ignore[arg-type]
+    decoder_config = TextDecoderConfig(**decoder)
+    encoder_config = VideoEncoderConfig(**encoder, output_width=decoder_config.width)
+    return MPlug2Plus(name, encoder_config, decoder_config, form, prompt, chat)  # type: ignore[arg-type]
 
 
 def packed_loss(
@@ -104,11 +105,11 @@ def packed_loss(
     *,
     pad_id: int,
 ) -> Tensor:
-    """Mean cross-entropy of the tokens of R captions a clip, which share one prefix.
+    """Mean cross-entropy of R packed captions per clip, which share one prefix.
 
-    The R captions of a clip are laid end to end behind one copy of its prefix, under a mask that
-    hides them from each other and with positions that all start after the prefix: the numbers
-    are those of R separate sequences (a test compares them), for the cost of one prefix.
+    The R captions of a clip are concatenated behind one copy of its prefix, with a block mask
+    between them and with positions that all start after the prefix: the loss equals that of R
+    separate sequences (a test compares them), for the cost of one prefix.
 
     Args:
         captions_BRL: ids with end-of-sequence, padded with `pad_id`.
@@ -125,13 +126,13 @@ def packed_loss(
     first = hidden[:, P - 1 : P, None].transpose(1, 2).expand(B, R, 1, -1)
     rest = hidden[:, P:].reshape(B, R, L - 1, -1)
     predicting = torch.cat((first, rest), dim=2)
-    wanted = captions_BRL != pad_id
-    logits = decoder.lm_head(predicting[wanted])
-    return F.cross_entropy(logits.float(), captions_BRL[wanted])
+    target_mask = captions_BRL != pad_id
+    logits = decoder.lm_head(predicting[target_mask])
+    return F.cross_entropy(logits.float(), captions_BRL[target_mask])
 
 
 def shared_prefix_mask(prefix: int, captions: int, length: int, device: torch.device) -> Tensor:
-    """(S, S) boolean, True where attention is allowed: causal, and blind to other captions."""
+    """Causal mask (S, S), True where allowed: a caption attends to the prefix and itself only."""
     total = prefix + captions * length
     owner = torch.full((total,), -1, device=device)
     owner[prefix:] = torch.arange(captions, device=device).repeat_interleave(length)

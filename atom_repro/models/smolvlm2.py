@@ -1,10 +1,10 @@
-"""SmolVLM2: a SigLIP tower, pixel shuffle and one projection before a SmolLM2 (a Llama).
+"""SmolVLM2: SigLIP vision tower, pixel shuffle, linear projection, and a SmolLM2 (Llama) decoder.
 
-The encoder wraps transformers' vision tower and connector, cut where `get_image_features` ends;
-the decoder is our `TextDecoder`. Every frame is one image, never split to sub-images, and the
-prompt is the released chat template for several images. The released processor has a second
-layout, for videos, with a sentence on the duration and a time before each frame; a prompt here
-knows neither, so it is not used.
+The encoder wraps transformers' vision tower and connector, up to the end of
+`get_image_features`; the decoder is our `TextDecoder`. Every frame is one image, never split to
+sub-images, and the prompt is the released chat template for several images. The released
+processor has a second template, for videos, with a sentence on the duration and a timestamp
+before each frame; a prompt here knows neither, so it is not used.
 
 Source: `transformers.models.smolvlm`; released weights HuggingFaceTB/SmolVLM2-*-Video-Instruct.
 """
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.models.mplug2plus import packed_loss
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
-from atom_repro.models.vlm import VISUAL, Specials, Tokens
+from atom_repro.models.vlm import VISUAL_PLACEHOLDER, Specials, Tokens
 
-AROUND = "<fake_token_around_image>"
-GLOBAL = "<global-img>"
-# Mean and deviation 0.5 of pixels 0 to 1, which is what the released processor normalises by.
-_HALF = 127.5
+IMAGE_BOUNDARY = "<fake_token_around_image>"
+GLOBAL_IMAGE = "<global-img>"
+# Mean and standard deviation of uint8 pixels (0.5 of pixels 0 to 1), as in the released processor.
+_PIXEL_SCALE = 127.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmolEncoderConfig:
-    """The numbers of the tower and the connector. `shuffle` is the side of the square of patches
+    """Hyperparameters of vision tower and connector. `shuffle` is the side of the square of patches
     that becomes one visual token (`scale_factor` of the released configuration)."""
 
     frames: int
@@ -68,10 +68,10 @@ class SmolEncoderConfig:
 
 
 class SmolEncoder(nn.Module):
-    """Frames (B, T, 3, H, W) uint8 to visual tokens (B, T*N, E), N tokens a frame.
+    """Frames (B, T, 3, H, W) uint8 to visual tokens (B, T*N, E), N tokens per frame.
 
-    Frames come in the tower's size, so the processor's resizing has no place here; its rescaling
-    and normalising are done here.
+    Frames must have the tower's size, so the processor's resizing is left out; its rescaling and
+    normalisation are done here.
     """
 
     def __init__(self, config: SmolEncoderConfig) -> None:
@@ -79,33 +79,33 @@ class SmolEncoder(nn.Module):
         # Seconds to import, and a configuration alone does not need it.
         from transformers.models.smolvlm import modeling_smolvlm as released
 
-        numbers = _released_config(config)
+        released_config = _released_config(config)
         self.config = config
         self.tied: dict[str, str] = {}
-        self.vision_model = released.SmolVLMVisionTransformer(numbers.vision_config)
-        self.connector = released.SmolVLMConnector(numbers)
+        self.vision_model = released.SmolVLMVisionTransformer(released_config.vision_config)
+        self.connector = released.SmolVLMConnector(released_config)
 
     def file_state(self) -> dict[str, Tensor]:
         return dict(self.state_dict(keep_vars=True))
 
     def restore_constants(self) -> None:
-        """Nothing: the tower works out its position ids in each call and has no buffers."""
+        """Do nothing: the tower computes its position ids in each call and has no buffers."""
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         B, T, _, H, W = frames_BTCHW.shape
         size = self.config.image_size
         if (self.config.frames, size, size) != (T, H, W):
             raise AtomError(
-                f"{T} frames of {H}x{W}; model.encoder.frames={self.config.frames} of "
-                f"model.encoder.image_size={size} are expected"
+                f"got {T} frames of {H}x{W}, expected model.encoder.frames={self.config.frames} "
+                f"of model.encoder.image_size={size}"
             )
-        # A norm's weight: no recipe quantises it, so its dtype is the one that is computed in.
+        # A norm's weight: no recipe quantises it, so its dtype is the compute dtype.
         dtype = self.vision_model.post_layernorm.weight.dtype
-        pixels = ((frames_BTCHW.flatten(0, 1).float() - _HALF) / _HALF).to(dtype)
+        pixels = ((frames_BTCHW.flatten(0, 1).float() - _PIXEL_SCALE) / _PIXEL_SCALE).to(dtype)
         # `get_image_features` drops images that are 0 all over as padding. No byte is 127.5, so
-        # no frame ever is one, and the tower can be called past that rule.
-        seen = self.vision_model(pixel_values=pixels).last_hidden_state
-        projected: Tensor = self.connector(seen)
+        # no frame is dropped, and the tower can be called directly.
+        patches = self.vision_model(pixel_values=pixels).last_hidden_state
+        projected: Tensor = self.connector(patches)
         return projected.reshape(B, -1, projected.shape[-1])
 
 
@@ -121,9 +121,9 @@ def _released_config(config: SmolEncoderConfig) -> Any:
         "patch_size": config.patch_size,
         "layer_norm_eps": config.norm_eps,
     }
-    made: Any = SmolVLMConfig(
+    released: Any = SmolVLMConfig(
         vision_config=vision,
-        # Only the width is read of it; one head divides any width.
+        # Only the width is used; one head divides any width.
         text_config={
             "model_type": "llama",
             "hidden_size": config.output_width,
@@ -132,13 +132,13 @@ def _released_config(config: SmolEncoderConfig) -> Any:
         },
         scale_factor=config.shuffle,
     )
-    made.vision_config._attn_implementation = "sdpa"
-    return made
+    released.vision_config._attn_implementation = "sdpa"
+    return released
 
 
 @dataclass(frozen=True)
 class SmolVLM2:
-    """The architecture, not the weights.
+    """Architecture of SmolVLM2, without weights.
 
     Clips may interleave on one decoder because `TextDecoder` counts positions from the cache that
     the caller owns. A decoder that keeps a clip's position offset on the module, as Qwen-VL's
@@ -157,7 +157,7 @@ class SmolVLM2:
             begin="<|im_start|>",
             end="<end_of_utterance>",
             pad="<|im_end|>",
-            others=(AROUND, GLOBAL),
+            others=(IMAGE_BOUNDARY, GLOBAL_IMAGE),
         )
 
     @property
@@ -175,22 +175,24 @@ class SmolVLM2:
         return TextDecoder(self.decoder)
 
     def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
-        """A user's turn without a system message, and the assistant's name.
+        """A user turn without a system message, and the header of the assistant turn.
 
-        What stands between two special tokens is encoded in one piece, as the released tokenizer
-        does: "User: a" is not the tokens of "User: " and those of "a".
+        The text between two special tokens is encoded in one piece, as the released tokenizer
+        does: the tokens of "User: a" are not those of "User: " and "a".
         """
-        answer = [tokenizer.end_id, *tokenizer.encode("\nAssistant:")]
+        assistant = [tokenizer.end_id, *tokenizer.encode("\nAssistant:")]
         if not visual:
-            return [tokenizer.begin_id, *tokenizer.encode(f"User: {text}"), *answer]
-        around, whole = tokenizer.special_id(AROUND), tokenizer.special_id(GLOBAL)
-        frame = [around, whole, *[VISUAL] * self.encoder.frame_tokens, around]
-        asked = tokenizer.encode(text) if text else []
+            return [tokenizer.begin_id, *tokenizer.encode(f"User: {text}"), *assistant]
+        boundary = tokenizer.special_id(IMAGE_BOUNDARY)
+        global_image = tokenizer.special_id(GLOBAL_IMAGE)
+        image_ids = [VISUAL_PLACEHOLDER] * self.encoder.frame_tokens
+        frame = [boundary, global_image, *image_ids, boundary]
+        text_ids = tokenizer.encode(text) if text else []
         user = tokenizer.encode("User:")
-        return [tokenizer.begin_id, *user, *frame * self.encoder.frames, *asked, *answer]
+        return [tokenizer.begin_id, *user, *frame * self.encoder.frames, *text_ids, *assistant]
 
     def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
-        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         return [*tokenizer.encode(caption), tokenizer.end_id]
 
     def said(self, text: str) -> str:
@@ -199,29 +201,31 @@ class SmolVLM2:
     def caption_loss(
         self, decoder: TextDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
     ) -> Tensor:
-        prefix = decoder.lay_out(visual_BME, self.prompt_ids(tokenizer, self.prompt, visual=True))
+        prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
+        prefix = decoder.embed_prompt(visual_BME, prompt_ids)
         return packed_loss(decoder, prefix, captions_BRL, pad_id=tokenizer.pad_id)
 
 
 def build(
     *, name: str, prompt: str, encoder: Mapping[str, Any], decoder: Mapping[str, Any]
 ) -> SmolVLM2:
-    """The model of a `conf/model` file.
+    """Build the model of a `conf/model` file.
 
     Args:
-        prompt: the request for a caption, which stands after the frames.
-        encoder: the numbers of `SmolEncoderConfig`, `output_width` taken from the decoder.
-        decoder: the numbers of `TextDecoderConfig`.
+        prompt: the request for a caption, placed after the frames.
+        encoder: fields of `SmolEncoderConfig`, `output_width` taken from the decoder.
+        decoder: fields of `TextDecoderConfig`.
     """
-    text = TextDecoderConfig(**decoder)
-    return SmolVLM2(name, SmolEncoderConfig(**encoder, output_width=text.width), text, prompt)
+    decoder_config = TextDecoderConfig(**decoder)
+    encoder_config = SmolEncoderConfig(**encoder, output_width=decoder_config.width)
+    return SmolVLM2(name, encoder_config, decoder_config, prompt)
 
 
 def released_key(key: str) -> tuple[str, str] | None:
-    """Where a tensor of the released checkpoint belongs: (`encoder` or `decoder`, our name).
+    """Map a key of the released checkpoint to (`encoder` or `decoder`, key in our module).
 
-    None for a constant, which modules make themselves. A name of no part that we know is given
-    to the decoder unchanged, which has no such weight: whoever loads it reports it by name.
+    None for a constant, which modules compute themselves. An unknown key is mapped to the decoder
+    unchanged, which has no such weight, so that loading reports it by name.
     """
     if key.endswith((".position_ids", ".inv_freq")):
         return None
@@ -234,12 +238,12 @@ def released_key(key: str) -> tuple[str, str] | None:
 
 
 def check_released(model: SmolVLM2, config: Mapping[str, Any]) -> None:
-    """Hold the released `config.json` against the numbers of `model`.
+    """Check the released `config.json` against the hyperparameters of `model`.
 
-    A key that the file leaves out has the value that transformers gives it.
+    A key that the file leaves out has the default of transformers.
 
     Raises:
-        AtomError: another kind of model, or a number that is not the model's.
+        AtomError: another model type, or a value that differs from the model's.
     """
     from transformers import SmolVLMConfig
 
@@ -248,36 +252,36 @@ def check_released(model: SmolVLM2, config: Mapping[str, Any]) -> None:
             f"config.json says model_type={config.get('model_type')!r}, not 'smolvlm'; give a "
             f"SmolVLM2 checkpoint or choose another model than model={model.name}"
         )
-    read: Any = SmolVLMConfig.from_dict(dict(config))
-    vision, text = read.vision_config, read.text_config
-    seen, spoken = model.encoder, model.decoder
-    for key, theirs, ours in (
-        ("vision_config.image_size", vision.image_size, seen.image_size),
-        ("vision_config.patch_size", vision.patch_size, seen.patch_size),
-        ("vision_config.hidden_size", vision.hidden_size, seen.width),
-        ("vision_config.num_hidden_layers", vision.num_hidden_layers, seen.layers),
-        ("vision_config.num_attention_heads", vision.num_attention_heads, seen.heads),
-        ("vision_config.intermediate_size", vision.intermediate_size, seen.mlp_width),
-        ("vision_config.layer_norm_eps", vision.layer_norm_eps, seen.norm_eps),
+    released: Any = SmolVLMConfig.from_dict(dict(config))
+    vision, text = released.vision_config, released.text_config
+    encoder, decoder = model.encoder, model.decoder
+    for key, released_value, expected in (
+        ("vision_config.image_size", vision.image_size, encoder.image_size),
+        ("vision_config.patch_size", vision.patch_size, encoder.patch_size),
+        ("vision_config.hidden_size", vision.hidden_size, encoder.width),
+        ("vision_config.num_hidden_layers", vision.num_hidden_layers, encoder.layers),
+        ("vision_config.num_attention_heads", vision.num_attention_heads, encoder.heads),
+        ("vision_config.intermediate_size", vision.intermediate_size, encoder.mlp_width),
+        ("vision_config.layer_norm_eps", vision.layer_norm_eps, encoder.norm_eps),
         ("vision_config.hidden_act", vision.hidden_act, "gelu_pytorch_tanh"),
-        ("scale_factor", read.scale_factor, seen.shuffle),
-        ("text_config.vocab_size", text.vocab_size, spoken.vocabulary),
-        ("text_config.hidden_size", text.hidden_size, spoken.width),
-        ("text_config.num_hidden_layers", text.num_hidden_layers, spoken.layers),
-        ("text_config.num_attention_heads", text.num_attention_heads, spoken.heads),
-        ("text_config.num_key_value_heads", text.num_key_value_heads, spoken.kv_heads),
-        ("text_config.head_dim", text.head_dim, spoken.head_width),
-        ("text_config.intermediate_size", text.intermediate_size, spoken.mlp_width),
-        ("text_config.rms_norm_eps", text.rms_norm_eps, spoken.norm_eps),
-        ("text_config.rope_theta", text.rope_parameters["rope_theta"], spoken.rope_theta),
+        ("scale_factor", released.scale_factor, encoder.shuffle),
+        ("text_config.vocab_size", text.vocab_size, decoder.vocabulary),
+        ("text_config.hidden_size", text.hidden_size, decoder.width),
+        ("text_config.num_hidden_layers", text.num_hidden_layers, decoder.layers),
+        ("text_config.num_attention_heads", text.num_attention_heads, decoder.heads),
+        ("text_config.num_key_value_heads", text.num_key_value_heads, decoder.kv_heads),
+        ("text_config.head_dim", text.head_dim, decoder.head_width),
+        ("text_config.intermediate_size", text.intermediate_size, decoder.mlp_width),
+        ("text_config.rms_norm_eps", text.rms_norm_eps, decoder.norm_eps),
+        ("text_config.rope_theta", text.rope_parameters["rope_theta"], decoder.rope_theta),
         ("text_config.rope_type", text.rope_parameters["rope_type"], "default"),
         ("text_config.hidden_act", text.hidden_act, "silu"),
         ("text_config.attention_bias", text.attention_bias, False),
         ("text_config.mlp_bias", text.mlp_bias, False),
-        ("tie_word_embeddings", read.tie_word_embeddings, spoken.tied),
+        ("tie_word_embeddings", released.tie_word_embeddings, decoder.tied),
     ):
-        if theirs != ours:
+        if released_value != expected:
             raise AtomError(
-                f"config.json says {key}={theirs}, model={model.name} has {ours}; choose the "
-                "model of that size or set the number in conf/model"
+                f"config.json says {key}={released_value}, model={model.name} has {expected}; "
+                "choose the model of that size or set the value in conf/model"
             )

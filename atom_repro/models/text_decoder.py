@@ -1,14 +1,14 @@
 """The language decoder: a Llama 3.2 with a shared visual prefix and a KV cache for beams.
 
-Written out rather than taken from transformers because the prefix cache is the point: all beams
-of a clip attend to one copy of the prefix, and only the few generated positions are kept, and
-reordered, a beam. Weights carry the names of `LlamaForCausalLM`; tests hold the two equal.
+Written out rather than taken from transformers for the prefix cache: all beams of a clip attend
+to one copy of the prefix, and only the few generated positions are stored, and reordered, per
+beam. Weights carry the names of `LlamaForCausalLM`; tests hold the two equal.
 
-Nothing of a clip stays on the module between calls: a caller owns its `DecoderCache`, so the
-steps of two clips may interleave on one decoder, from several threads.
+The module keeps no state between calls: a caller owns its `DecoderCache`, so the steps of two
+clips may interleave on one decoder, from several threads.
 
 Shapes: B clips, K beams, S positions, P prefix positions, E width, H heads, J key/value heads,
-G = H/J, C channels a head, V vocabulary.
+G = H/J, C channels per head, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.vlm import lay_out
+from atom_repro.models.vlm import insert_visual_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextDecoderConfig:
-    """The numbers that make a Llama. `rope_factor` 1 means plain rotary embedding; Llama 3.2
-    uses 32 with low 1, high 4 and an original context of 8192. `tied` makes the head the
-    embedding."""
+    """Hyperparameters of the Llama. `rope_factor` 1 means plain rotary embedding; Llama 3.2 uses
+    32 with low 1, high 4 and an original context of 8192. `tied` makes the LM head share the
+    embedding's weight."""
 
     vocabulary: int
     width: int
@@ -68,7 +68,7 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
-    """cos and sin of every position, (2, max_positions, C); half-split layout of Llama.
+    """Rotary embedding table: cos and sin of every position, (2, max_positions, C), half-split.
 
     Source of the frequency scaling: Llama 3.1 (`rope_type: llama3`).
     """
@@ -88,12 +88,12 @@ def rope_table(config: TextDecoderConfig, device: torch.device | None = None) ->
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin
+    rotated_half = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + rotated_half * sin
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention written out: at a few hundred positions, the CPU's fused kernel spends most of a
+    """Attention without the fused kernel: at a few hundred positions, the CPU's spends most of a
     training step in its backward pass. Shapes (B, H, S, C) and (B, J, S, C)."""
     B, H, S, C = q.shape
     J = k.shape[1]
@@ -105,10 +105,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class DecoderCache:
-    """Keys and values of one generation: the prefix once a clip, the rest once a beam.
+    """KV cache of one generation: the prefix once per clip, generated tokens once per beam.
 
-    `prefix[layer]` is a pair (B, J, P, C); `beams[layer]` a pair (B, K, J, room, C) of which the
-    first `length` positions are filled. Owned by the caller.
+    `prefix[layer]` is a pair (B, J, P, C); `beams[layer]` a pair (B, K, J, max_new_tokens, C) of
+    which the first `length` positions are filled. Owned by the caller.
     """
 
     def __init__(self, prefix: list[tuple[Tensor, Tensor]]) -> None:
@@ -118,19 +118,18 @@ class DecoderCache:
 
     @property
     def position(self) -> int:
-        """The position of the next token."""
+        """Position of the next token."""
         return self.prefix[0][0].shape[2] + self.length
 
-    def open(self, beams: int, room: int) -> None:
-        """Make room for `room` generated positions of `beams` beams a clip."""
+    def open(self, beams: int, max_new_tokens: int) -> None:
+        """Allocate `max_new_tokens` positions for each of `beams` beams per clip."""
         for keys, _ in self.prefix:
             B, J, _, C = keys.shape
-            self.beams.append(
-                (keys.new_zeros(B, beams, J, room, C), keys.new_zeros(B, beams, J, room, C))
-            )
+            shape = (B, beams, J, max_new_tokens, C)
+            self.beams.append((keys.new_zeros(shape), keys.new_zeros(shape)))
 
     def reorder(self, parent_BK: Tensor) -> None:
-        """Let beam k of each clip continue the beam `parent[b, k]`."""
+        """Make beam k of clip b a continuation of its beam `parent_BK[b, k]`."""
         rows = torch.arange(parent_BK.shape[0], device=parent_BK.device)[:, None]
         filled = self.length
         for keys, values in self.beams:
@@ -138,16 +137,16 @@ class DecoderCache:
             values[:, :, :, :filled] = values[rows, parent_BK, :, :filled]
 
     def keep(self, rows: Tensor) -> None:
-        """Drop the clips that are done."""
+        """Keep only the clips at batch indices `rows`."""
         self.prefix = [(k[rows], v[rows]) for k, v in self.prefix]
         self.beams = [(k[rows], v[rows]) for k, v in self.beams]
 
     def bytes(self) -> int:
-        """Bytes of keys and values that one step reads."""
+        """Bytes of keys and values that one decoding step reads."""
         total = sum(k.nbytes + v.nbytes for k, v in self.prefix)
         for keys, values in self.beams:
-            room = keys.shape[3]
-            total += (keys.nbytes + values.nbytes) * self.length // max(room, 1)
+            allocated = keys.shape[3]
+            total += (keys.nbytes + values.nbytes) * self.length // max(allocated, 1)
         return total
 
 
@@ -167,7 +166,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BSE: Tensor, rope: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Attention over the whole sequence; also its keys and values (B, J, S, C).
+        """Attention over a whole sequence; also returns its keys and values (B, J, S, C).
 
         `mask` is an additive or boolean (S, S) or (B, 1, S, S) mask; None means causal.
         """
@@ -190,14 +189,14 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(B, S, -1)), (k, v)
 
     def step(self, x_BKE: Tensor, rope: Tensor, cache: DecoderCache, layer: int) -> Tensor:
-        """One new position of every beam. The prefix is read once a clip, not once a beam."""
+        """Attention of one new position per beam; all beams of a clip share its prefix."""
         B, K, _ = x_BKE.shape
         J, C = self.kv_heads, self.head_width
         q = rotate(self.q_proj(x_BKE).view(B, K, self.heads, C), *rope)
         keys, values = cache.beams[layer]
-        at, end = cache.length, cache.length + 1
-        keys[:, :, :, at] = rotate(self.k_proj(x_BKE).view(B, K, J, C), *rope)
-        values[:, :, :, at] = self.v_proj(x_BKE).view(B, K, J, C)
+        position, end = cache.length, cache.length + 1
+        keys[:, :, :, position] = rotate(self.k_proj(x_BKE).view(B, K, J, C), *rope)
+        values[:, :, :, position] = self.v_proj(x_BKE).view(B, K, J, C)
 
         q = q.view(B, K, J, -1, C) * C**-0.5  # (B, K, J, G, C)
         prefix_k, prefix_v = cache.prefix[layer]
@@ -254,7 +253,7 @@ class LlamaStack(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """A causal language model over embeddings, so that visual tokens are a prefix like any."""
+    """Causal language model over input embeddings, of which visual tokens can be a part."""
 
     rope: Tensor
 
@@ -283,7 +282,7 @@ class TextDecoder(nn.Module):
         return dict(self.state_dict(keep_vars=True))
 
     def restore_constants(self) -> None:
-        """Make what no file holds; needed again after a module was built without memory."""
+        """Compute the non-persistent buffers; needed again after building on the meta device."""
         self.register_buffer("rope", rope_table(self.config), persistent=False)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -292,7 +291,7 @@ class TextDecoder(nn.Module):
     def forward(
         self, embeds_BSE: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> Tensor:
-        """Final hidden states (B, S, E) of a whole sequence; `lm_head` turns them to logits.
+        """Final hidden states (B, S, E) of a whole sequence; `lm_head` maps them to logits.
 
         Args:
             mask: boolean (S, S), True where attention is allowed; None means causal.
@@ -300,22 +299,22 @@ class TextDecoder(nn.Module):
         """
         return self._run(embeds_BSE, mask, positions)[0]
 
-    def lay_out(self, visual_BME: Tensor | None, ids: Sequence[int]) -> Tensor:
-        """Embeddings of a prompt (B, P, E), visual tokens in their places."""
-        known = torch.tensor([max(token, 0) for token in ids], device=self.rope.device)
-        return lay_out(self.embed(known), ids, visual_BME)
+    def embed_prompt(self, visual_BME: Tensor | None, ids: Sequence[int]) -> Tensor:
+        """Embeddings of a prompt (B, P, E), placeholders replaced by the visual tokens."""
+        valid_ids = torch.tensor([max(token, 0) for token in ids], device=self.rope.device)
+        return insert_visual_tokens(self.embed(valid_ids), ids, visual_BME)
 
     def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, DecoderCache]:
-        """Read a prompt: logits of its first continuation (B, V), and the cache that holds it."""
-        return self.prefill(self.lay_out(visual_BME, ids))
+        """Prefill with a prompt: logits of the first token (B, V), and the cache."""
+        return self.prefill(self.embed_prompt(visual_BME, ids))
 
     def prefill(self, embeds_BPE: Tensor) -> tuple[Tensor, DecoderCache]:
-        """Read a prefix: logits of the next token (B, V), and the cache that holds the prefix."""
+        """Prefill with embeddings: logits of the next token (B, V), and the cache."""
         hidden, kv = self._run(embeds_BPE)
         return self.lm_head(hidden[:, -1]), DecoderCache(kv)
 
     def step(self, ids_BK: Tensor, cache: DecoderCache) -> Tensor:
-        """Append one token to every beam: logits of the one after it (B, K, V)."""
+        """Append one token to every beam: logits of the next one (B, K, V)."""
         x = self.embed(ids_BK)
         rope = self._rope(cache.position, cache.position + 1)
         for i, layer in enumerate(self.model.layers):

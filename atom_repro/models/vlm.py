@@ -1,12 +1,12 @@
-"""What a video-language model is to the rest of the package: two modules that are called apart.
+"""Protocols of a video-language model: an encoder and a decoder that are called separately.
 
-A `conf/model` file builds a `VideoLanguageModel`: the architecture, without weights or memory.
-Engines make, fill, save and call its modules through the protocols below and know no family; a
-new family is one file of this folder and one YAML.
+A `conf/model` file builds a `VideoLanguageModel`: the architecture, without weights. Engines
+build, load, save and call its modules through the protocols below, independent of the model
+family; a new family is one file of this folder and one YAML.
 
-The cut is where the paper makes it (section 4): the encoder turns frames to visual tokens in the
-decoder's width, the decoder turns a prompt, in which visual tokens may stand, to text. Neither
-keeps anything of a clip between calls.
+The model is split as in the paper (section 4): the encoder maps frames to visual tokens in the
+decoder's width, the decoder maps a prompt, which may contain visual tokens, to text. Neither
+keeps state between calls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
 
-# Stands in a prompt's ids where the next visual token goes.
-VISUAL = -1
+# Marks the position of the next visual token in a prompt's ids.
+VISUAL_PLACEHOLDER = -1
 
 
 @dataclass(frozen=True)
 class Specials:
-    """The tokens that a family begins with, ends with and pads with, and others of its prompt."""
+    """Special tokens of a model family: begin, end, padding, and `others` that its prompt needs."""
 
     begin: str = "<|begin_of_text|>"
     end: str = "<|end_of_text|>"
@@ -33,7 +33,7 @@ class Specials:
 
 
 class Tokens(Protocol):
-    """What a model needs of a tokenizer to lay out a prompt."""
+    """The tokenizer interface that a model needs to build a prompt."""
 
     begin_id: int
     end_id: int
@@ -43,8 +43,8 @@ class Tokens(Protocol):
     def special_id(self, token: str) -> int: ...
 
 
-class EncoderNumbers(Protocol):
-    """Sizes of an encoder: T frames of H = W = `image_size`, M visual tokens of `output_width`."""
+class EncoderConfig(Protocol):
+    """Dimensions of an encoder: T frames of H = W = `image_size`, M tokens of `output_width`."""
 
     @property
     def frames(self) -> int: ...
@@ -58,8 +58,8 @@ class EncoderNumbers(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-class DecoderNumbers(Protocol):
-    """Sizes of a decoder."""
+class DecoderConfig(Protocol):
+    """Dimensions of a decoder."""
 
     @property
     def vocabulary(self) -> int: ...
@@ -72,23 +72,23 @@ class DecoderNumbers(Protocol):
 
 
 class Network(Protocol):
-    """A module that files can hold. `tied` maps a parameter's name to that of the one it is."""
+    """A module with checkpoint files. `tied` maps a parameter to the one whose weight it shares."""
 
     tied: Mapping[str, str]
 
     def file_state(self) -> dict[str, Tensor]:
-        """The fp32 weights under the names and shapes of files; a tied one may stand twice."""
+        """State dict (fp32) in the names and shapes of checkpoint files; tied ones may repeat."""
         ...
 
     def restore_constants(self) -> None:
-        """Make what no file holds; needed again after a module was built without memory."""
+        """Create the non-persistent buffers; needed again after building on the meta device."""
         ...
 
 
 class Cache(Protocol):
-    """The state of one generation, owned by its caller. B clips, K beams."""
+    """KV cache of one generation, owned by its caller. B clips, K beams."""
 
-    def open(self, beams: int, room: int) -> None: ...
+    def open(self, beams: int, max_new_tokens: int) -> None: ...
     def reorder(self, parent_BK: Tensor) -> None: ...
     def keep(self, rows: Tensor) -> None: ...
 
@@ -100,25 +100,25 @@ class EncoderNetwork(Network, Protocol):
 
 
 class DecoderNetwork(Network, Protocol):
-    """A language model that reads visual tokens, whichever way it does."""
+    """A language model that takes visual tokens, in its prompt or by cross-attention."""
 
     def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, Any]:
-        """Read a prompt: logits of the first token (B, V), and the `Cache` to go on with.
+        """Prefill with a prompt: logits of the first token (B, V), and the `Cache` for `step`.
 
         Args:
             visual_BME: the clips' visual tokens, or None for text alone (B = 1).
-            ids: the prompt, with `VISUAL` where visual tokens stand if they stand in it.
+            ids: the prompt, with `VISUAL_PLACEHOLDER` at the positions of visual tokens, if any.
         """
         ...
 
     def step(self, ids_BK: Tensor, cache: Any) -> Tensor:
-        """Append one token to every beam: logits of the one after it (B, K, V)."""
+        """Append one token to every beam: logits of the next one (B, K, V)."""
         ...
 
 
 class VideoLanguageModel(Protocol):
-    """An architecture. `prompt` asks for a caption; `writes_text` says whether the decoder can
-    work without a video, and so serve scripts, summaries and answers."""
+    """A model architecture. `prompt` asks for a caption; `writes_text` says whether the decoder
+    works without a video, and so can write scripts, summaries and answers."""
 
     @property
     def name(self) -> str: ...
@@ -129,57 +129,61 @@ class VideoLanguageModel(Protocol):
     @property
     def specials(self) -> Specials: ...
     @property
-    def encoder(self) -> EncoderNumbers: ...
+    def encoder(self) -> EncoderConfig: ...
     @property
-    def decoder(self) -> DecoderNumbers: ...
+    def decoder(self) -> DecoderConfig: ...
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:
-        """Patterns (`fnmatch`) of the parameters of each part that training treats as one, named
-        `encoder.<name>` and `decoder.<name>`. What a video foundation model was released with is
-        `visual.clip` and `visual.temporal`; together the parts are all parameters, each once."""
+        """Parameter groups for training: a name and `fnmatch` patterns of its parameters, named
+        `encoder.<name>` and `decoder.<name>`. The released video foundation model is `visual.clip`
+        and `visual.temporal`; every parameter belongs to exactly one group."""
         ...
 
     def make_encoder(self) -> nn.Module: ...
     def make_decoder(self) -> nn.Module: ...
 
     def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
-        """The ids of a request, with its begin token, chat template and `VISUAL` places."""
+        """Token ids of a prompt, with begin token, chat template and `VISUAL_PLACEHOLDER`s."""
         ...
 
     def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
-        """What `caption_loss` takes for a caption: its ids, end-of-sequence included."""
+        """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         ...
 
     def said(self, text: str) -> str:
-        """The caption or answer in a decoded text; undoes a family's quirks."""
+        """Extract the caption or answer from a decoded text, without what the family adds."""
         ...
 
     def caption_loss(
         self, decoder: Any, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
     ) -> Tensor:
-        """Mean cross-entropy of R captions a clip, ids with end-of-sequence, padded."""
+        """Mean cross-entropy of R captions per clip: ids with end-of-sequence, padded."""
         ...
 
 
-def lay_out(embedded_PE: Tensor, ids: Sequence[int], visual_BME: Tensor | None) -> Tensor:
-    """A prompt's embeddings (B, P, E) with the visual tokens in their places.
+def insert_visual_tokens(
+    embedded_PE: Tensor, ids: Sequence[int], visual_BME: Tensor | None
+) -> Tensor:
+    """A prompt's embeddings (B, P, E) with placeholders replaced by the visual tokens.
 
     Args:
-        embedded_PE: an embedding for each id; what stands at `VISUAL` is overwritten.
+        embedded_PE: an embedding for each id; those of `VISUAL_PLACEHOLDER` are overwritten.
 
     Raises:
-        AtomError: as many places as visual tokens are needed.
+        AtomError: the prompt does not have one placeholder per visual token.
     """
-    places = torch.tensor([i for i, token in enumerate(ids) if token == VISUAL], dtype=torch.long)
+    positions = torch.tensor(
+        [i for i, token in enumerate(ids) if token == VISUAL_PLACEHOLDER], dtype=torch.long
+    )
     if visual_BME is None:
-        if len(places):
-            raise AtomError("the prompt has places for visual tokens, and there is no video")
+        if len(positions):
+            raise AtomError("the prompt has placeholders for visual tokens, but no video was given")
         return embedded_PE[None]
-    if len(places) != visual_BME.shape[1]:
+    if len(positions) != visual_BME.shape[1]:
         raise AtomError(
-            f"the prompt has {len(places)} places for {visual_BME.shape[1]} visual tokens; the "
-            "encoder and the model's prompt do not belong together"
+            f"the prompt has {len(positions)} placeholders for {visual_BME.shape[1]} visual "
+            "tokens; use the encoder of the model that the prompt was built for"
         )
-    laid = embedded_PE.expand(visual_BME.shape[0], -1, -1)
-    return laid.index_copy(1, places.to(laid.device), visual_BME.to(laid.dtype))
+    embeds = embedded_PE.expand(visual_BME.shape[0], -1, -1)
+    return embeds.index_copy(1, positions.to(embeds.device), visual_BME.to(embeds.dtype))

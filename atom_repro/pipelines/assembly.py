@@ -1,28 +1,28 @@
-"""Video assembly (paper appendix A.1): a prompt and clips to a script, and the script to a movie.
+"""Video assembly (paper appendix A.1): prompt and clip captions to a script, script to a movie.
 
-The captions of the clips that fit the prompt best go to the same decoder that wrote them; it says
-which clips to show, in which order, and what to say over each. The movie is cut from the sources.
+The captions of the clips most similar to the prompt go to the decoder that wrote them; it chooses
+the clips, their order and a narration for each. The movie is cut from the source videos.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atom_repro import prompts as wording
+from atom_repro import prompts as prompt_templates
 from atom_repro.datatypes import Clip
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.pipelines.captioned_clips import (
+    CaptionedClips,
     Delivery,
-    Footage,
     Hit,
     Progress,
     Reply,
-    at_time,
-    find,
     hit_data,
-    nothing,
+    no_match_message,
+    rank_clips,
+    time_range,
 )
-from atom_repro.pipelines.session import Session, at_least_one, session_of, share
+from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
 from atom_repro.runtime.runtime import Runtime
 from atom_repro.video.editing.cuts import Cut, without_overlap
 from atom_repro.video.editing.subtitles import write_srt
@@ -32,7 +32,7 @@ from atom_repro.video.editing.writer import edit
 
 @dataclass(frozen=True)
 class Shot:
-    """One clip of a script and what is said over it."""
+    """One clip of a script and its narration."""
 
     clip: Clip
     caption: str
@@ -42,8 +42,8 @@ class Shot:
 
 @dataclass(frozen=True)
 class Script:
-    """Shots in the order in which to show them. `written` is False where the decoder's text had no
-    line that names a clip: the clips are then shown as they were ranked, under their captions."""
+    """Shots in display order. `written` is False where no line of the decoder's text names a clip;
+    the shots are then all hits in rank order, with their captions as narration."""
 
     shots: tuple[Shot, ...]
     text: str
@@ -52,6 +52,8 @@ class Script:
 
 @dataclass(frozen=True)
 class Assembly:
+    """The video assembly task; see `build` for its fields."""
+
     name: str
     candidates: int
     least_similarity: float
@@ -60,13 +62,13 @@ class Assembly:
     least_cut_s: float
     settings: GenerationSettings
 
-    def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
-        hits = find(
+    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+        hits = rank_clips(
             runtime,
-            footage,
+            captioned,
             prompt,
             item,
-            most=self.candidates,
+            max_hits=self.candidates,
             least_similarity=self.least_similarity,
             same_similarity=self.same_similarity,
         )
@@ -77,15 +79,15 @@ class Assembly:
         return Reply(tuple(hits), (script.text,), script)
 
     def write(self, runtime: Runtime, prompt: str, hits: Sequence[Hit], item: str) -> Script:
-        """Ask the decoder for the script of clips that were found."""
-        asked = wording.script(prompt, [hit.caption for hit in hits])
-        text = runtime.write(asked, self.settings, stage="script", item=item)
-        return read(text, hits)
+        """Generate the script for ranked clips with the decoder."""
+        script_prompt = prompt_templates.script(prompt, [hit.caption for hit in hits])
+        text = runtime.write(script_prompt, self.settings, stage="script", item=item)
+        return parse_script(text, hits)
 
     def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
         """Cut and stitch the shots: `movie.mp4`, `movie.srt` and `movie.edit.json` in `folder`.
 
-        The movie is decoded again and held against its edit list before this returns.
+        The movie is decoded again and verified against its edit list before this returns.
 
         Raises:
             AtomError: no shot can be decoded, or the disk is full.
@@ -93,7 +95,7 @@ class Assembly:
         script: Script = reply.result
         columns = ("video", "time", "caption", "narration")
         if not script.shots:
-            return Delivery(nothing(self.least_similarity), columns, (), {"shots": []})
+            return Delivery(no_match_message(self.least_similarity), columns, (), {"shots": []})
         cuts = [
             Cut(
                 shot.clip.video_id,
@@ -112,32 +114,34 @@ class Assembly:
         edited.write(folder / "movie.edit.json")
         write_srt(edited, folder / "movie.srt")
         verify(edited, movie)
-        shown = [cut for cut in edited.cuts if cut.frames]
-        said = f"{len(shown)} shots, {edited.duration_s:.1f} s, {edited.width}x{edited.height}"
+        shown_cuts = [cut for cut in edited.cuts if cut.frames]
+        summary = (
+            f"{len(shown_cuts)} shots, {edited.duration_s:.1f} s, {edited.width}x{edited.height}"
+        )
         if not script.written:
-            said += "; the decoder wrote no script, so the clips stand as they were ranked"
-        broken = [f"{cut.source}: {cut.detail}" for cut in edited.cuts if cut.detail]
+            summary += "; the decoder wrote no script, so the clips stand as they were ranked"
+        faults = [f"{cut.source}: {cut.detail}" for cut in edited.cuts if cut.detail]
         rows = tuple(
             (
                 cut.source,
-                at_time(cut.source_start_s, cut.source_end_s),
+                time_range(cut.source_start_s, cut.source_end_s),
                 cut.caption,
                 cut.narration,
             )
-            for cut in shown
+            for cut in shown_cuts
         )
         data = {
             "script": script.text,
             "written_by_decoder": script.written,
             "candidates": hit_data(reply.hits),
-            "faults": broken,
+            "faults": faults,
         }
-        return Delivery(said, columns, rows, data, movie.name)
+        return Delivery(summary, columns, rows, data, movie.name)
 
 
-def read(text: str, hits: Sequence[Hit]) -> Script:
-    """The script in a decoder's text; the ranking where there is none in it."""
-    lines = wording.read_script(text, len(hits))
+def parse_script(text: str, hits: Sequence[Hit]) -> Script:
+    """Parse the decoder's text into a script; without a valid line, all hits in rank order."""
+    lines = prompt_templates.read_script(text, len(hits))
     if not lines:
         ranked = (Shot(h.clip, h.caption, h.caption, h.similarity) for h in hits)
         return Script(tuple(ranked), text, written=False)
@@ -162,23 +166,23 @@ def build(
     script_tokens: int,
     forbid_end: bool,
 ) -> Session:
-    """The pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
+    """Build the pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
 
     Args:
         candidates: clips whose captions the decoder gets (the paper's top k).
         least_similarity: cosine below which a clip is no match.
-        same_similarity: cosine above which two captions' clips pass for the same footage.
-        fps: of the movie.
-        least_cut_s: what overlaps an earlier shot and has less than this of its own is left out.
-        script_beams: of the script's generation.
-        script_tokens: a script's most tokens.
-        forbid_end: write exactly `script_tokens`, which random weights need.
+        same_similarity: cosine of two captions above which their clips are duplicates.
+        fps: frame rate of the movie.
+        least_cut_s: drop a shot with less than this outside its overlap with earlier shots.
+        script_beams: beams of the script's generation.
+        script_tokens: maximum length of a script.
+        forbid_end: generate exactly `script_tokens`, for random weights.
     """
     task = Assembly(
         name,
-        at_least_one("candidates", candidates),
-        share("least_similarity", least_similarity),
-        share("same_similarity", same_similarity),
+        checked_count("candidates", candidates),
+        checked_similarity("least_similarity", least_similarity),
+        checked_similarity("same_similarity", same_similarity),
         fps,
         least_cut_s,
         GenerationSettings(beams=script_beams, max_new_tokens=script_tokens, forbid_end=forbid_end),

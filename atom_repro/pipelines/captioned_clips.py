@@ -1,7 +1,7 @@
-"""Footage: clips with captions and the captions' vectors, which every pipeline works on.
+"""Captioned clips: captions and their embeddings, the common input of every pipeline.
 
 The first half of every pipeline of the paper (appendices A and B): caption each clip, embed each
-caption. What comes after it, a search, a script, a summary or an answer, is a `Task`.
+caption. The second half, a search, a script, a summary or an answer, is a `Task`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,10 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Footage:
-    """Clips that have a caption, their captions, and unit vectors (n, 384) of these, in one order.
+class CaptionedClips:
+    """Clips, their captions and the captions' unit embeddings `vectors` (n, 384), in one order.
 
-    `failures` are clips without one: they cannot be found, shown or asked about.
+    `failures` are clips without a caption: no task can use them.
     """
 
     clips: tuple[Clip, ...]
@@ -35,7 +35,7 @@ class Footage:
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip that was found, with its caption's cosine similarity to what was looked for."""
+    """A retrieved clip with its caption's cosine similarity to the query."""
 
     clip: Clip
     caption: str
@@ -44,8 +44,8 @@ class Hit:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a task made of footage and a prompt: the clips it found, best first, the texts that the
-    decoder wrote, and the task's own result."""
+    """A task's response to a prompt: the retrieved clips, best first, the texts that the decoder
+    generated, and the task's own result."""
 
     hits: tuple[Hit, ...]
     texts: tuple[str, ...]
@@ -54,7 +54,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A reply as a person gets it: a sentence, a table, the same as JSON, and a movie's name."""
+    """A reply for display: a sentence, a table, the same as JSON, and a movie's file name."""
 
     said: str
     columns: tuple[str, ...]
@@ -64,42 +64,42 @@ class Delivery:
 
 
 class Task(Protocol):
-    """One use of footage. `name` is the pipeline's."""
+    """The second half of a pipeline; `name` is the pipeline's."""
 
     @property
     def name(self) -> str: ...
 
-    def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
-        """Serve one prompt; `item` names it on the timeline."""
+    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+        """Answer one prompt; `item` names it on the timeline."""
         ...
 
     def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
-        """Say what came of it, and write what belongs to it into `folder`."""
+        """Describe a reply for display, and write the task's own files into `folder`."""
         ...
 
 
-def at_time(start_s: float, end_s: float | None) -> str:
-    """A stretch of a video as people write it."""
+def time_range(start_s: float, end_s: float | None) -> str:
+    """Format a time span of a video, as `0:05.0 to 0:15.0`."""
 
-    def minutes(at_s: float) -> str:
+    def clock_time(at_s: float) -> str:
         return f"{int(at_s // 60)}:{at_s % 60:04.1f}"
 
-    return f"{minutes(start_s)} to {'the end' if end_s is None else minutes(end_s)}"
+    return f"{clock_time(start_s)} to {'the end' if end_s is None else clock_time(end_s)}"
 
 
-def nothing(least_similarity: float) -> str:
-    """Said instead of a bad match."""
+def no_match_message(least_similarity: float) -> str:
+    """Text shown where no clip reaches the similarity threshold."""
     return (
         f"nothing found: no caption is as similar as pipeline.least_similarity={least_similarity:g}"
     )
 
 
-def listed(hits: Sequence[Hit]) -> tuple[tuple[str, ...], ...]:
-    """Hits as rows of video, time, caption, similarity."""
+def hit_rows(hits: Sequence[Hit]) -> tuple[tuple[str, ...], ...]:
+    """Hits as table rows with the columns `HIT_COLUMNS`."""
     return tuple(
         (
             hit.clip.source_id,
-            at_time(hit.clip.start_s, hit.clip.end_s),
+            time_range(hit.clip.start_s, hit.clip.end_s),
             hit.caption,
             f"{hit.similarity:.2f}",
         )
@@ -111,7 +111,7 @@ HIT_COLUMNS = ("video", "time", "caption", "similarity")
 
 
 def hit_data(hits: Sequence[Hit]) -> list[dict[str, Any]]:
-    """Hits as JSON has them; times in seconds."""
+    """Hits as JSON objects; times in seconds."""
     return [
         {
             "video": hit.clip.source_id,
@@ -124,62 +124,65 @@ def hit_data(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def watch(runtime: Runtime, clips: Sequence[Clip], item: str) -> Footage:
-    """Caption clips under the runtime's arm, then embed the captions."""
+def caption_and_embed(runtime: Runtime, clips: Sequence[Clip], item: str) -> CaptionedClips:
+    """Caption clips with the runtime, then embed the captions."""
     outcomes = list(runtime.caption(clips))
-    seen = [
+    captioned = [
         (clip, outcome)
         for clip, outcome in zip(clips, outcomes, strict=True)
         if isinstance(outcome, Prediction) and outcome.caption.strip()
     ]
-    vectors = runtime.embed([said.caption for _, said in seen], item)
-    return Footage(
-        clips=tuple(clip for clip, _ in seen),
-        predictions=tuple(said for _, said in seen),
+    vectors = runtime.embed([prediction.caption for _, prediction in captioned], item)
+    return CaptionedClips(
+        clips=tuple(clip for clip, _ in captioned),
+        predictions=tuple(prediction for _, prediction in captioned),
         vectors=vectors,
         failures=tuple(o for o in outcomes if isinstance(o, Failure)),
     )
 
 
-def find(
+def rank_clips(
     runtime: Runtime,
-    footage: Footage,
+    captioned: CaptionedClips,
     text: str,
     item: str,
     *,
-    most: int,
+    max_hits: int,
     least_similarity: float,
     same_similarity: float = 1.0,
 ) -> list[Hit]:
-    """The clips whose captions are nearest to a text, best first; of equals the earlier.
+    """Rank clips by the cosine of caption and text, best first; ties keep clip order.
 
     Args:
-        most: hits at the most.
-        least_similarity: what is less similar than this is no match.
-        same_similarity: of clips whose captions are more alike than this, or whose windows overlap
-            by half, the best is kept and the others pass for the same footage.
+        max_hits: maximum number of hits.
+        least_similarity: cosine below which a clip is no match.
+        same_similarity: cosine of two captions above which their clips are duplicates, as are clips
+            whose windows overlap by half; the best of them is kept. 1.0 keeps duplicates.
     """
-    if not len(footage):
+    if not len(captioned):
         return []
-    (wanted,) = runtime.embed([text], item)
+    (query_vector,) = runtime.embed([text], item)
     with runtime.timeline.span("rank", "host", item):
-        similarity = (footage.vectors @ wanted).tolist()
-        kept: list[int] = []
-        for i in sorted(range(len(footage)), key=lambda i: (-similarity[i], i)):
-            if len(kept) == most or similarity[i] < least_similarity:
+        similarity = (captioned.vectors @ query_vector).tolist()
+        selected: list[int] = []
+        for i in sorted(range(len(captioned)), key=lambda i: (-similarity[i], i)):
+            if len(selected) == max_hits or similarity[i] < least_similarity:
                 break
-            if same_similarity < 1.0 and any(_same(footage, i, j, same_similarity) for j in kept):
+            if same_similarity < 1.0 and any(
+                _are_duplicates(captioned, i, j, same_similarity) for j in selected
+            ):
                 continue
-            kept.append(i)
+            selected.append(i)
     return [
-        Hit(footage.clips[i], footage.predictions[i].caption, float(similarity[i])) for i in kept
+        Hit(captioned.clips[i], captioned.predictions[i].caption, float(similarity[i]))
+        for i in selected
     ]
 
 
-def _same(footage: Footage, i: int, j: int, least: float) -> bool:
-    if float(footage.vectors[i] @ footage.vectors[j]) > least:
+def _are_duplicates(captioned: CaptionedClips, i: int, j: int, same_similarity: float) -> bool:
+    if float(captioned.vectors[i] @ captioned.vectors[j]) > same_similarity:
         return True
-    return _overlap(footage.clips[i], footage.clips[j])
+    return _overlap(captioned.clips[i], captioned.clips[j])
 
 
 def _overlap(a: Clip, b: Clip) -> bool:

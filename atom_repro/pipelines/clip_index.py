@@ -1,17 +1,17 @@
-"""The persistent index of a folder of videos: captions and their embeddings in one SQLite file.
+"""Persistent index of a folder of videos: captions and their embeddings in one SQLite file.
 
 Paper A.1 and appendix B: a clip is a window of 10 s, one every 5 s. Videos are indexed once and
 searched many times: a video whose file has not changed is never captioned again, and neither is
-a clip that could not be read. The file says what its captions were made with, and captions of
-other weights, another prompt or another embedder are not mixed in.
+a clip that could not be decoded. The file stores the provenance of its captions (weights, prompt,
+embedder, …), and opening it with another provenance is an error.
 
-It is kept with a rollback journal, so that it is one file, and a batch of clips is a transaction:
-a kill at any point leaves an index that the next update completes. A batch is always the same
-windows of one video, so that a completed index equals an unbroken one to the last bit.
+A rollback journal keeps it one file, and a batch of clips is one transaction: a kill at any point
+leaves an index that the next update completes. A batch is always the same windows of one video,
+so that a resumed index is bit-identical to an uninterrupted one.
 
     with ClipIndex.open(Path("videos.index"), provenance) as index:
         index.update(runtime, Path("videos"))
-        find(runtime, index.footage(Path("videos")), "a red ball", …)
+        rank_clips(runtime, index.footage(Path("videos")), "a red ball", …)
 """
 
 import hashlib
@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
-from atom_repro.pipelines.captioned_clips import Footage
+from atom_repro.pipelines.captioned_clips import CaptionedClips
 from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.runtime import Outcome, Runtime
 from atom_repro.video.file import VideoError
@@ -37,7 +37,7 @@ from atom_repro.video.folder import video_files
 from atom_repro.video.sampling import probe, segment
 
 FORMAT = 1  # raise it with any change to the tables, or to what a caption depends on
-_BATCH = 8  # clips a transaction
+_BATCH = 8  # clips per transaction
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE videos (
@@ -56,7 +56,7 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexProvenance:
-    """What every caption and vector of an index was made with."""
+    """Settings that produced every caption and embedding of an index."""
 
     model: str
     weights: str
@@ -69,15 +69,15 @@ class IndexProvenance:
     format: int = field(default=FORMAT, init=False)
 
     def file_name(self, videos: Path) -> str:
-        """That of the index of a folder of videos: one for each way to make captions of it."""
+        """File name of a folder's index; each provenance has its own."""
         text = f"{videos.resolve()}\n{self}"
         return f"{videos.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.index"
 
 
 @dataclass(frozen=True)
 class IndexedClip:
-    """A window of a video. `path` is below the folder; `status` is ok or corrupt, and `detail`
-    says why there is no caption."""
+    """A window of a video and its caption. `path` is relative to the folder; `status` is ok or
+    corrupt, and `detail` says why there is no caption."""
 
     path: str
     start_s: float
@@ -90,8 +90,8 @@ class IndexedClip:
 
 
 @dataclass(frozen=True)
-class Update:
-    """What an update did, in videos, and in clips that were captioned or found broken by it."""
+class UpdateCounts:
+    """Counts of an update: videos by change, and clips that were captioned or failed."""
 
     added: int
     changed: int
@@ -102,29 +102,29 @@ class Update:
 
 
 class ClipIndex:
-    """An open index; see the module. One process writes at a time; use from one thread."""
+    """An open clip index. Single writer process; use from one thread."""
 
     def __init__(
         self, path: Path, connection: sqlite3.Connection, provenance: IndexProvenance
     ) -> None:
         self.path, self.provenance = path, provenance
         self._connection = connection
-        self._footage: tuple[Path, Footage] | None = None
+        self._captioned: tuple[Path, CaptionedClips] | None = None
 
     @classmethod
     def open(cls, path: Path, provenance: IndexProvenance) -> "ClipIndex":
-        """Open the index at `path`, or begin one there.
+        """Open the index at `path`, or create it.
 
         Raises:
-            AtomError: the file is no index, is damaged, or was made with something else.
+            AtomError: the file is no index, is damaged, or has another provenance.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _said(path):
+        with _explained_sqlite_errors(path):
             connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         index = cls(path, connection, provenance)
         try:
-            with _said(path):
-                index._check_or_begin()
+            with _explained_sqlite_errors(path):
+                index._check_or_create()
         except BaseException:
             connection.close()
             raise
@@ -144,24 +144,26 @@ class ClipIndex:
     def close(self) -> None:
         self._connection.close()
 
-    def update(self, runtime: Runtime, folder: Path, progress: Progress | None = None) -> Update:
-        """Make the index that of the videos now in `folder`.
+    def update(
+        self, runtime: Runtime, folder: Path, progress: Progress | None = None
+    ) -> UpdateCounts:
+        """Bring the index up to date with the videos in `folder`.
 
-        Finished batches survive whatever ends this early.
+        Finished batches are kept if it is interrupted.
 
         Args:
-            runtime: must run what `provenance` names.
-            progress: told (clips done, clips to do) after every clip.
+            runtime: must run the model of `provenance`.
+            progress: called with (clips done, clips to do) after every clip.
 
         Raises:
-            AtomError: no video in the folder, which is rather a wrong path than an emptied one.
+            AtomError: no video in the folder: more likely a wrong path than an emptied folder.
         """
-        found = video_files(folder)
-        if not found:
-            raise AtomError(f"{folder}: no videos there; name the folder of the videos")
-        with _said(self.path):
-            counts = self._meet_files(folder, found)
-            todo = list(self._todo(folder))
+        files = video_files(folder)
+        if not files:
+            raise AtomError(f"{folder} contains no videos; name the folder that holds the videos")
+        with _explained_sqlite_errors(self.path):
+            counts = self._sync_videos(folder, files)
+            todo = list(self._uncaptioned_clips(folder))
             captioned = failed = 0
             batch: list[tuple[Clip, Outcome]] = []
             stage = runtime.caption(todo)
@@ -170,90 +172,96 @@ class ClipIndex:
                     batch.append((clip, outcome))
                     captioned += isinstance(outcome, Prediction)
                     failed += isinstance(outcome, Failure)
-                    if done == len(todo) or _batch_of(todo[done]) != _batch_of(clip):
-                        self._keep(runtime, batch)
+                    if done == len(todo) or _batch_id(todo[done]) != _batch_id(clip):
+                        self._store_batch(runtime, batch)
                         batch = []
                     if progress is not None:
                         progress(done, len(todo))
             finally:
                 stage.close()
-        return Update(**counts, captioned=captioned, failed=failed)
+        return UpdateCounts(**counts, captioned=captioned, failed=failed)
 
     def rows(self) -> list[IndexedClip]:
-        """All clips, videos by path and windows by time."""
-        with _said(self.path):
-            return [clip for clip, _ in self._read()]
+        """All clips, ordered by video path and start time."""
+        with _explained_sqlite_errors(self.path):
+            return [clip for clip, _ in self._select_clips()]
 
-    def footage(self, folder: Path) -> Footage:
-        """What a pipeline works on: the clips that have a caption, in the order of `rows`, with
-        vectors, and the others as failures. Kept in memory until the index changes.
+    def footage(self, folder: Path) -> CaptionedClips:
+        """Captioned clips in the order of `rows`, with embeddings, and the others as failures.
+
+        The result is cached until the index changes.
 
         Args:
-            folder: where the videos lie; as in `update`.
+            folder: the folder of the videos, as in `update`.
         """
-        if self._footage is None or self._footage[0] != folder:
-            with _said(self.path):
-                rows = list(self._read())
-            found = [(row, blob) for row, blob in rows if blob is not None]
-            matrix = np.array([np.frombuffer(blob, "<f4") for _, blob in found], np.float32)
-            self._footage = (
+        if self._captioned is None or self._captioned[0] != folder:
+            with _explained_sqlite_errors(self.path):
+                rows = list(self._select_clips())
+            captioned = [(row, blob) for row, blob in rows if blob is not None]
+            matrix = np.array([np.frombuffer(blob, "<f4") for _, blob in captioned], np.float32)
+            self._captioned = (
                 folder,
-                Footage(
-                    clips=tuple(_clip(folder, row) for row, _ in found),
+                CaptionedClips(
+                    clips=tuple(_as_clip(folder, row) for row, _ in captioned),
                     predictions=tuple(
                         Prediction(
-                            _name(row.path, row.start_s), row.caption, row.token_ids, row.log_prob
+                            _clip_id(row.path, row.start_s),
+                            row.caption,
+                            row.token_ids,
+                            row.log_prob,
                         )
-                        for row, _ in found
+                        for row, _ in captioned
                     ),
                     vectors=torch.from_numpy(matrix),
                     failures=tuple(
-                        Failure(_name(row.path, row.start_s), "decode_video", row.detail)
+                        Failure(_clip_id(row.path, row.start_s), "decode_video", row.detail)
                         for row, blob in rows
                         if blob is None
                     ),
                 ),
             )
-        return self._footage[1]
+        return self._captioned[1]
 
-    def _check_or_begin(self) -> None:
-        sound = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if sound != "ok":
-            raise sqlite3.DatabaseError(sound)
+    def _check_or_create(self) -> None:
+        check = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if check != "ok":
+            raise sqlite3.DatabaseError(check)
         tables = {n for (n,) in self._connection.execute("SELECT name FROM sqlite_master")}
-        made_with = {k: json.dumps(v) for k, v in asdict(self.provenance).items()}
+        provenance = {k: json.dumps(v) for k, v in asdict(self.provenance).items()}
         if not tables:
             with self._transaction():
                 for statement in _TABLES.split(";")[:-1]:
                     self._connection.execute(statement)
-                self._connection.executemany("INSERT INTO about VALUES (?, ?)", made_with.items())
+                self._connection.executemany("INSERT INTO about VALUES (?, ?)", provenance.items())
         elif not tables >= {"about", "videos", "clips"}:
-            raise AtomError(f"{self.path} is a database and no clip index; name another file")
-        held = dict(self._connection.execute("SELECT key, value FROM about").fetchall())
-        for key, value in made_with.items():
-            if held.get(key) != value:
+            raise AtomError(
+                f"{self.path} is an SQLite database but no clip index; name another file"
+            )
+        stored = dict(self._connection.execute("SELECT key, value FROM about").fetchall())
+        for key, value in provenance.items():
+            if stored.get(key) != value:
                 raise AtomError(
-                    f"{self.path} was built with {key}={held.get(key)}, this run has {value}; "
-                    "delete it to have it built again, or name another file"
+                    f"{self.path} was built with {key}={stored.get(key)}, this run has {value}; "
+                    "delete it to rebuild it, or name another file"
                 )
 
-    def _meet_files(self, folder: Path, found: Sequence[Path]) -> dict[str, int]:
-        """Bring `videos` up to date; what no longer holds loses its clips."""
-        held = {
+    def _sync_videos(self, folder: Path, files: Sequence[Path]) -> dict[str, int]:
+        """Update the table `videos`, and delete the clips of changed and removed videos."""
+        stored = {
             path: (size, mtime_ns, sha256)
             for path, size, mtime_ns, sha256 in self._connection.execute(
                 "SELECT path, size, mtime_ns, sha256 FROM videos"
             )
         }
-        names = {file.relative_to(folder).as_posix(): file for file in found}
+        names = {file.relative_to(folder).as_posix(): file for file in files}
         counts = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
-        for name in sorted(held.keys() - names.keys()):
+        for name in sorted(stored.keys() - names.keys()):
             with self._transaction():
-                self._forget(name)
+                self._delete_video(name)
             counts["removed"] += 1
         for name, file in names.items():
             stat = file.stat()
-            before = held.get(name)
+            before = stored.get(name)
             if before is not None and before[:2] == (stat.st_size, stat.st_mtime_ns):
                 counts["unchanged"] += 1
                 continue
@@ -265,48 +273,48 @@ class ClipIndex:
                     )
                     counts["unchanged"] += 1
                     continue
-                self._forget(name)
-                self._begin_video(name, file, (stat.st_size, stat.st_mtime_ns, sha256))
+                self._delete_video(name)
+                self._insert_video(name, file, (stat.st_size, stat.st_mtime_ns, sha256))
             counts["added" if before is None else "changed"] += 1
         return counts
 
-    def _forget(self, name: str) -> None:
-        self._footage = None
+    def _delete_video(self, name: str) -> None:
+        self._captioned = None
         self._connection.execute("DELETE FROM clips WHERE path = ?", (name,))
         self._connection.execute("DELETE FROM videos WHERE path = ?", (name,))
 
-    def _begin_video(self, name: str, file: Path, print_: tuple[int, int, str]) -> None:
+    def _insert_video(self, name: str, file: Path, file_state: tuple[int, int, str]) -> None:
         try:
             duration_s = probe(file).duration_s
             windows = segment(duration_s, self.provenance.window_s, self.provenance.stride_s)
-        except (VideoError, ValueError) as error:  # ValueError: a duration of nothing
+        except (VideoError, ValueError) as error:  # ValueError: a duration of zero
             windows = []
             self._insert(name, 0.0, None, Failure(name, "decode_video", str(error)), None)
         self._connection.execute(
-            "INSERT INTO videos VALUES (?, ?, ?, ?, ?)", (name, *print_, json.dumps(windows))
+            "INSERT INTO videos VALUES (?, ?, ?, ?, ?)", (name, *file_state, json.dumps(windows))
         )
 
-    def _todo(self, folder: Path) -> Iterator[Clip]:
-        """The windows that have no row yet, in order; `meta` holds the video and its batch."""
-        held = set(self._connection.execute("SELECT path, start_s FROM clips").fetchall())
+    def _uncaptioned_clips(self, folder: Path) -> Iterator[Clip]:
+        """Windows without a row in `clips`, in order; `meta` holds their batch number."""
+        indexed = set(self._connection.execute("SELECT path, start_s FROM clips").fetchall())
         videos = self._connection.execute("SELECT path, windows FROM videos ORDER BY path")
         for name, windows in videos.fetchall():
             for number, (start_s, end_s) in enumerate(json.loads(windows)):
-                if (name, start_s) not in held:
+                if (name, start_s) not in indexed:
                     yield Clip(
-                        "folder", "", _name(name, start_s), folder / name, name, start_s, end_s,
+                        "folder", "", _clip_id(name, start_s), folder / name, name, start_s, end_s,
                         meta={"batch": number // _BATCH},
                     )  # fmt: skip
 
-    def _keep(self, runtime: Runtime, batch: Sequence[tuple[Clip, Outcome]]) -> None:
-        said = [o.caption for _, o in batch if isinstance(o, Prediction) and o.caption.strip()]
-        vectors = iter(runtime.embed(said, batch[0][0].video_id).numpy() if said else ())
+    def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, Outcome]]) -> None:
+        captions = [o.caption for _, o in batch if isinstance(o, Prediction) and o.caption.strip()]
+        vectors = iter(runtime.embed(captions, batch[0][0].video_id).numpy() if captions else ())
         with self._transaction():
             for clip, outcome in batch:
-                speaks = isinstance(outcome, Prediction) and outcome.caption.strip()
-                vector = next(vectors) if speaks else None
+                has_caption = isinstance(outcome, Prediction) and outcome.caption.strip()
+                vector = next(vectors) if has_caption else None
                 self._insert(clip.source_id, clip.start_s, clip.end_s, outcome, vector)
-        self._footage = None
+        self._captioned = None
 
     def _insert(
         self,
@@ -329,7 +337,7 @@ class ClipIndex:
             (name, start_s, end_s, *values, blob),
         )
 
-    def _read(self) -> Iterator[tuple[IndexedClip, bytes | None]]:
+    def _select_clips(self) -> Iterator[tuple[IndexedClip, bytes | None]]:
         rows = self._connection.execute(
             "SELECT path, start_s, end_s, status, detail, caption, token_ids, log_prob, embedding "
             "FROM clips ORDER BY path, start_s"
@@ -349,33 +357,36 @@ class ClipIndex:
         self._connection.execute("COMMIT")
 
 
-def _name(path: str, start_s: float) -> str:
+def _clip_id(path: str, start_s: float) -> str:
     return f"{path}@{start_s:g}"
 
 
-def _clip(folder: Path, row: IndexedClip) -> Clip:
-    name = _name(row.path, row.start_s)
+def _as_clip(folder: Path, row: IndexedClip) -> Clip:
+    name = _clip_id(row.path, row.start_s)
     return Clip("folder", "", name, folder / row.path, row.path, row.start_s, row.end_s)
 
 
-def _batch_of(clip: Clip) -> tuple[str, int]:
+def _batch_id(clip: Clip) -> tuple[str, int]:
     return clip.source_id, clip.meta["batch"]
 
 
 @contextmanager
-def _said(path: Path) -> Iterator[None]:
-    """What SQLite says of the file becomes one line with the way out."""
+def _explained_sqlite_errors(path: Path) -> Iterator[None]:
+    """Convert SQLite errors into an `AtomError` that names the file and a remedy."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        way = {
-            "locked": "another process writes to it; wait for it or end it",
-            "full": "free some of the disk and run the same command again",
+        remedies = {
+            "locked": "another process writes to it; wait for it or stop it",
+            "full": "free some disk space and run the same command again",
         }
-        said = next((w for k, w in way.items() if k in str(error)), "name a file that can be made")
-        raise AtomError(f"{path}: {error}; {said}") from error
+        remedy = next(
+            (text for key, text in remedies.items() if key in str(error)),
+            "name a file that can be created",
+        )
+        raise AtomError(f"{path}: {error}; {remedy}") from error
     except sqlite3.DatabaseError as error:
         raise AtomError(
-            f"{path} is damaged or no index ({str(error).splitlines()[0]}); delete it to have it "
-            "built again, or name another file"
+            f"{path} is damaged or no index ({str(error).splitlines()[0]}); delete it to "
+            "rebuild it, or name another file"
         ) from error

@@ -1,7 +1,7 @@
-"""Event localisation (paper appendix B): the stretch of a video that a sentence is about.
+"""Event localisation (paper appendix B): the time span of a video that a sentence describes.
 
-Each moment of a video is as similar to the sentence as the captions of the windows that cover it
-are on average; a moment's neighbours belong to the event as long as they are nearly as similar.
+A point in time scores the mean caption similarity of the windows that cover it. The span grows
+from the best point while its neighbours score within a margin of it.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from pathlib import Path
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.pipelines.captioned_clips import (
     HIT_COLUMNS,
+    CaptionedClips,
     Delivery,
-    Footage,
     Hit,
     Progress,
     Reply,
-    at_time,
-    find,
-    nothing,
+    no_match_message,
+    rank_clips,
+    time_range,
 )
-from atom_repro.pipelines.session import Session, at_least_one, session_of, share
+from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
 from atom_repro.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A stretch of one video, in seconds since its first frame."""
+    """A time span of one video, in seconds since its first frame."""
 
     video: Path
     start_s: float
@@ -38,33 +38,37 @@ class Moment:
 
 @dataclass(frozen=True)
 class Localisation:
+    """The event localisation task; see `build` for its fields."""
+
     name: str
     most: int
     least_similarity: float
     margin: float
 
-    def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
-        hits = find(runtime, footage, prompt, item, most=len(footage), least_similarity=-1.0)
+    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+        hits = rank_clips(
+            runtime, captioned, prompt, item, max_hits=len(captioned), least_similarity=-1.0
+        )
         with runtime.timeline.span("rank", "host", item):
             by_video: dict[Path, list[Hit]] = {}
             for hit in hits:
                 by_video.setdefault(hit.clip.path, []).append(hit)
             moments = sorted(
-                (best_moment(found, self.margin) for found in by_video.values()),
+                (best_moment(video_hits, self.margin) for video_hits in by_video.values()),
                 key=lambda moment: -moment.similarity,
             )
-        fitting = [m for m in moments if m.similarity >= self.least_similarity][: self.most]
-        shown = {m.video for m in fitting}
-        kept = tuple(hit for hit in hits if hit.clip.path in shown)
-        return Reply(kept, (), tuple(fitting))
+        matches = [m for m in moments if m.similarity >= self.least_similarity][: self.most]
+        matched_videos = {m.video for m in matches}
+        kept = tuple(hit for hit in hits if hit.clip.path in matched_videos)
+        return Reply(kept, (), tuple(matches))
 
     def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
         moments: tuple[Moment, ...] = reply.result
-        said = f"{len(moments)} moments" if moments else nothing(self.least_similarity)
+        summary = f"{len(moments)} moments" if moments else no_match_message(self.least_similarity)
         rows = tuple(
             (
                 moment.video.name,
-                at_time(moment.start_s, moment.end_s),
+                time_range(moment.start_s, moment.end_s),
                 "; ".join(moment.captions),
                 f"{moment.similarity:.2f}",
             )
@@ -82,46 +86,50 @@ class Localisation:
                 for moment in moments
             ]
         }
-        return Delivery(said, HIT_COLUMNS, rows, data)
+        return Delivery(summary, HIT_COLUMNS, rows, data)
 
 
 def best_moment(hits: Sequence[Hit], margin: float) -> Moment:
-    """The stretch of one video around its most similar moment.
+    """Time span of one video around its most similar point.
 
     Args:
         hits: all windows of the video, in any order, with their similarities.
-        margin: how much less similar than the best a neighbouring moment may be.
+        margin: how far below the best similarity a neighbour in the span may be.
     """
-    windows = [(hit.clip.start_s, _end(hit.clip), hit.similarity) for hit in hits]
+    windows = [(hit.clip.start_s, _end_s(hit.clip), hit.similarity) for hit in hits]
     edges = sorted({edge for start, end, _ in windows for edge in (start, end)})
-    pieces = []
+    segments = []
     for start, end in pairwise(edges):
-        cover = [s for a, b, s in windows if a <= start and end <= b]
-        if cover:
-            pieces.append((start, end, sum(cover) / len(cover)))
-    best = max(range(len(pieces)), key=lambda i: (pieces[i][2], -i))
+        covering = [s for a, b, s in windows if a <= start and end <= b]
+        if covering:
+            segments.append((start, end, sum(covering) / len(covering)))
+    best = max(range(len(segments)), key=lambda i: (segments[i][2], -i))
     first = last = best
-    bound = pieces[best][2] - margin
-    while first > 0 and pieces[first - 1][2] >= bound and pieces[first - 1][1] == pieces[first][0]:
+    threshold = segments[best][2] - margin
+    while (
+        first > 0
+        and segments[first - 1][2] >= threshold
+        and segments[first - 1][1] == segments[first][0]
+    ):
         first -= 1
     while (
-        last + 1 < len(pieces)
-        and pieces[last + 1][2] >= bound
-        and pieces[last + 1][0] == pieces[last][1]
+        last + 1 < len(segments)
+        and segments[last + 1][2] >= threshold
+        and segments[last + 1][0] == segments[last][1]
     ):
         last += 1
-    start_s, end_s = pieces[first][0], pieces[last][1]
-    inside = sorted(
-        (hit for hit in hits if hit.clip.start_s < end_s and _end(hit.clip) > start_s),
+    start_s, end_s = segments[first][0], segments[last][1]
+    overlapping = sorted(
+        (hit for hit in hits if hit.clip.start_s < end_s and _end_s(hit.clip) > start_s),
         key=lambda hit: hit.clip.start_s,
     )
-    captions = tuple(dict.fromkeys(hit.caption for hit in inside))
-    return Moment(hits[0].clip.path, start_s, end_s, pieces[best][2], captions)
+    captions = tuple(dict.fromkeys(hit.caption for hit in overlapping))
+    return Moment(hits[0].clip.path, start_s, end_s, segments[best][2], captions)
 
 
-def _end(clip: Clip) -> float:
+def _end_s(clip: Clip) -> float:
     if clip.end_s is None:
-        raise AtomError(f"{clip.path}: its length is unknown, so no moment of it can be named")
+        raise AtomError(f"{clip.path}: its duration is unknown, so no event can be localised in it")
     return clip.end_s
 
 
@@ -134,16 +142,19 @@ def build(
     least_similarity: float,
     margin: float,
 ) -> Session:
-    """The pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
+    """Build the pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
 
     Args:
-        most: moments an answer lists at the most, one a video.
-        least_similarity: cosine below which nothing in a video fits.
-        margin: cosine by which a moment's neighbours may be less similar than it.
+        most: maximum number of moments listed, one per video.
+        least_similarity: cosine below which a video has no match.
+        margin: how far below the best cosine a neighbour in the span may be.
     """
     if margin < 0:
         raise AtomError(f"pipeline.margin={margin}: cannot be negative")
     task = Localisation(
-        name, at_least_one("most", most), share("least_similarity", least_similarity), margin
+        name,
+        checked_count("most", most),
+        checked_similarity("least_similarity", least_similarity),
+        margin,
     )
     return session_of(task, session=session, prompts=prompts)

@@ -1,6 +1,6 @@
-"""A reply as a folder that a person can open: a page, the same as JSON, and the movie if any.
+"""Result folder of a pipeline: an HTML page, the same data as JSON, and the movie if any.
 
-What stands in the page comes from files' names, prompts and decoders, so all of it is escaped.
+Text in the page comes from file names, prompts and decoders, so all of it is escaped.
 """
 
 import html
@@ -22,20 +22,20 @@ _STYLE = (
 
 
 def folder_for(parent: Path, pipeline: str, prompt: str) -> Path:
-    """A folder of its own for a pipeline and prompt, the same for the same prompt."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].strip("-")
-    return parent / pipeline / (words or "all")
+    """Path of the result folder of a pipeline and prompt; the same prompt gives the same path."""
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].strip("-")
+    return parent / pipeline / (slug or "all")
 
 
 def write(
     folder: Path, *, title: str, prompt: str, delivery: Delivery, notes: Sequence[str],
     about: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """Write `result.json` and `index.html`; the page's path.
+    """Write `result.json` and `index.html`, and return the page's path.
 
     Args:
-        notes: lines below the table: what the weights can do, which clips broke.
-        about: what else the JSON holds, such as weights and seconds by stage.
+        notes: lines below the table: what the weights can do, which clips failed.
+        about: further entries of the JSON, such as weights and seconds by stage.
     """
     data = {"pipeline": title, "prompt": prompt, "said": delivery.said, **delivery.data, **about}
     with atomically(folder / "result.json") as building:
@@ -67,7 +67,7 @@ def _page(title: str, prompt: str, delivery: Delivery, notes: Sequence[str]) -> 
 
 
 def weights_notice(weights: str, trained_on: str) -> str:
-    """What the texts of these weights are worth, in a line for the reader of a result."""
+    """One line for the reader of a result: how far text of these weights can be trusted."""
     kind = weights.partition(":")[0]
     if kind == "random":
         return "weights: random. Every text below is noise; only times and sizes mean something."

@@ -1,7 +1,7 @@
-"""Text-to-clip search (paper section 5.1 and appendix B): the clips whose captions fit a prompt.
+"""Text-to-clip search (paper section 5.1 and appendix B): the clips whose captions match a prompt.
 
-A clip without a caption cannot be found. What is less similar than a threshold is not shown: an
-answer that nothing fits is better than a bad match.
+A clip without a caption cannot be found. Clips below a similarity threshold are not returned: no
+match is better than a bad match.
 """
 
 from dataclasses import dataclass
@@ -9,49 +9,55 @@ from pathlib import Path
 
 from atom_repro.pipelines.captioned_clips import (
     HIT_COLUMNS,
+    CaptionedClips,
     Delivery,
-    Footage,
     Progress,
     Reply,
-    find,
     hit_data,
-    listed,
-    nothing,
+    hit_rows,
+    no_match_message,
+    rank_clips,
 )
-from atom_repro.pipelines.session import Session, at_least_one, session_of, share
+from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
 from atom_repro.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class ClipSearch:
+    """The text-to-clip search task; see `build` for its fields."""
+
     name: str
     most: int
     least_similarity: float
 
-    def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
-        hits = find(
+    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+        hits = rank_clips(
             runtime,
-            footage,
+            captioned,
             prompt,
             item,
-            most=self.most,
+            max_hits=self.most,
             least_similarity=self.least_similarity,
         )
         return Reply(tuple(hits), (), tuple(hits))
 
     def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
-        said = f"{len(reply.hits)} clips" if reply.hits else nothing(self.least_similarity)
-        return Delivery(said, HIT_COLUMNS, listed(reply.hits), {"clips": hit_data(reply.hits)})
+        summary = (
+            f"{len(reply.hits)} clips" if reply.hits else no_match_message(self.least_similarity)
+        )
+        return Delivery(summary, HIT_COLUMNS, hit_rows(reply.hits), {"clips": hit_data(reply.hits)})
 
 
 def build(
     *, name: str, session: str, prompts: list[str], most: int, least_similarity: float
 ) -> Session:
-    """The pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
+    """Build the pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
 
     Args:
-        most: clips an answer lists at the most.
-        least_similarity: cosine below which a clip is no match; -1 lists everything.
+        most: maximum number of clips returned.
+        least_similarity: cosine below which a clip is no match; -1 keeps all clips.
     """
-    task = ClipSearch(name, at_least_one("most", most), share("least_similarity", least_similarity))
+    task = ClipSearch(
+        name, checked_count("most", most), checked_similarity("least_similarity", least_similarity)
+    )
     return session_of(task, session=session, prompts=prompts)

@@ -1,8 +1,8 @@
-"""A session of one pipeline: prompts asked of the same clips, one after the other.
+"""Sessions: a sequence of prompts that one pipeline answers over the same clips.
 
 In a `fresh` session every prompt processes the videos again, as in the paper's end-to-end figures;
-in an `indexed` one captions and their vectors are made once, and a prompt only embeds, ranks and
-writes.
+in an `indexed` one captions and their embeddings are computed once, and a prompt only embeds,
+ranks and generates.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
-from atom_repro.pipelines.captioned_clips import Footage, Task, watch
+from atom_repro.pipelines.captioned_clips import CaptionedClips, Task, caption_and_embed
 from atom_repro.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one prompt got: the captions it worked on, the clips that were found by falling
-    similarity, the clips that have no caption, what was written for it (nothing, in a search), and
-    when it began and ended on the session's clock."""
+    """Result of one prompt: the captions it used, the ids of its hits by descending similarity, its
+    start and end on the session's clock, the clips without a caption, and the decoder's texts
+    (none in a search)."""
 
     prompt: str
     predictions: tuple[Prediction, ...]
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Session:
-    """A pipeline's settings; `run` is one session of it."""
+    """A pipeline's task, session kind (`fresh` or `indexed`) and prompts."""
 
     task: Task
     session: str
@@ -42,23 +42,23 @@ class Session:
         return self.task.name
 
     def run(self, runtime: Runtime, clips: Sequence[Clip]) -> list[Answer]:
-        """Ask every prompt, over the same clips."""
+        """Answer every prompt over the same clips."""
         answers: list[Answer] = []
-        footage: Footage | None = None
+        captioned: CaptionedClips | None = None
         for number, prompt in enumerate(self.prompts):
             start_s = runtime.timeline.now()
-            if footage is None or self.session == "fresh":
-                footage = watch(runtime, clips, f"index {number}")
-            reply = self.task.respond(runtime, footage, prompt, f"prompt {number}")
+            if captioned is None or self.session == "fresh":
+                captioned = caption_and_embed(runtime, clips, f"index {number}")
+            reply = self.task.respond(runtime, captioned, prompt, f"prompt {number}")
             runtime.end_stage()
             answers.append(
                 Answer(
                     prompt,
-                    footage.predictions,
+                    captioned.predictions,
                     tuple(hit.clip.video_id for hit in reply.hits),
                     start_s,
                     runtime.timeline.now(),
-                    footage.failures,
+                    captioned.failures,
                     reply.texts,
                 )
             )
@@ -66,7 +66,7 @@ class Session:
 
 
 class OutputCheck:
-    """All arms of a comparison must give the same tokens, rankings and texts."""
+    """Check that all arms of a comparison give the same tokens, rankings and texts."""
 
     def __init__(self) -> None:
         self.name, self.answers = "", list[Answer]()
@@ -79,23 +79,23 @@ class OutputCheck:
         """
         if not self.answers:
             self.name, self.answers = name, list(answers)
-        if list(map(_output, answers)) != list(map(_output, self.answers)):
+        if list(map(_outputs, answers)) != list(map(_outputs, self.answers)):
             raise RuntimeError(f"{name} gave other tokens, rankings or texts than {self.name}")
 
 
-def _output(answer: Answer) -> tuple[Any, ...]:
+def _outputs(answer: Answer) -> tuple[Any, ...]:
     return [p.token_ids for p in answer.predictions], answer.ranking, answer.texts
 
 
 def session_of(task: Task, *, session: str, prompts: Sequence[str]) -> Session:
-    """The session of a `conf/pipeline` file.
+    """Validate a `conf/pipeline` file's session and prompts, and build the session.
 
     Args:
         session: `fresh` or `indexed`.
-        prompts: asked one after the other; at least one, none empty.
+        prompts: answered one after the other; at least one, none empty.
 
     Raises:
-        AtomError: neither kind of session, or an empty prompt.
+        AtomError: an unknown kind of session, no prompt, or an empty one.
     """
     if session not in ("fresh", "indexed"):
         raise AtomError(f"pipeline.session={session!r} is neither fresh nor indexed")
@@ -104,8 +104,8 @@ def session_of(task: Task, *, session: str, prompts: Sequence[str]) -> Session:
     return Session(task, session, tuple(prompts))
 
 
-def share(key: str, value: float) -> float:
-    """A cosine similarity from a `conf/pipeline` file.
+def checked_similarity(key: str, value: float) -> float:
+    """Return a cosine similarity of a `conf/pipeline` file after a range check.
 
     Raises:
         AtomError: outside -1 to 1.
@@ -115,8 +115,8 @@ def share(key: str, value: float) -> float:
     return value
 
 
-def at_least_one(key: str, value: int) -> int:
-    """A count from a `conf/pipeline` file.
+def checked_count(key: str, value: int) -> int:
+    """Return a count of a `conf/pipeline` file after a range check.
 
     Raises:
         AtomError: below 1.

@@ -1,24 +1,30 @@
-"""Summaries (paper appendix B): clip captions to scene summaries to one summary a video.
+"""Video summaries (paper appendix B): from clip captions to scene summaries to one per video.
 
-Neighbouring clips whose captions are alike are one scene. A scene of several captions, and a video
-of several scenes, are summed up by the decoder; one alone is its own summary.
+Neighbouring clips with similar captions form a scene. The decoder summarises a scene of several
+captions and a video of several scenes; a single caption or scene is its own summary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atom_repro import prompts as wording
+from atom_repro import prompts as prompt_templates
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.pipelines.captioned_clips import Delivery, Footage, Progress, Reply, at_time
-from atom_repro.pipelines.session import Session, at_least_one, session_of, share
+from atom_repro.pipelines.captioned_clips import (
+    CaptionedClips,
+    Delivery,
+    Progress,
+    Reply,
+    time_range,
+)
+from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
 from atom_repro.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class SceneSummary:
-    """A stretch of one video and what is to be seen in it."""
+    """A scene (time span) of one video: its clips, their captions and its summary `text`."""
 
     start_s: float
     end_s: float | None
@@ -29,32 +35,38 @@ class SceneSummary:
 
 @dataclass(frozen=True)
 class VideoSummary:
+    """The summary `text` of a video and those of its scenes."""
+
     video: Path
     scenes: tuple[SceneSummary, ...]
     text: str
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summarisation:
+    """The summarisation task; see `build` for its fields."""
+
     name: str
     scene_similarity: float
     most_scenes: int
     settings: GenerationSettings
 
-    def respond(self, runtime: Runtime, footage: Footage, prompt: str, item: str) -> Reply:
-        """Sum up every video of the footage; the prompt, a file's stem, narrows it to one.
+    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+        """Summarise every video, or only the one whose file stem is the prompt.
 
         Raises:
             AtomError: no video of that name.
         """
         runtime.end_stage()
-        chosen = {path.stem: path for path in dict.fromkeys(c.path for c in footage.clips)}
+        paths = {path.stem: path for path in dict.fromkeys(c.path for c in captioned.clips)}
         if prompt and prompt != "all":
-            if prompt not in chosen:
-                known = ", ".join(sorted(chosen)[:8])
+            if prompt not in paths:
+                known = ", ".join(sorted(paths)[:8])
                 raise AtomError(f"no video {prompt!r} with a caption; there are {known}")
-            chosen = {prompt: chosen[prompt]}
-        videos = tuple(self._video(runtime, footage, path, item) for path in chosen.values())
+            paths = {prompt: paths[prompt]}
+        videos = tuple(
+            self._summarise_video(runtime, captioned, path, item) for path in paths.values()
+        )
         texts = [scene.text for video in videos for scene in video.scenes]
         return Reply((), (*texts, *(video.text for video in videos)), videos)
 
@@ -63,7 +75,7 @@ class Summary:
         rows: list[tuple[str, ...]] = []
         for video in videos:
             rows.append((video.video.name, "all of it", video.text))
-            rows += [("", at_time(s.start_s, s.end_s), s.text) for s in video.scenes]
+            rows += [("", time_range(s.start_s, s.end_s), s.text) for s in video.scenes]
         data = {
             "videos": [
                 {
@@ -82,33 +94,35 @@ class Summary:
                 for video in videos
             ]
         }
-        said = f"{len(videos)} videos, {sum(len(v.scenes) for v in videos)} scenes"
-        return Delivery(said, ("video", "time", "summary"), tuple(rows), data)
+        summary = f"{len(videos)} videos, {sum(len(v.scenes) for v in videos)} scenes"
+        return Delivery(summary, ("video", "time", "summary"), tuple(rows), data)
 
-    def _video(self, runtime: Runtime, footage: Footage, path: Path, item: str) -> VideoSummary:
+    def _summarise_video(
+        self, runtime: Runtime, captioned: CaptionedClips, path: Path, item: str
+    ) -> VideoSummary:
         order = sorted(
-            (i for i, clip in enumerate(footage.clips) if clip.path == path),
-            key=lambda i: footage.clips[i].start_s,
+            (i for i, clip in enumerate(captioned.clips) if clip.path == path),
+            key=lambda i: captioned.clips[i].start_s,
         )
         scenes = tuple(
-            self._scene(runtime, footage, group, item)
-            for group in scenes_in(footage, order, self.scene_similarity)
+            self._summarise_scene(runtime, captioned, group, item)
+            for group in group_scenes(captioned, order, self.scene_similarity)
         )
-        return VideoSummary(path, scenes, self._joined(runtime, [s.text for s in scenes], item))
+        return VideoSummary(path, scenes, self._merge(runtime, [s.text for s in scenes], item))
 
-    def _scene(
-        self, runtime: Runtime, footage: Footage, group: Sequence[int], item: str
+    def _summarise_scene(
+        self, runtime: Runtime, captioned: CaptionedClips, group: Sequence[int], item: str
     ) -> SceneSummary:
-        clips = tuple(footage.clips[i] for i in group)
-        captions = tuple(footage.predictions[i].caption for i in group)
+        clips = tuple(captioned.clips[i] for i in group)
+        captions = tuple(captioned.predictions[i].caption for i in group)
         text = captions[0]
         if len(set(captions)) > 1:
-            asked = wording.scene_summary(captions)
-            text = runtime.write(asked, self.settings, stage="summary", item=item)
+            scene_prompt = prompt_templates.scene_summary(captions)
+            text = runtime.write(scene_prompt, self.settings, stage="summary", item=item)
         return SceneSummary(clips[0].start_s, clips[-1].end_s, clips, captions, text)
 
-    def _joined(self, runtime: Runtime, texts: Sequence[str], item: str) -> str:
-        """One text of many, by rounds of at most `most_scenes` at a time."""
+    def _merge(self, runtime: Runtime, texts: Sequence[str], item: str) -> str:
+        """Merge texts into one, at most `most_scenes` per prompt, in rounds."""
         texts = list(texts)
         while len(texts) > 1:
             groups = [
@@ -116,7 +130,7 @@ class Summary:
             ]
             texts = [
                 runtime.write(
-                    wording.video_summary(group), self.settings, stage="summary", item=item
+                    prompt_templates.video_summary(group), self.settings, stage="summary", item=item
                 )
                 if len(group) > 1
                 else group[0]
@@ -125,11 +139,13 @@ class Summary:
         return texts[0]
 
 
-def scenes_in(footage: Footage, order: Sequence[int], least: float) -> list[list[int]]:
-    """Neighbours in `order` whose captions are at least so alike, together."""
+def group_scenes(
+    captioned: CaptionedClips, order: Sequence[int], threshold: float
+) -> list[list[int]]:
+    """Group neighbours in `order` whose captions have at least `threshold` cosine similarity."""
     groups: list[list[int]] = []
     for i in order:
-        if groups and float(footage.vectors[groups[-1][-1]] @ footage.vectors[i]) >= least:
+        if groups and float(captioned.vectors[groups[-1][-1]] @ captioned.vectors[i]) >= threshold:
             groups[-1].append(i)
         else:
             groups.append([i])
@@ -146,22 +162,24 @@ def build(
     summary_beams: int,
     summary_tokens: int,
 ) -> Session:
-    """The pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
+    """Build the pipeline of a `conf/pipeline` file; see `session_of` for session and prompts.
 
     Args:
-        scene_similarity: cosine from which neighbouring clips' captions are one scene's.
-        most_scenes: summed up at a time, at least 2; more are summed up in rounds.
-        summary_beams: of a summary's generation.
-        summary_tokens: a summary's most tokens.
+        scene_similarity: least cosine of neighbouring captions of one scene.
+        most_scenes: scenes per summary prompt, at least 2; more are summarised in rounds.
+        summary_beams: beams of a summary's generation.
+        summary_tokens: maximum length of a summary.
     """
     if most_scenes < 2:
-        raise AtomError(f"pipeline.most_scenes={most_scenes}: one scene at a time never ends")
-    task = Summary(
+        raise AtomError(
+            f"pipeline.most_scenes={most_scenes}: must be at least 2; merging one by one never ends"
+        )
+    task = Summarisation(
         name,
-        share("scene_similarity", scene_similarity),
+        checked_similarity("scene_similarity", scene_similarity),
         most_scenes,
         GenerationSettings(
-            beams=summary_beams, max_new_tokens=at_least_one("summary_tokens", summary_tokens)
+            beams=summary_beams, max_new_tokens=checked_count("summary_tokens", summary_tokens)
         ),
     )
     return session_of(task, session=session, prompts=prompts)

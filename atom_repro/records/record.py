@@ -1,12 +1,12 @@
-"""Records: one folder a run, written once, never changed (schema 1).
+"""Run records: one folder per run, written once, never changed (schema 1).
 
 `results/records/<machine>/<stage>/<run id>/record.json`, with `samples.jsonl` beside it where a
-run has samples. A failed or interrupted run leaves a record too, with its status. A run builds
+run has samples. A failed or interrupted run leaves a record too, with its status. A run writes
 its folder under a name that readers skip and renames it when complete, so a kill leaves either a
-whole record or none.
+complete record or none.
 
-What older records lack, and the keys that they would have today, stand in `migration.json` in the
-machine's folder, as records themselves are never changed.
+Fields that older records lack, and their current keys, are in `migration.json` in the machine's
+folder, as records themselves are never changed.
 """
 
 import errno
@@ -27,7 +27,7 @@ from atom_repro.records import load, provenance
 from atom_repro.records.component import component
 
 SCHEMA = 1
-# What was measured under each version of a quantity whose meaning has changed. Two versions of one
+# Definition of each version of a quantity whose definition has changed. Two versions of one
 # quantity never share a table.
 MEANINGS: Mapping[str, Mapping[int, str]] = {
     "load": {
@@ -42,7 +42,7 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run, as read back. `data` is the whole of `record.json`."""
+    """A run read from disk. `data` is the content of `record.json`."""
 
     folder: Path
     data: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """What `stage_key` gives for this run."""
+        """The `stage_key` of this run."""
         return str(self.data["key"])
 
     @property
@@ -76,16 +76,16 @@ class Record:
 
     @property
     def busy(self) -> bool | None:
-        """Whether other work took part of the processor (`load.busy`); None: not recorded."""
+        """Whether the machine was busy with other work (`load.busy`); None: not recorded."""
         return load.busy(self.data.get("load"))
 
     def definition(self, quantity: str) -> int | None:
-        """The version of a quantity's meaning when the run was made; None: not recorded."""
+        """The version of a quantity's definition in this run; None: not recorded."""
         version = self.data.get("definitions", {}).get(quantity)
         return None if version is None else int(version)
 
     def component(self, dotted: str) -> str:
-        """The name of what a node of the configuration builds; empty where there is none."""
+        """The component name of a configuration node; empty where there is none."""
         return component(str(self.config(f"{dotted}._target_") or ""))
 
     @property
@@ -109,7 +109,8 @@ class Record:
             return []
         if provenance.file_hash(path) != self.data["samples"]["sha256"]:
             raise AtomError(
-                f"{path} is not what its record describes; restore it or delete the run"
+                f"{path} is not what its record describes (sha256 differs); "
+                "restore it or delete the run"
             )
         with path.open(encoding="utf-8") as stream:
             return [json.loads(line) for line in stream]
@@ -117,7 +118,7 @@ class Record:
 
 @dataclass
 class Run:
-    """A run that is being recorded: add to `values` and `samples` while it lasts."""
+    """A run in progress: add to its `values` and `samples` before it ends."""
 
     key: str
     weights: str
@@ -128,8 +129,8 @@ class Run:
 
 
 def stage_key(stage: str, entry: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """What must be the same for a run to be the same run: stage, configuration, inputs, code, and
-    the versions of the packages that the code computes with."""
+    """Hash that identifies a run: stage, configuration, inputs, code, and versions of the numeric
+    packages that the code imports."""
     source = provenance.source(entry, config)
     parts = {
         "stage": stage,
@@ -154,13 +155,13 @@ def recording(
     protocol: str = "",
     device: str = "cpu",
 ) -> Iterator[Run]:
-    """Record what happens inside, whether it ends well or not.
+    """Record the run inside this context, whether it succeeds or fails.
 
     Args:
-        weights: `random`, `trained:<sha>`, `released:<sha>`, `mixed:<sha>` (released ones beside
-            new ones that nothing has trained) or `none`; a run that makes weights sets
-            `run.weights` before it ends.
-        device: what computed, as `ComputeDevice.name` has it.
+        weights: `random`, `trained:<sha>`, `released:<sha>`, `mixed:<sha>` (released ones and
+            randomly initialised ones) or `none`; a run that trains weights sets `run.weights`
+            before it ends.
+        device: the `ComputeDevice.name`.
     """
     run = Run(key, weights)
     git, load_at_start = provenance.git_state(), load.METER.read()
@@ -171,11 +172,11 @@ def recording(
         run.status, run.detail = status_of(error), f"{type(error).__name__}: {error}"
         raise
     finally:
-        # The share of other processes at the end is that over the whole run.
+        # The shares at the end are those over the whole run.
         load_at_end = load.METER.read()
-        load_of_run = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
+        run_load = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
         git_at_end = provenance.git_state_at_end(git)
-        if load.busy(load_of_run):
+        if load.busy(run_load):
             sys.stderr.write(
                 f"note: during {stage} other processes took {load_at_end.others_share or 0:.0%} of "
                 f"the processor and the hypervisor {load_at_end.steal_share or 0:.0%}; its times "
@@ -200,7 +201,7 @@ def recording(
             "versions": provenance.versions(),
             "definitions": DEFINITIONS,
             "machine": machine.to_dict(),
-            "load": load_of_run,
+            "load": run_load,
             "device": device,
             "weights": run.weights,
             "seed": config.get("seed"),
@@ -210,7 +211,7 @@ def recording(
 
 
 def status_of(error: BaseException | None) -> str:
-    """The status of a run that ended so; `ok` without an error."""
+    """The status of a run that ended with `error`; `ok` for None."""
     if error is None:
         return "ok"
     if isinstance(error, KeyboardInterrupt):
@@ -223,51 +224,51 @@ def status_of(error: BaseException | None) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left; torch's allocators say so in the text alone."""
+    """Whether the error means out of memory; torch's allocators report it in the message only."""
     if isinstance(error, MemoryError) or (
         isinstance(error, OSError) and error.errno == errno.ENOMEM
     ):
         return True
-    said = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
+    messages = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in messages)
 
 
 def _write(parent: Path, document: dict[str, Any], run: Run, started: datetime) -> None:
     name = f"{started:%Y%m%dT%H%M%SZ}-{run.key[:8]}"
-    building = parent / f"{_BUILDING}{name}-{os.getpid()}"
-    building.mkdir(parents=True)
+    temporary = parent / f"{_BUILDING}{name}-{os.getpid()}"
+    temporary.mkdir(parents=True)
     document["samples"] = None
     if run.samples:
-        path = building / "samples.jsonl"
+        path = temporary / "samples.jsonl"
         with path.open("x", encoding="utf-8") as stream:
             for sample in run.samples:
                 stream.write(json.dumps(sample, ensure_ascii=False) + "\n")
         document["samples"] = {"sha256": provenance.file_hash(path), "lines": len(run.samples)}
-    with (building / "record.json").open("x", encoding="utf-8") as stream:
+    with (temporary / "record.json").open("x", encoding="utf-8") as stream:
         json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
     target, copy = parent / name, 1
     while target.exists():  # two runs of one key within a second
         copy += 1
         target = parent / f"{name}-{copy}"
-    building.rename(target)
-    for left in parent.glob(f"{_BUILDING}*"):
-        if not Path(f"/proc/{left.name.rsplit('-', 1)[1]}").exists():
-            shutil.rmtree(left)  # of a run that was killed while writing
+    temporary.rename(target)
+    for stale in parent.glob(f"{_BUILDING}*"):
+        if not Path(f"/proc/{stale.name.rsplit('-', 1)[1]}").exists():
+            shutil.rmtree(stale)  # of a run that was killed while writing
 
 
 def load_records(folders: Iterable[Path]) -> list[Record]:
-    """All records below some machines' folders, oldest first, older ones completed by migration.
+    """Load all records of some machines' folders, oldest first, with migrations applied.
 
     Raises:
-        AtomError: a record that is not schema 1, naming its file.
+        AtomError: a record that is not JSON or not schema 1; names its file.
     """
-    found = [record for folder in folders for record in _load_records(folder)]
-    return sorted(found, key=lambda r: (r.data["started_utc"], r.run_id))
+    records = [record for folder in folders for record in _load_records(folder)]
+    return sorted(records, key=lambda r: (r.data["started_utc"], r.run_id))
 
 
 def _load_records(folder: Path) -> list[Record]:
-    found = []
+    records = []
     migration = _migration(folder / MIGRATION)
     for path in sorted(folder.glob("*/*/record.json")):
         if path.parent.name.startswith(_BUILDING):
@@ -283,12 +284,12 @@ def _load_records(folder: Path) -> list[Record]:
         if path.parent.name in migration["definitions"]:
             data["definitions"] = migration["definitions"][path.parent.name]
         data["key"] = migration["keys"].get(data["key"], data["key"])
-        found.append(Record(path.parent, data))
-    return found
+        records.append(Record(path.parent, data))
+    return records
 
 
 def _migration(path: Path) -> dict[str, Any]:
-    """`keys`: today's key by the key in the record; `definitions`: versions by run."""
+    """`keys`: current key by recorded key; `definitions`: versions by run id."""
     if not path.is_file():
         return {"keys": {}, "definitions": {}}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -298,11 +299,11 @@ def _migration(path: Path) -> dict[str, Any]:
 def find(
     results: Path, machine: Machine, stage: str, key: str, *, statuses: Collection[str] = ("ok",)
 ) -> Record | None:
-    """The newest record of exactly this run, if there is one; in a clean tree, of a run of
-    committed code, as only such a record fills a committed table.
+    """The newest record with this key, None if there is none; in a clean git tree only of a run
+    of committed code, as only those enter committed tables.
 
     Args:
-        statuses: of the records that count; where running out of memory is an answer, `oom` too.
+        statuses: accepted statuses; with `oom` where out of memory is a valid result.
     """
     records = load_records([results / "records" / machine.fingerprint])
     return _newest(
@@ -311,11 +312,11 @@ def find(
 
 
 def _newest(records: Iterable[Record]) -> Record | None:
-    """The last of the records; in a clean tree, of those of committed code."""
-    listed = list(records)
-    if not all(r.clean for r in listed) and provenance.git_state()["clean"]:
-        listed = [r for r in listed if r.clean]
-    return listed[-1] if listed else None
+    """The last record; in a clean git tree, the last of committed code."""
+    candidates = list(records)
+    if not all(r.clean for r in candidates) and provenance.git_state()["clean"]:
+        candidates = [r for r in candidates if r.clean]
+    return candidates[-1] if candidates else None
 
 
 def counterpart(
@@ -327,12 +328,12 @@ def counterpart(
     inputs: Mapping[str, str],
     **replaced: Any,
 ) -> Record | None:
-    """The newest good record of the same run but for some nodes of its configuration.
+    """The newest `ok` record of the same run with some configuration nodes replaced.
 
     For comparisons: `counterpart(…, quant={"_target_": "atom_repro.quant.none.build"})` is the
     fp32 run of the same weights, clips and settings.
     """
-    wanted = provenance.config_hash({**config, **replaced})
+    config_sha256 = provenance.config_hash({**config, **replaced})
     records = load_records([results / "records" / machine.fingerprint])
     return _newest(
         r
@@ -340,5 +341,5 @@ def counterpart(
         if r.stage == stage
         and r.ok
         and r.data["inputs"] == dict(inputs)
-        and provenance.config_hash(r.data["config"]) == wanted
+        and provenance.config_hash(r.data["config"]) == config_sha256
     )

@@ -1,7 +1,7 @@
 """Reference machines: those whose records and tables are committed.
 
-`results/reference_machines.txt` has a line each, the fingerprint and, behind a #, the machine in
-words. Any other machine keeps its records where git does not look (`.gitignore`) and its tables in
+`results/reference_machines.txt` has one line per machine: the fingerprint and, after a #, a
+description. Records of other machines are ignored by git (`.gitignore`), and their tables are in
 `results/local/<machine>`.
 """
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def reference_machines(results: Path) -> list[str]:
-    """Fingerprints in the order of the file; none where there is no file."""
-    listed = results / "reference_machines.txt"
-    if not listed.is_file():
+    """Fingerprints in the order of the file; empty where there is no file."""
+    path = results / "reference_machines.txt"
+    if not path.is_file():
         return []
-    lines = (line.partition("#")[0].strip() for line in listed.read_text("utf-8").splitlines())
+    lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
     return [line for line in lines if line]

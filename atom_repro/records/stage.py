@@ -1,4 +1,4 @@
-"""A stage of a study: found among the records or run, and then recorded, whatever comes of it.
+"""A stage of a study: reuse its record or run it, and record the run whether it succeeds or not.
 
 stage = Stage.of("caption", __file__, settings, this_machine(), inputs=…, weights=…)
 if stage.unchanged("caption int8"):
@@ -20,16 +20,16 @@ from atom_repro.records.record import Record, Run, counterpart, find, recording,
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of a command, by all that decides its result.
+    """One run of a command, described by everything that determines its result.
 
     Attributes:
-        config: the effective configuration; its `paths.results` is where records lie, and with
-            `force` it is run although a record is there.
-        inputs: hashes and names of what it reads, by what they are.
+        config: the effective configuration; `paths.results` is the folder of records, and with
+            `force` the stage is run even if a record exists.
+        inputs: hashes and names of its inputs, by kind of input.
         weights: the label of the weights, see `recording`.
         protocol: the named evaluation, with its data.
-        device: what computes, as `ComputeDevice.name` has it.
-        key: equal for two runs that must give the same (`stage_key`).
+        device: the `ComputeDevice.name`.
+        key: hash that identifies the run (`stage_key`).
     """
 
     name: str
@@ -54,7 +54,8 @@ class Stage:
         protocol: str = "",
         device: str = "cpu",
     ) -> "Stage":
-        """
+        """Create a stage and compute its key.
+
         Args:
             entry: the file of the command, whose code is part of the key.
         """
@@ -66,24 +67,24 @@ class Stage:
         return Path(self.config["paths"]["results"])
 
     def recorded(self, *, statuses: Collection[str] = ("ok",)) -> Record | None:
-        """The record of this very run, None where it has to be run.
+        """The existing record with this key, None where the stage has to be run.
 
         Args:
-            statuses: of the records that count; where running out of memory is an answer, `oom`.
+            statuses: accepted statuses; with `oom` where out of memory is a valid result.
         """
         if self.config.get("force"):
             return None
         return find(self.results, self.machine, self.name, self.key, statuses=statuses)
 
     def unchanged(self, title: str) -> bool:
-        """Whether a record of this very run is there, which is printed with the title."""
-        done = self.recorded()
-        if done:
-            sys.stdout.write(f"{title}: unchanged, {done.folder}\n")
-        return done is not None
+        """Whether a record with this key exists; if so, its folder is printed with the title."""
+        record = self.recorded()
+        if record:
+            sys.stdout.write(f"{title}: unchanged, {record.folder}\n")
+        return record is not None
 
     def recording(self) -> AbstractContextManager[Run]:
-        """Record what happens inside, whether it ends well or not."""
+        """Record the run inside this context, whether it succeeds or fails."""
         return recording(
             self.results,
             self.machine,
@@ -97,7 +98,7 @@ class Stage:
         )
 
     def counterpart(self, **replaced: Any) -> Record | None:
-        """The newest good record of the same run but for some nodes of its configuration."""
+        """The newest `ok` record of the same run with some configuration nodes replaced."""
         return counterpart(
             self.results,
             self.machine,

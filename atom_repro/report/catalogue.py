@@ -1,4 +1,4 @@
-"""Every table and figure that records and the paper's cells give, as texts by path."""
+"""Render every table and figure from records and the paper's cells, as text by file path."""
 
 from collections.abc import Sequence
 
@@ -21,8 +21,8 @@ from atom_repro.report.tables.text_embedder import table7
 
 
 def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
-    """Contents by path below the results' folder; what no record gives is absent or says so."""
-    made = {}
+    """File contents by path below the results' folder; figures without records are left out."""
+    contents = {}
     tables = {
         **build_all(records, paper),
         **latency.build(records, paper),
@@ -32,17 +32,17 @@ def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
         "training_step": training_step.training_step(records),
     }
     for name, rows in tables.items():
-        made[f"tables/{name}.csv"] = to_csv(rows)
-        made[f"tables/{name}.md"] = to_markdown(name, rows)
+        contents[f"tables/{name}.csv"] = to_csv(rows)
+        contents[f"tables/{name}.md"] = to_markdown(name, rows)
     beside_paper = {
         "table07": table7(records, paper),
         **human_captions.build(records, paper),
     }
     for name, rows in beside_paper.items():
-        made[f"tables/{name}.csv"] = to_csv(rows)
-        made[f"tables/{name}.md"] = to_markdown_beside_paper(name, rows)
-    made |= sessions.files(records)
-    made |= sweep.files(records)
+        contents[f"tables/{name}.csv"] = to_csv(rows)
+        contents[f"tables/{name}.md"] = to_markdown_beside_paper(name, rows)
+    contents |= sessions.files(records)
+    contents |= sweep.files(records)
     for name, figure in (
         ("timeline_fp32", timeline(records, "fp32")),
         ("timeline_int8", timeline(records, "int8")),
@@ -50,5 +50,5 @@ def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
         ("oracle_gallery", human_captions.gallery_figure(records, paper)),
     ):
         if figure is not None:
-            made[f"figures/{name}.svg"] = figure
-    return made
+            contents[f"figures/{name}.svg"] = figure
+    return contents

@@ -1,4 +1,4 @@
-"""One cell of a table of ours: its value or the paper's, and where it comes from."""
+"""Table cells in long format: a measured value or the paper's, with its provenance."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from atom_repro.datatypes import Machine
 from atom_repro.records.record import Record
 from atom_repro.report.paper import Cell
-from atom_repro.report.select import load_label, of_newest_definition, shown
+from atom_repro.report.select import is_reportable, load_label, of_newest_definition
 
-# Tables of seconds and memory: a section a machine, and never one of two.
-SPEED = frozenset(
+# Tables of seconds and memory: one section per machine, never one of two machines.
+PERFORMANCE_TABLES = frozenset(
     ("table03", "arms", "limits", "training_step", "sessions", "endurance", "appendix_g")
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of a table. `ours` or `paper` is None where there is no such figure, and `note`
-    then says why. `spread` is in words: what it is, and its two ends. `load` is of a timing:
-    `quiet`, `busy` (beside other work) or `not recorded`."""
+    """One cell of a table, a line of its CSV. `ours` or `paper` is None where there is no such
+    value, and `note` then says why. `spread` is text: the kind of interval and its ends. `load` is
+    the system load during a timing: `quiet`, `busy` (beside other work) or `not recorded`."""
 
     table: str
     row: str
@@ -47,7 +47,7 @@ def measured(
     spread: str = "",
     note: str = "",
 ) -> Row:
-    """A cell of ours, with its record; says so if the record is of uncommitted code."""
+    """Cell of a measured value with its record; the note marks uncommitted code."""
     if not record.clean:
         note = f"{note}; uncommitted tree" if note else "uncommitted tree"
     return Row(
@@ -61,14 +61,14 @@ def measured(
         spread,
         str(record.data["scale"]),
         record.machine,
-        load_label(record) if table in SPEED else "",
+        load_label(record) if table in PERFORMANCE_TABLES else "",
         record.run_id,
         note,
     )
 
 
-def unfilled(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
-    """The paper's cells of a table, with the reason why ours are empty."""
+def paper_rows(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
+    """Cells of the paper's table, with the reason why none of ours is beside them."""
     return [
         Row(table, c.row, c.column, None, c.value, c.unit, note=note)
         for c in paper
@@ -77,9 +77,9 @@ def unfilled(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
 
 
 def omitted_records(records: Iterable[Record], stage: str, table: str) -> list[Row]:
-    """A row that says how many records a table leaves out for an older definition; else none."""
-    mine = [r for r in records if shown(r, stage)]
-    older = len(mine) - len(of_newest_definition(mine, stage))
+    """Row that notes how many records an older definition of load time leaves out; else none."""
+    reportable = [r for r in records if is_reportable(r, stage)]
+    older = len(reportable) - len(of_newest_definition(reportable, stage))
     if not older:
         return []
     note = f"{older} records under an older definition of a load are left out"
@@ -87,10 +87,10 @@ def omitted_records(records: Iterable[Record], stage: str, table: str) -> list[R
 
 
 def extremes(values: Sequence[float]) -> str:
-    """The spread of repeats in words: their least and their greatest."""
+    """Spread of repeats as text: minimum and maximum."""
     return f"min {min(values):.4g}, max {max(values):.4g}"
 
 
 def bootstrap_interval(over: str, low: float, high: float, digits: int) -> str:
-    """The spread of a mean in words: what was resampled, and the ends of its interval."""
+    """Spread of a mean as text: what was resampled, and the ends of the interval."""
     return f"95 % bootstrap {over}: {low:.{digits}f} to {high:.{digits}f}"

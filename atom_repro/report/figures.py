@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
-from atom_repro.report.select import HOST_TINY, busy_suffix, family, functional, ran_on
+from atom_repro.report.select import HOST_TINY, busy_suffix, device_and_model, family, validity_note
 from atom_repro.report.svg import svg
 from atom_repro.report.tables import latency
 
@@ -24,20 +24,20 @@ COLOURS = {
 
 
 def timeline(records: Sequence[Record], precision: str) -> str | None:
-    """The measured first prompt of a resident session under both schedules, on one time axis; of
-    the tiny mPLUG2+ on the host.
+    """Gantt chart of a resident session's first prompt under both schedules, on one time axis.
 
-    The repeat shown is the one with the median end-to-end time. None without a record.
+    Of the tiny mPLUG2+ on the host, and the repeat with the median end-to-end time. None without a
+    record.
     """
-    found = [
+    matching = [
         r
         for r in latency.newest(records)
         if (r.config("pipeline.name"), r.values["precision"]) == ("retrieval", precision)
-        and ran_on(r) == HOST_TINY
+        and device_and_model(r) == HOST_TINY
     ]
-    if not found:
+    if not matching:
         return None
-    record = found[0]
+    record = matching[0]
     samples = record.samples()
     figure, axes = plt.subplots(2, 1, figsize=(9, 4), sharex=True)
     for axis, schedule in zip(axes, ("sequential", "parallel"), strict=True):
@@ -56,23 +56,23 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
         if not prompts:
             plt.close(figure)
             return None
-        shown = prompts[len(prompts) // 2]
+        prompt = prompts[len(prompts) // 2]
         spans = [
             s
             for s in samples
             if s["kind"] == "span"
             and s["arm"] == arm
-            and s["repeat"] == shown["repeat"]
-            and s["end_s"] <= shown["end_to_end_s"] + 1e-3
+            and s["repeat"] == prompt["repeat"]
+            and s["end_s"] <= prompt["end_to_end_s"] + 1e-3
         ]
-        _lanes(axis, spans)
-        axis.set_title(f"{schedule}: {shown['end_to_end_s']:.3f} s", loc="left", fontsize=10)
+        _draw_lanes(axis, spans)
+        axis.set_title(f"{schedule}: {prompt['end_to_end_s']:.3f} s", loc="left", fontsize=10)
     axes[1].set_xlabel("seconds since the session began")
     handles = [Patch(color=c) for c in COLOURS.values()]
     figure.legend(handles, COLOURS, loc="lower center", ncols=len(COLOURS), fontsize=8)
     figure.suptitle(
         f"Encoder and decoder of {record.config('model.name')}, {precision}, "
-        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
+        f"{record.values['clips']} clips ({record.data['scale']}: {validity_note(record)}), "
         f"{record.machine.processor}{busy_suffix(record)}",
         fontsize=10,
     )
@@ -81,7 +81,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
 
 
 def learning_curve(records: Sequence[Record]) -> str | None:
-    """Loss by step and validation CIDEr of mPLUG2+'s newest training that is no point of a sweep.
+    """Loss and validation CIDEr by step of mPLUG2+'s newest training outside sweeps.
 
     None without a record.
     """
@@ -99,20 +99,20 @@ def learning_curve(records: Sequence[Record]) -> str | None:
     samples = runs[-1].samples()
     loss = [(s["step"], s["caption_loss"]) for s in samples if "caption_loss" in s]
     cider = [(s["step"], s["validation_cider"]) for s in samples if "validation_cider" in s]
-    figure, left = plt.subplots(figsize=(7, 3.5))
-    left.plot(*zip(*loss, strict=True), color="#9e9e9e", linewidth=0.8)
-    left.set_xlabel("step")
-    left.set_ylabel("caption loss (nats a token)")
-    right = left.twinx()
-    right.plot(*zip(*cider, strict=True), color="#1f77b4", marker="o")
-    right.set_ylabel("validation CIDEr", color="#1f77b4")
-    left.set_title(f"{runs[-1].config('model.name')} on {runs[-1].component('dataset')}, "
+    figure, loss_axis = plt.subplots(figsize=(7, 3.5))
+    loss_axis.plot(*zip(*loss, strict=True), color="#9e9e9e", linewidth=0.8)
+    loss_axis.set_xlabel("step")
+    loss_axis.set_ylabel("caption loss (nats a token)")
+    cider_axis = loss_axis.twinx()
+    cider_axis.plot(*zip(*cider, strict=True), color="#1f77b4", marker="o")
+    cider_axis.set_ylabel("validation CIDEr", color="#1f77b4")
+    loss_axis.set_title(f"{runs[-1].config('model.name')} on {runs[-1].component('dataset')}, "
                    f"{runs[-1].machine.processor}", fontsize=9)  # fmt: skip
     figure.tight_layout()
     return svg(figure)
 
 
-def _lanes(axis: Any, spans: Sequence[dict[str, Any]]) -> None:
+def _draw_lanes(axis: Any, spans: Sequence[dict[str, Any]]) -> None:
     lanes = sorted({s["lane"] for s in spans})
     for span in spans:
         axis.barh(

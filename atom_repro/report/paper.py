@@ -1,15 +1,15 @@
 """The paper's numbers as data: `results/paper/*.csv`, read and checked.
 
 A cell keeps the digits as printed, because the digits are the only statement of precision that
-the paper makes: "5.57" is some value between 5.565 and 5.575. This file knows units and digits;
-it knows nothing of what the numbers mean, and computes no claim (see `audit`).
+the paper makes: "5.57" is some value between 5.565 and 5.575. This file handles units and
+digits; claims about the numbers are computed in `atom_repro.audit`.
 
 The columns are `table,row,column,value,unit,better,where,note`. `table` is the file's stem;
 `row` and `column` are the keys that our own tables join on. `where` begins with the section
 ("5.3, Table 3"), and ends in "x3" when the section prints the number three times. A note may
 begin with marks, each closed by ";":
 
-- `exact`: an assumption or a setting, not a measurement; its digits leave no room.
+- `exact`: an assumption or a setting, not a measurement; its value is exact.
 - `in words`: not printed as digits ("four", "nearly half"), or counted from printed text.
 - `extraction 10.27`: our copy of the text shows these characters in the number's place.
 - `not printed`: the paper does not give it; `value` is empty.
@@ -37,7 +37,7 @@ NAME: Final = "name"
 
 @dataclass(frozen=True)
 class Unit:
-    """`factor` leads to the base unit of `dimension`; a counted unit has no rounding."""
+    """Unit of a cell: `factor` converts to the base unit; a counted unit has no rounding error."""
 
     factor: Fraction
     dimension: Dimension = ()
@@ -71,7 +71,7 @@ UNITS: Final[dict[str, Unit]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the paper. `printed` holds its digits; `value` is None when it has none."""
+    """One number of the paper. `printed` is its text; `value` is None if that has no number."""
 
     table: str
     row: str
@@ -97,22 +97,22 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """`where` without the number of times."""
-        head, _, last = self.where.rpartition(" ")
-        return head if _is_times(last) else self.where
+        """`where` without its repeat count."""
+        head, _, suffix = self.where.rpartition(" ")
+        return head if _is_times(suffix) else self.where
 
     @property
     def times(self) -> int:
         """How often the section prints the number as digits."""
-        last = self.where.rpartition(" ")[2]
-        return int(last[1:]) if _is_times(last) else 1
+        suffix = self.where.rpartition(" ")[2]
+        return int(suffix[1:]) if _is_times(suffix) else 1
 
     def marked(self, mark: str) -> bool:
         return mark in self._marks()
 
     @property
     def extraction(self) -> str:
-        """The characters that the copied text shows for this number, if not its digits."""
+        """Characters of this number in our copy of the paper's text; its digits if not garbled."""
         for mark in self._marks():
             if mark.startswith("extraction "):
                 return mark.removeprefix("extraction ")
@@ -126,7 +126,7 @@ class Cell:
 
     @property
     def half_unit(self) -> Fraction:
-        """Half of the last printed digit, in the cell's own unit; 0 for counts and settings."""
+        """Rounding error: half a unit of the last digit, in the cell's unit; 0 if exact."""
         if UNITS[self.unit].counted or self.marked("exact"):
             return Fraction(0)
         exponent = Decimal(self.printed).as_tuple().exponent
@@ -137,12 +137,12 @@ class Cell:
         return [part.strip() for part in self.note.split(";")[:-1]]
 
 
-def _is_times(word: str) -> bool:
-    return len(word) > 1 and word[0] == "x" and word[1:].isdigit()
+def _is_times(suffix: str) -> bool:
+    return len(suffix) > 1 and suffix[0] == "x" and suffix[1:].isdigit()
 
 
 class Cells:
-    """Every cell, found by (table, row, column); iterates in the order of the files."""
+    """All cells by (table, row, column); iterates in the order of the files."""
 
     def __init__(self, cells: list[Cell]) -> None:
         self._by_key = {cell.key: cell for cell in cells}
@@ -185,10 +185,10 @@ def load_cells(folder: Path) -> Cells:
     for name in names:
         path = folder / f"{name}.csv"
         for line, cell in _read(path):
-            here = f"{path}:{line}"
+            location = f"{path}:{line}"
             if cell.key in seen:
-                raise AtomError(f"{here}: {cell.key} is already defined at {seen[cell.key]}")
-            seen[cell.key] = here
+                raise AtomError(f"{location}: {cell.key} is already defined at {seen[cell.key]}")
+            seen[cell.key] = location
             cells.append(cell)
     return Cells(cells)
 
@@ -202,35 +202,35 @@ def _read(path: Path) -> Iterator[tuple[int, Cell]]:
         if tuple(header) != COLUMNS:
             raise AtomError(f"{path}:1: the header must be {','.join(COLUMNS)}")
         for fields in reader:
-            here = f"{path}:{reader.line_num}"
+            location = f"{path}:{reader.line_num}"
             if len(fields) != len(COLUMNS):
-                raise AtomError(f"{here}: {len(fields)} fields, not {len(COLUMNS)}")
+                raise AtomError(f"{location}: {len(fields)} fields, not {len(COLUMNS)}")
             table, row, column, value, unit, better, where, note = fields
             if table != path.stem:
-                raise AtomError(f"{here}: table {table!r} stands in {path.name}")
+                raise AtomError(f"{location}: the table is {table!r}, but the file is {path.name}")
             if not (row and column and where):
-                raise AtomError(f"{here}: row, column and where must not be empty")
+                raise AtomError(f"{location}: row, column and where must not be empty")
             if not (row + column).isascii():
-                raise AtomError(f"{here}: row and column are keys and must be ASCII")
+                raise AtomError(f"{location}: row and column are keys and must be ASCII")
             if table != "facts" and not _SECTION.fullmatch(where):
-                raise AtomError(f"{here}: where must begin with a section, not {where!r}")
+                raise AtomError(f"{location}: where must begin with a section, not {where!r}")
             if better not in ("higher", "lower", ""):
-                raise AtomError(f"{here}: better is higher, lower or empty, not {better!r}")
-            side = cast(Better, better)
-            cell = Cell(table, row, column, value, unit, side, where, note)
-            _check_value(here, cell)
+                raise AtomError(f"{location}: better is higher, lower or empty, not {better!r}")
+            direction = cast(Better, better)
+            cell = Cell(table, row, column, value, unit, direction, where, note)
+            _check_value(location, cell)
             yield reader.line_num, cell
 
 
-def _check_value(here: str, cell: Cell) -> None:
+def _check_value(location: str, cell: Cell) -> None:
     if cell.unit not in UNITS:
-        raise AtomError(f"{here}: unknown unit {cell.unit!r}; one of {', '.join(UNITS)}")
+        raise AtomError(f"{location}: unknown unit {cell.unit!r}; one of {', '.join(UNITS)}")
     if not cell.printed:
         if not cell.marked("not printed"):
-            raise AtomError(f"{here}: an empty value needs the mark 'not printed;' in its note")
+            raise AtomError(f"{location}: an empty value needs the mark 'not printed;' in its note")
         return
     if cell.marked("not printed"):
-        raise AtomError(f"{here}: marked 'not printed;' and yet has the value {cell.printed}")
+        raise AtomError(f"{location}: marked 'not printed;' and yet has the value {cell.printed}")
     if cell.unit == NAME:
         return
     try:
@@ -238,7 +238,7 @@ def _check_value(here: str, cell: Cell) -> None:
     except InvalidOperation:
         finite = False
     if not finite:
-        raise AtomError(f"{here}: {cell.printed!r} is not a number")
+        raise AtomError(f"{location}: {cell.printed!r} is not a number")
 
 
 def value_of(cells: Iterable[Cell], table: str, row: str, column: str) -> float | None:

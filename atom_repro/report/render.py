@@ -1,4 +1,4 @@
-"""Tables as files: a CSV with every column, and Markdown to read."""
+"""Render tables as CSV with every column, and as Markdown."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from atom_repro.datatypes import Machine
 from atom_repro.records.load import MOST_OTHERS, MOST_STEAL
-from atom_repro.report.cells import SPEED, Row
+from atom_repro.report.cells import PERFORMANCE_TABLES, Row
 
 TITLES = {
     "table01": "Table 1: captioning",
@@ -29,7 +29,7 @@ TITLES = {
 }
 
 
-MADE_BY = {
+COMMANDS = {
     "limits": "make systems",
     "training_step": "python -m device_bench.training_step",
     "endurance": "python -m device_bench.endurance",
@@ -42,16 +42,16 @@ COLUMNS = (
     "table", "row", "column", "ours", "paper", "unit", "n", "spread", "scale", "machine",
     "processor", "load", "records", "note",
 )  # fmt: skip
-_TIMED = ("s", "1/s", "clips/s", "percent")
-# Ends the notes of a grid in which `busy_mark` stands.
-BUSY = (
+_TIMING_UNITS = ("s", "1/s", "clips/s", "percent")
+# Last note of a grid that contains a `busy_mark`.
+BUSY_NOTE = (
     f"- busy: meanwhile other processes took more than {MOST_OTHERS:.0%} of the processor, or the "
     f"hypervisor more than {MOST_STEAL:.0%}."
 )
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """`COLUMNS`; empty where None. `machine` is the fingerprint, `processor` in words."""
+    """CSV with `COLUMNS`, empty where None; `machine` is the fingerprint, `processor` its name."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -66,48 +66,48 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def rows_by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Our rows of each machine, by its words: headings of a table of speed."""
-    found: dict[str, list[Row]] = {}
+    """Group measured rows by machine description, the section headings of performance tables."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.machine is not None:
-            found.setdefault(str(row.machine), []).append(row)
-    return found
+            groups.setdefault(str(row.machine), []).append(row)
+    return groups
 
 
 def busy_mark(row: Row | None) -> str:
-    """Stands behind a time, or what follows from one, that was measured beside other work."""
-    return " (busy)" if row and row.load == "busy" and row.unit in _TIMED else ""
+    """Suffix of a timing, or of a value derived from one, measured beside other work."""
+    return " (busy)" if row and row.load == "busy" and row.unit in _TIMING_UNITS else ""
 
 
 def processor_by_row(rows: Sequence[Row]) -> dict[str, str]:
-    """The processor of each row by its name, where rows are of several machines; else empty."""
+    """Processors by row name if the rows are of several machines, else empty."""
     if len(rows_by_machine(rows)) < 2:
         return {}
-    found: dict[str, list[str]] = {row.row: [] for row in rows}
+    processors: dict[str, list[str]] = {row.row: [] for row in rows}
     for row in rows:
-        if row.machine is not None and _short_name(row.machine) not in found[row.row]:
-            found[row.row].append(_short_name(row.machine))
-    return {name: ", ".join(listed) for name, listed in found.items()}
+        if row.machine is not None and _short_name(row.machine) not in processors[row.row]:
+            processors[row.row].append(_short_name(row.machine))
+    return {name: ", ".join(names) for name, names in processors.items()}
 
 
 def _short_name(machine: Machine) -> str:
-    """A machine in a few words and its fingerprint, which no other has."""
+    """Processor name and unique fingerprint of a machine."""
     return f"{machine.processor}, {machine.fingerprint}"
 
 
 def records_line(rows: Sequence[Row]) -> str:
-    """The records behind rows, and the machines that they are of where those are several."""
+    """Line that lists the records behind rows, with their machines if there are several."""
     several = len(rows_by_machine(rows)) > 1
-    listed = sorted(
+    runs = sorted(
         {(r.records, f" ({_short_name(r.machine)})" if several and r.machine else "") for r in rows}
     )
-    return f"Records: {', '.join(run + words for run, words in listed if run)}."
+    return f"Records: {', '.join(run + suffix for run, suffix in runs if run)}."
 
 
 def to_markdown(name: str, rows: Sequence[Row]) -> str:
-    """Ours and the paper's as grids, with the notes that belong to each.
+    """Render a table as Markdown: one grid of ours and one of the paper's, each with its notes.
 
-    In a table of speed every machine is a section.
+    In a performance table every machine has its own section.
     """
     ours = [r for r in rows if r.ours is not None]
     paper = [r for r in rows if r.paper is not None]
@@ -115,7 +115,7 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
     if ours:
         scales = ", ".join(sorted({r.scale for r in ours}))
         sections = rows_by_machine(ours)
-        if name in SPEED:
+        if name in PERFORMANCE_TABLES:
             lines += [f"Ours, scale {scales}, a section a machine.", ""]
         else:
             lines += [f"Ours, scale {scales}, on {'; '.join(sections)}.", ""]
@@ -124,11 +124,11 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
             lines += [f"## {heading}", ""] if heading else []
             lines += [*_grid(part, "ours"), "", *_notes(part), records_line(part), ""]
     else:
-        command = MADE_BY.get(name, "make reproduce")
+        command = COMMANDS.get(name, "make reproduce")
         lines += [f"No record of ours yet: `{command}` makes them.", ""]
     lines += [f"- {r.note}.\n" for r in rows if r.ours is None and r.paper is None]
     if paper:
-        lines += ["## The paper", ""] if ours and name in SPEED else []
+        lines += ["## The paper", ""] if ours and name in PERFORMANCE_TABLES else []
         lines += ["The paper's, on its own data and devices; not comparable with the above.", ""]
         lines += [*_grid(paper, "paper"), ""]
         lines += _notes(paper)
@@ -139,18 +139,18 @@ def _grid(rows: Sequence[Row], side: str) -> list[str]:
     columns = list(dict.fromkeys(r.column for r in rows))
     names = list(dict.fromkeys(r.row for r in rows))
     cells = {(r.row, r.column): r for r in rows}
-    on = processor_by_row(rows)
-    heads = [*columns, *(["processor"] if on else [])]
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    processors = processor_by_row(rows)
+    headers = [*columns, *(["processor"] if processors else [])]
+    lines = ["| | " + " | ".join(headers) + " |", "|---" * (len(headers) + 1) + "|"]
     for name in names:
-        shown = []
+        texts = []
         for column in columns:
             row = cells.get((name, column))
             value = getattr(row, side) if row else None
             text = "" if value is None or row is None else _number(value, row.unit)
-            shown.append(text + busy_mark(row))
-        shown += [on[name]] if on else []
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+            texts.append(text + busy_mark(row))
+        texts += [processors[name]] if processors else []
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return lines
 
 
@@ -161,7 +161,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    """What cells say of themselves, each once, and a blank line; nothing where they say nothing."""
+    """Distinct notes of the cells as list items and a blank line; empty if there are none."""
     by_note: dict[str, list[str]] = {}
     for row in rows:
         text = "; ".join(t for t in (row.note, row.spread) if t)
@@ -173,14 +173,14 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         f"- {', '.join(columns) + ': ' if columns else ''}{note}."
         for note, columns in by_note.items()
     ]
-    lines += [BUSY] if any(row.load == "busy" for row in rows) else []
+    lines += [BUSY_NOTE] if any(row.load == "busy" for row in rows) else []
     return [*lines, ""] if lines else []
 
 
 def to_markdown_beside_paper(name: str, rows: Sequence[Row]) -> str:
-    """Ours with intervals over the paper's in one grid, for what is on the paper's own data.
+    """Render a table on the paper's own data as Markdown: ours with intervals above the paper's.
 
-    A grid a protocol, then the notes and records.
+    One grid per protocol, then the notes and records.
     """
     lines = [f"# {TITLES[name]}", ""]
     if any(r.ours is not None for r in rows):
@@ -196,15 +196,15 @@ def to_markdown_beside_paper(name: str, rows: Sequence[Row]) -> str:
             "a copy of it.",
             "",
         ]
-    for group in dict.fromkeys(_protocol(r) for r in rows):
-        lines += [*_grid_beside_paper([r for r in rows if _protocol(r) == group], group), ""]
+    for protocol in dict.fromkeys(_protocol(r) for r in rows):
+        lines += [*_grid_beside_paper([r for r in rows if _protocol(r) == protocol], protocol), ""]
     notes: dict[str, list[str]] = {}
     for row in rows:
         if row.note:
             notes.setdefault(row.note, []).append(f"{row.row}, {row.column}")
     lines += [
-        f"- {where[0]}{' and others' if len(where) > 1 else ''}: {note}."
-        for note, where in notes.items()
+        f"- {cells[0]}{' and others' if len(cells) > 1 else ''}: {note}."
+        for note, cells in notes.items()
     ]
     if rows_by_machine(rows):
         lines += ["", records_line(rows)]
@@ -215,17 +215,17 @@ def _protocol(row: Row) -> str:
     return row.column.rpartition("/")[0]
 
 
-def _grid_beside_paper(rows: Sequence[Row], group: str) -> list[str]:
+def _grid_beside_paper(rows: Sequence[Row], protocol: str) -> list[str]:
     columns = list(dict.fromkeys(r.column for r in rows))
-    heads = [c.rpartition("/")[2] for c in columns]
+    headers = [c.rpartition("/")[2] for c in columns]
     cells = {(r.row, r.column): r for r in rows}
-    on = processor_by_row(rows)
-    heads += ["processor"] if on else []
-    lines = [f"| {group} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    processors = processor_by_row(rows)
+    headers += ["processor"] if processors else []
+    lines = [f"| {protocol} | " + " | ".join(headers) + " |", "|---" * (len(headers) + 1) + "|"]
     for name in dict.fromkeys(r.row for r in rows):
-        shown = [_with_interval(cells.get((name, column))) for column in columns]
-        shown += [on[name]] if on else []
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        texts = [_with_interval(cells.get((name, column))) for column in columns]
+        texts += [processors[name]] if processors else []
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return lines
 
 
@@ -235,5 +235,5 @@ def _with_interval(row: Row | None) -> str:
         return ""
     digits = {"1": 4, "%": 1, "point": 1, "MB": 1}.get(row.unit, 0)
     text = f"{value:,.{digits}f}"
-    _, found, ends = row.spread.partition(": ")
-    return f"{text} ({ends})" if found else text
+    _, separator, interval = row.spread.partition(": ")
+    return f"{text} ({interval})" if separator else text

@@ -1,4 +1,4 @@
-"""Which records stand in a table, and how they are named there: pure functions of records."""
+"""Select the records that tables show, and name their models, data sets and devices."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from atom_repro.records.record import MEANINGS, Record
 
 FAMILIES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2", "smolvlm2": "SmolVLM2"}
 TOY = "toy"
-HOST_TINY = "host/tiny_mplug2plus"  # `ran_on` of what `make reproduce` measures
+HOST_TINY = "host/tiny_mplug2plus"  # `device_and_model` of `make reproduce`
 PROTOCOLS = {
     "msrvtt/caption-full": "MSR-VTT",
     "msvd/caption": "MSVD",
@@ -18,16 +18,16 @@ PROTOCOLS = {
 
 
 def family(record: Record) -> str:
-    """The name in the paper's words of the model that a record is about."""
+    """Model family of a record, as the paper spells it."""
     module = record.component("model").removeprefix("models.")
     return FAMILIES.get(module, str(record.config("model.name")))
 
 
-def data_of(record: Record) -> str:
-    """The data that a record is about, as the paper's columns name it.
+def dataset_name(record: Record) -> str:
+    """Data set of a record, as the paper's columns name it.
 
-    A protocol that the paper may mean has the paper's name; a reduced gallery, or another
-    protocol, keeps its own and never stands in the paper's column.
+    A protocol that may be the paper's has the paper's name; a reduced gallery or another protocol
+    keeps its own name, so that it is never shown in the paper's column.
     """
     protocol = str(record.data.get("protocol") or TOY)
     label = str(record.values.get("label") or "")
@@ -43,94 +43,93 @@ def newest(
     model: str = "mPLUG2+",
     data: str = TOY,
 ) -> dict[str, Record]:
-    """The newest good record of a stage for each precision; smoke runs left out, and captions
-    that came from a file, whose model is not known.
+    """Newest reportable record of a stage by precision, for one model and data set.
 
     Newest by start, of whichever machine: a later record replaces an earlier one whole, so a table
     never mixes two runs within a row.
     """
-    found: dict[str, Record] = {}
+    by_precision: dict[str, Record] = {}
     for record in records:
-        if shown(record, stage) and (family(record), data_of(record)) == (model, data):
-            found[str(record.values["precision"])] = record
-    return found
+        if is_reportable(record, stage) and (family(record), dataset_name(record)) == (model, data):
+            by_precision[str(record.values["precision"])] = record
+    return by_precision
 
 
-def subjects(records: Iterable[Record], stage: str) -> list[tuple[str, str]]:
-    """(data, model) of a stage's records: the toy data first, mPLUG2+ first."""
-    met = {(data_of(r), family(r)) for r in records if shown(r, stage)}
-    return sorted(met, key=lambda s: (s[0] != TOY, s[0], s[1] != "mPLUG2+", s[1]))
+def dataset_model_pairs(records: Iterable[Record], stage: str) -> list[tuple[str, str]]:
+    """(data set, model) pairs of a stage's records: toy data first, mPLUG2+ first."""
+    pairs = {(dataset_name(r), family(r)) for r in records if is_reportable(r, stage)}
+    return sorted(pairs, key=lambda s: (s[0] != TOY, s[0], s[1] != "mPLUG2+", s[1]))
 
 
-def shown(record: Record, stage: str) -> bool:
-    """Whether a record of that stage may stand in a table."""
-    known = record.data["scale"] != "smoke" and not record.config("from_predictions")
-    return record.stage == stage and record.ok and known
+def is_reportable(record: Record, stage: str) -> bool:
+    """Whether a record is a successful run of `stage` that tables may show: no smoke run, and no
+    captions read from a file, whose model is unknown."""
+    measured = record.data["scale"] != "smoke" and not record.config("from_predictions")
+    return record.stage == stage and record.ok and measured
 
 
 def newest_by_protocol(records: Iterable[Record], stage: str) -> dict[str, Record]:
-    """The newest good record of a stage for each protocol."""
-    found = {}
+    """Newest successful record of a stage by protocol, without smoke runs."""
+    by_protocol = {}
     for record in records:
         if record.stage == stage and record.ok and record.data["scale"] != "smoke":
-            found[str(record.data["protocol"])] = record
-    return found
+            by_protocol[str(record.data["protocol"])] = record
+    return by_protocol
 
 
 def by_machine(records: Iterable[Record]) -> list[list[Record]]:
-    """Records of each machine, in the order in which the machines first appear."""
-    found: dict[str, list[Record]] = {}
+    """Group records by machine, in order of first appearance."""
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.machine.fingerprint, []).append(record)
-    return list(found.values())
+        groups.setdefault(record.machine.fingerprint, []).append(record)
+    return list(groups.values())
 
 
 def of_newest_definition(records: Iterable[Record], stage: str) -> list[Record]:
-    """The records of a stage that may stand in a table of load times: those under the newest
-    definition of a load that any of them was measured under."""
-    mine = [r for r in records if shown(r, stage)]
-    newest_version = max((r.definition("load") or 0 for r in mine), default=0)
-    return [r for r in mine if (r.definition("load") or 0) == newest_version]
+    """Reportable records of a stage under the newest definition of load time among them."""
+    reportable = [r for r in records if is_reportable(r, stage)]
+    newest_version = max((r.definition("load") or 0 for r in reportable), default=0)
+    return [r for r in reportable if (r.definition("load") or 0) == newest_version]
 
 
 def quietness(record: Record) -> int:
-    """Orders timings: quiet ones above those of unknown load, above busy ones."""
+    """Rank of a timing by system load: quiet above unknown, above busy."""
     return {False: 2, None: 1, True: 0}[record.busy]
 
 
-def keep_quietest(found: dict[Any, Record], key: Any, record: Record) -> None:
-    """Keep a timing under `key` unless a quieter one is there: of equally quiet ones the last."""
-    if key not in found or quietness(record) >= quietness(found[key]):
-        found[key] = record
+def keep_quietest(kept: dict[Any, Record], key: Any, record: Record) -> None:
+    """Store a timing under `key` unless a quieter one is stored: of equally quiet ones the last."""
+    if key not in kept or quietness(record) >= quietness(kept[key]):
+        kept[key] = record
 
 
 def load_label(record: Record) -> str:
-    """Of a timing: whether other work took part of the processor."""
+    """System load during a timing: whether other processes used the CPU."""
     if record.busy is None:
         return "not recorded"
     return "busy" if record.busy else "quiet"
 
 
-def ran_on(record: Record) -> str:
-    """The device and the model of a record, which rows of speed and memory begin with."""
+def device_and_model(record: Record) -> str:
+    """Device and model of a record, the prefix of row names in performance tables."""
     device = record.data["device"]
     return f"{'host' if device == 'cpu' else device}/{record.config('model.name')}"
 
 
-def functional(record: Record) -> str:
-    """What a time of this record stands for: at tiny scale that measuring works, and else a model
-    of these weights."""
+def validity_note(record: Record) -> str:
+    """What a record's timings are valid for: at tiny scale only as a functional test, else for a
+    model with the named weights."""
     if record.data["scale"] == "tiny":
         return "functional only"
     return f"{record.data['weights']} weights"
 
 
 def busy_suffix(record: Record) -> str:
-    """Ends a figure's title where its times are busy."""
+    """Suffix of a figure's title if its timings are busy."""
     return ", busy" if record.busy else ""
 
 
 def load_definition(record: Record) -> str:
-    """Which meaning of a load's seconds a record has, in words."""
+    """Definition of load time that a record used, as text."""
     version = record.definition("load")
     return "" if version is None else f"{MEANINGS['load'][version]} (definition {version})"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG, without a date or the name of what made it; the figure is closed."""
+    """Render the figure as SVG without date and creator, and close it."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "atom-repro", "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})

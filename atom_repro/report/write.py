@@ -1,4 +1,4 @@
-"""Where tables and figures go: to committed places on reference machines, to local ones else."""
+"""Write tables and figures: to committed folders on reference machines, else to local ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,17 +19,17 @@ def destinations(results: Path, machine: Machine) -> list[tuple[Path, list[Recor
     """
     own = load_records([results / "records" / machine.fingerprint])
     references = reference_machines(results)
-    places = []
+    targets = []
     if machine.fingerprint in references:
         records = load_records([results / "records" / name for name in references])
-        places.append((results, [r for r in records if r.clean]))
+        targets.append((results, [r for r in records if r.clean]))
     if machine.fingerprint not in references or not all(r.clean for r in own):
-        places.append((results / "local" / machine.fingerprint, own))
-    return places
+        targets.append((results / "local" / machine.fingerprint, own))
+    return targets
 
 
 def write(folder: Path, records: Sequence[Record], paper: Sequence[Cell]) -> None:
     """Write every table and figure that the records give below `folder`."""
     for name, text in catalogue.texts(records, paper).items():
-        with atomically(folder / name) as building:
-            building.write_text(text, encoding="utf-8")
+        with atomically(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")

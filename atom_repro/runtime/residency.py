@@ -1,13 +1,13 @@
-"""Which modules stay in memory, and for how long: Atom's reuse, and what it is compared with.
+"""Module residency: how long modules stay in memory, for Atom's reuse and its baselines.
 
-A pipeline asks for a role (encoder, caption_decoder, script_decoder, embedder); the residency
-decides which module serves it and when that module is read and destroyed:
+A pipeline calls a role (encoder, caption_decoder, script_decoder, embedder); the residency decides
+which module serves it and when that module is loaded and released:
 
-- `resident`: each module is read once a session; one decoder serves both decoder roles (Atom).
-- `reload_stage`: modules are read before each stage of each prompt and destroyed after it (the
+- `resident`: each module is loaded once a session; one decoder serves both decoder roles (Atom).
+- `reload_stage`: modules are loaded before each stage of each prompt and released after it (the
   paper's "w/o reuse").
-- `reload_input`: modules are read for each clip and destroyed after it.
-- `co_resident`: kept like `resident`, but the script has a decoder of its own (the de facto pair).
+- `reload_input`: modules are loaded for each clip and released after it.
+- `co_resident`: like `resident`, but scripts use a second decoder (the de facto pair).
 """
 
 import gc
@@ -33,7 +33,7 @@ RESIDENCIES = ("resident", "reload_stage", "reload_input", "co_resident")
 
 @dataclass(frozen=True)
 class Loader:
-    """How a module is read: `read` returns it ready to be called; `bytes` lie on disk."""
+    """Loads a module: `read` returns it ready to be called, `bytes` is its size on disk."""
 
     read: Callable[[], Any]
     bytes: int
@@ -49,13 +49,13 @@ def module_loaders(
 ) -> dict[str, Loader]:
     """Loaders of encoder, decoder and embedder, onto a device.
 
-    A load ends when the module can be called. No forward is made up for it: eager PyTorch puts
-    nothing off until the first one, and at full size one costs more than the reading, which would
-    be charged to every reload and to no application that really reloads. An engine that does put
-    work off has to do it in its loader.
+    A load ends when the module can be called. There is no warm-up forward: eager PyTorch defers no
+    work to the first one, and at full size one costs more than the load, which would be charged to
+    every reload though no real application runs it. An engine that defers work has to do it in its
+    loader.
 
     Raises:
-        AtomError: a module of that precision is not there.
+        AtomError: a module of that precision is missing.
     """
     sizes = checkpoint.bytes(precision)
     encoder, decoder = checkpoint.encoder(precision), checkpoint.decoder(precision)
@@ -69,7 +69,7 @@ def module_loaders(
 
 
 class ModuleStore:
-    """Modules of one session under one residency. Safe to use from several threads."""
+    """Modules of one session under one residency. Thread-safe."""
 
     def __init__(
         self,
@@ -80,44 +80,44 @@ class ModuleStore:
     ) -> None:
         self.residency, self.loaders, self.timeline = residency, loaders, timeline
         self.device = device
-        self._held: dict[str, Any] = {}
+        self._loaded: dict[str, Any] = {}
         self._locks = {name: threading.Lock() for name in (*loaders, "script_decoder")}
 
     def call(self, role: Role, item: str, work: Callable[[Any], Result]) -> Result:
-        """`work(module)` with the module that serves `role`, read now if it is not in memory.
+        """Return `work(module)` for the module that serves `role`, which is loaded if necessary.
 
-        `work` must not keep the module: under `reload_input` it is destroyed on return.
+        `work` must not keep the module: under `reload_input` it is released on return.
 
         Raises:
-            MemoryError: no memory for the module or for its work, in one line.
+            MemoryError: no memory for the module or for its work; a one-line message.
         """
         name = self._name(role)
         try:
             with self._locks[name]:
-                if name not in self._held:
-                    self._held[name] = self._read(name, item)
+                if name not in self._loaded:
+                    self._loaded[name] = self._read(name, item)
             try:
-                return work(self._held[name])
+                return work(self._loaded[name])
             finally:
                 if self.residency == "reload_input":
                     self._release(name, item)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            said = " ".join(str(error).split())[:200]
+            message = " ".join(str(error).split())[:200]
             raise MemoryError(
-                f"no memory left for the {name} at {item!r} ({said}); free some, choose smaller "
+                f"no memory left for the {name} at {item!r} ({message}); free some, choose smaller "
                 "modules (quant=int8) or a residency that keeps fewer of them"
             ) from error
 
     def end_stage(self) -> None:
-        """A stage of a prompt is over."""
+        """End a stage of a prompt: release the modules under `reload_stage`."""
         if self.residency == "reload_stage":
             self.close()
 
     def close(self) -> None:
-        """The session is over."""
-        for name in list(self._held):
+        """End the session: release all modules."""
+        for name in list(self._loaded):
             self._release(name, "")
 
     def _name(self, role: Role) -> str:
@@ -134,13 +134,13 @@ class ModuleStore:
 
     def _release(self, name: str, item: str) -> None:
         with self.timeline.span("release", name, item):
-            gone = weakref.ref(self._held[name].network)
+            network_ref = weakref.ref(self._loaded[name].network)
             with self._locks[name]:
-                del self._held[name]
+                del self._loaded[name]
             if sys.exception() is not None:
-                return  # an error is on its way, and its traceback may hold the module
-            if gone() is not None:
-                gc.collect()  # a cycle inside the module; a reload must meet free memory
-            if gone() is not None:
+                return  # an error propagates, and its traceback may hold the module
+            if network_ref() is not None:
+                gc.collect()  # a cycle inside the module; a reload must find the memory free
+            if network_ref() is not None:
                 raise RuntimeError(f"{name} is still referenced after its release")
             self.device.give_back()

@@ -1,4 +1,4 @@
-"""The runtime: modules under a residency, stages under a schedule, spans of all of it.
+"""The runtime: a session of modules under a residency and a schedule, with a timeline of spans.
 
 Every arm of a comparison, Atom's and the baselines', is this class with other arguments; pipelines
 are written against it once.
@@ -26,7 +26,7 @@ from atom_repro.video.sampling import clip_frames
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to run a pipeline. Threads are torch's for one module: while the other waits
+    """Runtime configuration to compare. Threads are torch's for one module: while the other waits
     (`threads_alone`), and while both work (`threads_beside`)."""
 
     residency: str
@@ -52,8 +52,8 @@ Outcome = Prediction | Failure
 
 
 class Runtime:
-    """One session. Use as a context manager: leaving it ends what still runs and releases what is
-    in memory, and `status` then says how it ended (ok, oom, interrupted, failed)."""
+    """One session. Use as a context manager: leaving it stops running stages and releases the
+    modules, and sets `status` (ok, oom, interrupted, failed)."""
 
     def __init__(
         self,
@@ -81,16 +81,16 @@ class Runtime:
         trace: TracebackType | None,
     ) -> None:
         self.status = status_of(error)
-        for stage in list(self._stages):  # abandoned, and somebody still holds the iterator
+        for stage in list(self._stages):  # abandoned, while the caller still holds the iterator
             stage.close()
         self.store.close()
         torch.set_num_threads(self.arm.threads_alone)
 
     def caption(self, clips: Sequence[Clip]) -> Generator[Outcome, None, None]:
-        """The captioning stage: encoder and decoder over clips, in order, under the schedule.
+        """Caption clips with encoder and decoder, in order, under the schedule.
 
-        Yields one outcome a clip as soon as it is there, so that a caller can keep it: a
-        `Prediction`, or a `Failure` where the clip cannot be read, which ends nothing else.
+        Yields one outcome for each clip as soon as it is done, so that a caller can save it: a
+        `Prediction`, or a `Failure` where the clip cannot be read; the other clips go on.
 
         Raises:
             MemoryError: a module ran out of memory, after the outcomes of the clips before.
@@ -121,13 +121,15 @@ class Runtime:
             )
 
         try:
-            yield from schedules.run(self.arm.schedule, clips, encode, decode, room=self.arm.queue)
+            yield from schedules.run(
+                self.arm.schedule, clips, encode, decode, queue_size=self.arm.queue
+            )
         finally:
             torch.set_num_threads(self.arm.threads_alone)
             self.store.end_stage()
 
     def write(self, prompt: str, settings: GenerationSettings, *, stage: str, item: str) -> str:
-        """What the decoder writes to a prompt without video; `stage` names the span."""
+        """Generate text from a prompt without video; `stage` names the span."""
 
         def work(decoder: DecoderModule) -> str:
             with self._computing(stage, "decoder", item):
@@ -136,7 +138,7 @@ class Runtime:
         return self.store.call("script_decoder", item, work)
 
     def ask(self, clip: Clip, prompt: str, settings: GenerationSettings) -> str:
-        """What the decoder says to a prompt behind a clip's visual tokens.
+        """Generate the answer to a prompt that follows a clip's visual tokens.
 
         Raises:
             AtomError: the clip cannot be read.
@@ -154,7 +156,7 @@ class Runtime:
         return self.store.call("script_decoder", clip.video_id, work)
 
     def embed(self, texts: Sequence[str], item: str) -> Tensor:
-        """Unit vectors (len(texts), 384) of texts."""
+        """Embed texts as unit vectors (len(texts), 384)."""
 
         def work(embedder: EmbedderModule) -> Tensor:
             with self._computing("embed", "embedder", item):
@@ -164,23 +166,25 @@ class Runtime:
 
     @contextmanager
     def _computing(self, stage: str, module: str, item: str) -> Iterator[None]:
-        """A span in this thread's lane of the device, which ends when the device has done it."""
+        """Record a span in this thread's lane, which ends when the device has finished."""
         with self.timeline.span(stage, module, item), self.device.lane():
             yield
             self.device.wait()
 
     def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor | Failure:
-        numbers = encoder.model.encoder
+        encoder_config = encoder.model.encoder
         with self.timeline.span("decode_video", "reader", clip.video_id):
             try:
-                frames = clip_frames(clip, frames=numbers.frames, size=numbers.image_size)
+                frames = clip_frames(
+                    clip, frames=encoder_config.frames, size=encoder_config.image_size
+                )
             except Exception as error:
-                # Nobody can list how a damaged file breaks a demuxer. What the encoder or the
-                # decoder raises is no clip's fault, and ends the stage.
+                # A damaged file can break a demuxer in any way. Errors of the encoder or the
+                # decoder are not caused by a clip, and end the stage.
                 if out_of_memory(error):
                     raise
-                said = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
-                return Failure(clip.video_id, "decode_video", " ".join(said.split()))
+                message = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
+                return Failure(clip.video_id, "decode_video", " ".join(message.split()))
         with self._computing("encode", "encoder", clip.video_id):
             return encoder(torch.from_numpy(frames[None]))
 
@@ -190,5 +194,5 @@ class Runtime:
         return Prediction(clip.video_id, decoder.text(best), best.token_ids, best.log_prob)
 
     def end_stage(self) -> None:
-        """Say that a stage is over, where a pipeline's stage is more than one call."""
+        """End a stage, where a pipeline's stage is more than one call."""
         self.store.end_stage()

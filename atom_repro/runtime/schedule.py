@@ -1,7 +1,7 @@
-"""In which order two stages meet a list of items: one after the other, or overlapped.
+"""Schedules of a two-stage pipeline over a list of items: sequential, or overlapped.
 
 Both schedules have one signature and yield results in the order of the items, so a pipeline does
-not know which one it runs under.
+not depend on the schedule.
 """
 
 import queue
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Middle = TypeVar("Middle")
+Intermediate = TypeVar("Intermediate")
 Result = TypeVar("Result")
 
 SCHEDULES = ("sequential", "parallel")
@@ -21,14 +21,14 @@ _GRACE_S = 10.0
 def run(
     schedule: str,
     items: Sequence[Item],
-    first: Callable[[Item], Middle],
-    second: Callable[[Item, Middle], Result],
+    first: Callable[[Item], Intermediate],
+    second: Callable[[Item, Intermediate], Result],
     *,
-    room: int,
+    queue_size: int,
 ) -> Iterator[Result]:
-    """`second(item, first(item))` of every item, in order.
+    """Yield `second(item, first(item))` of every item, in order.
 
-    An error of either stage is raised once the results of the items before it were delivered.
+    An error of either stage is raised after the results of the items before it.
 
     Args:
         schedule: `sequential`, or `parallel`: `first` of later items in a thread of its own.
@@ -37,31 +37,33 @@ def run(
     if schedule == "sequential":
         return (second(item, first(item)) for item in items)
     if schedule == "parallel":
-        return _parallel(items, first, second, room)
+        return _parallel(items, first, second, queue_size)
     raise ValueError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}")
 
 
-class _Handover(Generic[Middle]):
-    """What the first stage gives the second: results in order, and at the end perhaps an error."""
+class _Handover(Generic[Intermediate]):
+    """Bounded queue from the first stage to the second: results in order, or a final error."""
 
-    def __init__(self, room: int) -> None:
-        self._waiting: queue.Queue[tuple[Middle | None, BaseException | None]] = queue.Queue(room)
+    def __init__(self, queue_size: int) -> None:
+        self._waiting: queue.Queue[tuple[Intermediate | None, BaseException | None]] = queue.Queue(
+            queue_size
+        )
         self.stop = threading.Event()
 
-    def put(self, made: Middle | None, error: BaseException | None = None) -> None:
-        """Wait for room, or for nothing once the second stage has stopped."""
+    def put(self, result: Intermediate | None, error: BaseException | None = None) -> None:
+        """Add a result, waiting while the queue is full; drop it once the second stage stopped."""
         while not self.stop.is_set():
             try:
-                self._waiting.put((made, error), timeout=_POLL_S)
+                self._waiting.put((result, error), timeout=_POLL_S)
                 return
             except queue.Full:
                 continue
 
-    def get(self) -> Middle:
-        """The next result; raises the error that stands in its place."""
+    def get(self) -> Intermediate:
+        """Return the next result; raise the first stage's error if it comes next."""
         while True:  # a signal that the system hands to another thread does not wake this one
             try:
-                made, error = self._waiting.get(timeout=_POLL_S)
+                result, error = self._waiting.get(timeout=_POLL_S)
                 break
             except queue.Empty:
                 continue
@@ -70,16 +72,16 @@ class _Handover(Generic[Middle]):
                 raise error
             finally:
                 del error  # its traceback holds this frame, and all that the stage held
-        return made  # type: ignore[return-value]
+        return result  # type: ignore[return-value]
 
 
 def _parallel(
     items: Sequence[Item],
-    first: Callable[[Item], Middle],
-    second: Callable[[Item, Middle], Result],
-    room: int,
+    first: Callable[[Item], Intermediate],
+    second: Callable[[Item, Intermediate], Result],
+    queue_size: int,
 ) -> Iterator[Result]:
-    handover: _Handover[Middle] = _Handover(room)
+    handover: _Handover[Intermediate] = _Handover(queue_size)
 
     def produce() -> None:
         try:

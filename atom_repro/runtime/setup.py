@@ -1,4 +1,4 @@
-"""What a command measures or uses: a model's modules in one precision, on a device, and data."""
+"""Setup of a command, built from its configuration: model, data set, precision and device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from atom_repro.runtime.runtime import Arm, Runtime
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts that a configuration names, built. Nothing is read or made before it is asked for;
-    `dataset.prepare` makes the data, `make_modules` the modules."""
+    """The objects that a configuration names. Building them reads and writes nothing:
+    `dataset.prepare` creates the data, `make_modules` the modules."""
 
     model: VideoLanguageModel
     dataset: Any
@@ -37,9 +37,10 @@ class Setup:
 
     @classmethod
     def of(cls, cfg: Any) -> "Setup":
-        """
+        """Build all objects of a configuration.
+
         Raises:
-            AtomError: a part refuses its settings, or there is no such device.
+            AtomError: invalid settings, or the device does not exist.
         """
         model: VideoLanguageModel = config.build(cfg.model)
         dataset: Any = config.build(cfg.dataset)
@@ -57,14 +58,14 @@ class Setup:
         )
 
     def make_modules(self, *, judged: bool) -> Mapping[str, Any]:
-        """Make the modules of the wanted precision, and where the scale says so random weights for
-        them, if they are not there; the quantiser's report.
+        """Create the modules of this precision if they are missing, with random weights where the
+        scale has them; return the quantiser's report.
 
         Args:
-            judged: whether texts will be scored, which those of random weights never are.
+            judged: whether texts will be scored, for which random weights are refused.
 
         Raises:
-            AtomError: no weights to make them of, or random ones that would be judged.
+            AtomError: no weights, or random ones whose texts would be scored.
         """
         missing = self.random_weights and not self.checkpoint.complete
         if missing and not judged:
@@ -79,16 +80,16 @@ class Setup:
 
     @property
     def weights(self) -> str:
-        """The label of the modules' weights.
+        """Label of the modules' weights.
 
         Raises:
-            AtomError: there are none.
+            AtomError: the modules are missing.
         """
         return self.checkpoint.weights()
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What a record of it depends on, beside configuration and code."""
+        """Inputs of a record beside configuration and code: data, weights, device."""
         return {
             "dataset": self.dataset.fingerprint,
             "weights": self.weights,
@@ -96,7 +97,7 @@ class Setup:
         }
 
     def stage(self, name: str, entry: str, settings: Mapping[str, Any], protocol: str) -> Stage:
-        """The stage of a command that runs these modules on this machine; see `Stage.of`."""
+        """Stage of a command that runs these modules on this machine; see `Stage.of`."""
         return Stage.of(
             name,
             entry,
@@ -110,13 +111,13 @@ class Setup:
 
     @cached_property
     def loaders(self) -> dict[str, Loader]:
-        """How its modules are read, onto its device."""
+        """Loaders of the modules, onto the device."""
         return module_loaders(
             self.checkpoint, self.quantiser.name, self.model, self.device, embedder=self.embedder
         )
 
     def session(self, arm: Arm) -> Runtime:
-        """A session of its modules under an arm; use as a context manager."""
+        """A session of these modules under an arm; use as a context manager."""
         return Runtime(
             arm,
             self.loaders,

@@ -1,4 +1,4 @@
-"""One clock for a session, the spans that work leaves on it, and what they add up to."""
+"""Timeline of a session: spans on one clock, latency waterfall and module loads."""
 
 import threading
 import time
@@ -15,11 +15,11 @@ class Timeline:
     """Spans of one session, in seconds since it began. Lanes are threads, by name."""
 
     def __init__(self) -> None:
-        self._zero = time.perf_counter()
+        self._start = time.perf_counter()
         self._spans: list[Span] = []  # list.append is atomic; order is sorted out on reading
 
     def now(self) -> float:
-        return time.perf_counter() - self._zero
+        return time.perf_counter() - self._start
 
     @contextmanager
     def span(self, stage: str, module: str, item: str = "", bytes_read: int = 0) -> Iterator[None]:
@@ -35,8 +35,8 @@ class Timeline:
         return sorted(self._spans, key=lambda s: (s.start_s, s.end_s))
 
     def drain(self) -> list[Span]:
-        """The spans that have ended, which the timeline then forgets: for a session so long that
-        keeping them would be what its memory grows by."""
+        """Return and remove the spans that have ended: for sessions so long that keeping them would
+        dominate the growth of memory."""
         ended = len(self._spans)  # another lane may append meanwhile
         drained = sorted(self._spans[:ended], key=lambda s: (s.start_s, s.end_s))
         del self._spans[:ended]
@@ -45,9 +45,9 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Waterfall:
-    """stages − overlap + residual = end to end, in seconds.
+    """Latency breakdown in seconds: stages − overlap + residual = end to end.
 
-    `overlap` is time that two lanes worked at once, counted once for each lane beyond the first;
+    `overlap` is time that lanes worked at once, counted once for each lane beyond the first;
     `residual` is time in which no lane had a span open.
     """
 
@@ -57,7 +57,7 @@ class Waterfall:
     end_to_end_s: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As samples hold it."""
+        """The breakdown as a sample of a record."""
         return {
             "end_to_end_s": self.end_to_end_s,
             "stages_s": self.stages,
@@ -67,29 +67,31 @@ class Waterfall:
 
 
 def waterfall(spans: Sequence[Span], start_s: float, end_s: float) -> Waterfall:
-    """Where the seconds between two points of a session went. Spans may not nest in a lane."""
-    inside = [s for s in spans if s.start_s >= start_s and s.end_s <= end_s]
+    """Latency breakdown between two points of a session. Spans may not nest in a lane."""
+    spans_within = [s for s in spans if s.start_s >= start_s and s.end_s <= end_s]
     stages: dict[str, float] = {}
-    for span in inside:
+    for span in spans_within:
         stages[span.stage] = stages.get(span.stage, 0.0) + span.duration_s
-    busy = _covered((s.start_s, s.end_s) for s in inside)
+    busy = _covered((s.start_s, s.end_s) for s in spans_within)
     total = sum(stages.values())
     return Waterfall(stages, total - busy, (end_s - start_s) - busy, end_s - start_s)
 
 
 @dataclass(frozen=True)
-class Reads:
-    """How often each module was read between two points of a session, and the bytes of it."""
+class ModuleLoads:
+    """Number of loads of each module between two points of a session, and the bytes read."""
 
     loads: dict[str, int]
     bytes_read: int
 
 
-def reads(spans: Sequence[Span], start_s: float, end_s: float) -> Reads:
-    """The loads that began and ended between two points."""
-    inside = [s for s in spans if s.stage == "load" and s.start_s >= start_s and s.end_s <= end_s]
-    loads = Counter(s.module for s in inside)
-    return Reads(dict(sorted(loads.items())), sum(s.bytes_read for s in inside))
+def reads(spans: Sequence[Span], start_s: float, end_s: float) -> ModuleLoads:
+    """Count the module loads that began and ended between two points of a session."""
+    loads_within = [
+        s for s in spans if s.stage == "load" and s.start_s >= start_s and s.end_s <= end_s
+    ]
+    loads = Counter(s.module for s in loads_within)
+    return ModuleLoads(dict(sorted(loads.items())), sum(s.bytes_read for s in loads_within))
 
 
 def _covered(intervals: Iterable[tuple[float, float]]) -> float:

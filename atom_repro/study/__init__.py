@@ -1,1 +1,1 @@
-"""Several commands as one study: routing of overrides, stage processes."""
+"""A study of several commands: routing of overrides, stage processes."""

@@ -1,8 +1,8 @@
-"""One list of overrides for several commands: each gets what it knows, none is lost.
+"""Routing of one list of overrides to several commands, by the keys of their configurations.
 
-`plan` composes every stage of a study before the first one starts, so that a mistake costs
-nothing, and refuses an override that no stage knows. `grid` does the same for a sweep, one
-command over a grid of settings.
+`plan` composes every stage of a study before the first one starts, so that errors appear at once,
+and rejects an override that no stage has a key for. `grid` does the same for a sweep, one command
+over a grid of settings.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from atom_repro import config
-from atom_repro.config.schemas import OPEN
+from atom_repro.config.schemas import OPEN_MAPPINGS
 from atom_repro.datatypes import AtomError
 
 
@@ -28,64 +28,64 @@ class Stage:
 
 
 def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
-    """The stages of a study with the overrides that each of them knows.
+    """The stages of a study, each with the overrides of its own keys.
 
     `stages` of `conf/<primary>.yaml` lists module and primary config; an entry with
-    `per_precision` runs once for each of `precisions`, which `quant=…` narrows to one.
+    `per_precision` runs once for each of `precisions`, which `quant=…` restricts to one.
 
     Raises:
-        AtomError: an override that no stage knows or that one refuses.
+        AtomError: an override with an unknown key or a rejected value.
     """
     report = Stage("eval.report", known("report", overrides))
-    given = {key: text for text in overrides if (key := _key(text))}
-    quant = given.pop("quant", None)
+    by_key = {key: text for text in overrides if (key := _key(text))}
+    quant = by_key.pop("quant", None)
     precisions = None if quant is None else [quant.split("=", 1)[1]]
-    study = config.compose(primary, known(primary, tuple(given.values())))
-    taken = {key for key in given if _knows(primary, key)}
+    study = config.compose(primary, known(primary, tuple(by_key.values())))
+    used = {key for key in by_key if _has_key(primary, key)}
     stages = []
     for stage in study.stages:
-        mine = [text for key, text in given.items() if _knows(stage.primary, key)]
-        taken |= {key for key in given if _knows(stage.primary, key)}
+        routed = [text for key, text in by_key.items() if _has_key(stage.primary, key)]
+        used |= {key for key in by_key if _has_key(stage.primary, key)}
         variants = [[]] if not stage.per_precision else [
             [f"quant={p}"] for p in precisions or study.precisions
         ]  # fmt: skip
         for variant in variants:
-            named = {_key(text) for text in mine}
-            own = [text for text in stage.overrides if _key(text) not in named]
-            wanted = [*own, *variant, *mine]
-            config.compose(stage.primary, wanted)
-            stages.append(Stage(stage.module, tuple(wanted)))
+            overridden = {_key(text) for text in routed}
+            defaults = [text for text in stage.overrides if _key(text) not in overridden]
+            combined = [*defaults, *variant, *routed]
+            config.compose(stage.primary, combined)
+            stages.append(Stage(stage.module, tuple(combined)))
             if stage.then_report:
                 stages.append(report)
-    for key in given:
-        if key not in taken:
-            everything = {k for s in study.stages for k in config.keys(s.primary)}
-            raise AtomError(f"no stage knows {key}{config.nearest(key, sorted(everything))}")
+    for key in by_key:
+        if key not in used:
+            all_keys = {k for s in study.stages for k in config.config_keys(s.primary)}
+            raise AtomError(f"no stage knows {key}{config.did_you_mean(key, sorted(all_keys))}")
     return stages
 
 
 def grid(primary: str, overrides: Sequence[str]) -> dict[str, Stage]:
-    """The points of a sweep by name: `command` of `conf/<primary>.yaml` over all of `grid`.
+    """The points of a sweep by name: `command` of `conf/<primary>.yaml` for every point of `grid`.
 
-    `axes` says which of the command's keys an axis of the grid sets. Every point gets `fixed`, the
-    overrides that the command knows, and a checkpoint folder of its own in the work folder.
+    `axes` maps an axis of the grid to the command's key. Every point gets `fixed`, the overrides
+    of the command's keys, and its own checkpoint folder in the work folder.
 
     Raises:
-        AtomError: an override that neither sweep nor command knows, one of a key that the sweep
-            sets itself, or a value of the grid that the command refuses.
+        AtomError: an override of a key that neither sweep nor command has, of a key that the sweep
+            sets itself, or a value of the grid that the command rejects.
     """
     sweep = config.compose(primary, known(primary, overrides))
     command, axes = sweep.command, dict(sweep.axes)
-    chosen = {key: f"set grid.{axis}=[…]" for axis, key in axes.items()}
-    chosen["checkpoint.folder"] = "each point has a folder of its own in paths.work"
+    reserved = {key: f"set grid.{axis}=[…]" for axis, key in axes.items()}
+    reserved["checkpoint.folder"] = "each point has a folder of its own in paths.work"
     for key in map(_key, overrides):
-        if key in chosen:
-            raise AtomError(f"{key} is set by the sweep; {chosen[key]}")
-        if not (_knows(primary, key) or _knows(command.primary, key)):
-            everything = {*config.keys(primary), *config.keys(command.primary)}
+        if key in reserved:
+            raise AtomError(f"{key} is set by the sweep; {reserved[key]}")
+        if not (_has_key(primary, key) or _has_key(command.primary, key)):
+            all_keys = {*config.config_keys(primary), *config.config_keys(command.primary)}
             raise AtomError(
                 f"neither the sweep nor {command.module} knows {key}"
-                f"{config.nearest(key, sorted(everything))}"
+                f"{config.did_you_mean(key, sorted(all_keys))}"
             )
     shared = (*sweep.fixed, *known(command.primary, overrides))
     for axis, key in axes.items():
@@ -98,19 +98,21 @@ def grid(primary: str, overrides: Sequence[str]) -> dict[str, Stage]:
     points = {}
     for values in itertools.product(*(sweep.grid[axis] for axis in axes)):
         name = "-".join(f"{axis}_{value}" for axis, value in zip(axes, values, strict=True))
-        own = [f"{key}={value}" for key, value in zip(axes.values(), values, strict=True)]
-        own.append(f"checkpoint.folder={_quoted(folder / name)}")
-        points[name] = Stage(command.module, (*shared, *own))
+        point_overrides = [
+            f"{key}={value}" for key, value in zip(axes.values(), values, strict=True)
+        ]
+        point_overrides.append(f"checkpoint.folder={_quoted(folder / name)}")
+        points[name] = Stage(command.module, (*shared, *point_overrides))
     return points
 
 
 def known(primary: str, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Those of the overrides whose key is one of `conf/<primary>.yaml`."""
-    return tuple(text for text in overrides if _knows(primary, _key(text)))
+    """The overrides whose key is in `conf/<primary>.yaml`."""
+    return tuple(text for text in overrides if _has_key(primary, _key(text)))
 
 
 def _quoted(value: Any) -> str:
-    """A value as an override takes it, whatever characters it has."""
+    """Quote a value for Hydra's override grammar."""
     return "'" + str(value).replace("'", "\\'") + "'"
 
 
@@ -123,8 +125,8 @@ def _key(override: str) -> str:
         raise AtomError(f"cannot read {override!r}; an override is key=value") from error
 
 
-def _knows(primary: str, key: str) -> bool:
+def _has_key(primary: str, key: str) -> bool:
     if (config.CONF / key).is_dir():
-        return key in config.choices(primary)
-    inside = tuple(f"{mapping}." for mapping in OPEN.get(primary, ()))
-    return key in config.keys(primary) or key.startswith(inside)
+        return key in config.config_groups(primary)
+    inside = tuple(f"{mapping}." for mapping in OPEN_MAPPINGS.get(primary, ()))
+    return key in config.config_keys(primary) or key.startswith(inside)

@@ -1,6 +1,6 @@
-"""The libraries that stages share, imported once by the process that stages are forked from.
+"""Imports of the libraries that stages share, for the server process that stages are forked from.
 
-Importing them takes most of the seconds of a stage that finds itself unchanged.
+Importing them takes most of the time of a stage whose record exists already.
 """
 
 from atom_repro.config.command import configure_libraries

@@ -1,4 +1,4 @@
-"""What a run of pytest says of each test, from its JUnit XML report."""
+"""Outcome of each test of a pytest run, from its JUnit XML report."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +21,15 @@ class TestOutcome:
 
 
 def read_report(path: Path) -> list[TestOutcome]:
-    """The tests of a report that pytest of this run wrote, in its order."""
+    """Read the tests of a JUnit XML report, in its order."""
     return [_outcome(case) for case in ElementTree.parse(path).iter("testcase")]
 
 
 def _outcome(case: ElementTree.Element) -> TestOutcome:
     name = f"{case.get('classname')}::{case.get('name')}"
     for tag, outcome in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
-        found = case.find(tag)
-        if found is not None:
-            said = (found.get("message") or found.text or "").strip().splitlines()
-            return TestOutcome(name, outcome, float(case.get("time", 0)), said[0] if said else "")
+        element = case.find(tag)
+        if element is not None:
+            lines = (element.get("message") or element.text or "").strip().splitlines()
+            return TestOutcome(name, outcome, float(case.get("time", 0)), lines[0] if lines else "")
     return TestOutcome(name, "passed", float(case.get("time", 0)), "")

@@ -1,8 +1,8 @@
-"""Training batches: which clips, which captions and which frames a step sees.
+"""Caption batches: the clips, captions and frames of each training step.
 
-Every draw is a function of (seed, step) alone, so a run that resumes at step n sees what the
-uninterrupted one would have seen. Frames of clips are decoded once and kept: each of the T
-segments holds several candidates, of which a step takes one at random.
+Every draw is a function of (seed, step) alone, so a resumed run sees the batches of an
+uninterrupted one. Frames of clips are decoded once and cached: each of the T segments has several
+candidates, of which a step takes one at random.
 """
 
 import fcntl
@@ -18,30 +18,30 @@ from numpy.typing import NDArray
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.video.sampling import read_frames
 
-ALL = slice(None)
-_FLUSH_EVERY = 50  # clips; how many a kill may cost
+ALL_ROWS = slice(None)
+_FLUSH_EVERY_CLIPS = 50  # a killed run decodes at most these again
 
 
 class Augmentation(Protocol):
-    """What a step changes in a clip, all its frames alike. Drawing and doing are apart: a process
-    draws for every clip of a batch, and changes those that it reads."""
+    """Random transform of a clip, the same for all its frames. `draw` and `apply` are separate: a
+    process draws for every clip of a batch, and transforms those that it reads."""
 
     def draw(self, rng: np.random.Generator, size: int) -> Any:
-        """What to do to one clip of `size` pixels a side; the only use of `rng`."""
+        """Draw the parameters for a clip of `size` pixels a side; the only use of `rng`."""
 
-    def apply(self, pixels: NDArray[np.uint8], drawn: Any) -> NDArray[np.uint8]:
-        """Do it: (T, S, S, 3) to the same shape; the input is left as it is."""
+    def apply(self, pixels: NDArray[np.uint8], parameters: Any) -> NDArray[np.uint8]:
+        """Transform a clip (T, S, S, 3) to the same shape; the input is not modified."""
 
 
 class FrameBank:
-    """Candidate frames of clips, in a mapped file: (clips, T * per_segment, S, S, 3) uint8.
+    """Memory-mapped cache of candidate frames: (clips, T * per_segment, S, S, 3) uint8.
 
-    They are decoded once and written as they come, so that a data set may be larger than memory.
-    The file lies in `folder`, under the data set's fingerprint `name`, for the next run; one that
-    was interrupted goes on behind the last clip that is surely in it.
+    Clips are decoded once and written one by one, so that a data set may be larger than memory.
+    The file is kept in `folder`, named by the data set's fingerprint `name`, for the next run; an
+    interrupted run goes on after the last clip that was flushed.
 
     Raises:
-        AtomError: no room on the disk, or a clip that cannot be read.
+        AtomError: the disk is full, or a clip cannot be read.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class FrameBank:
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another training may be decoding the same
+                fcntl.flock(lock, fcntl.LOCK_EX)  # another training may be decoding the same clips
                 if not path.is_file():
                     partial = path.with_suffix(".partial.npy")
                     shape = (len(clips), frames * per_segment, size, size, 3)
@@ -75,41 +75,41 @@ class FrameBank:
         clips: NDArray[np.int64],
         rng: np.random.Generator,
         augmentation: Augmentation,
-        rows: slice = ALL,
+        rows: slice = ALL_ROWS,
     ) -> NDArray[np.uint8]:
         """One random frame of each segment, augmented: (B, T, 3, S, S).
 
         Args:
-            rows: which of `clips` to read; draws are made for all of them.
+            rows: which of `clips` to read; random numbers are drawn for all of them.
         """
         start = np.arange(self.frames) * self.per_segment
         picks = start + rng.integers(0, self.per_segment, (len(clips), self.frames))
         pixels = self.pixels[clips[rows, None], picks[rows]]
         size = pixels.shape[2]
         drawn = [augmentation.draw(rng, size) for _ in clips]
-        for clip, change in enumerate(drawn[rows]):
-            pixels[clip] = augmentation.apply(pixels[clip], change)
+        for row, parameters in enumerate(drawn[rows]):
+            pixels[row] = augmentation.apply(pixels[row], parameters)
         return np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
 
 
 def _count_file(bank: Path) -> Path:
-    """Says how many clips are surely in an unfinished bank."""
+    """Path of the file that counts the flushed clips of an unfinished bank."""
     return bank.with_suffix(".count")
 
 
 def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterator[None]:
-    """Write the frames of clips to the file `bank`, from where an earlier call was cut off."""
+    """Write the frames of clips to the file `bank`, resuming an interrupted call."""
     count, done = _count_file(bank), 0
     if bank.is_file() and count.is_file():
         done = int(count.read_text())
     else:
         count.unlink(missing_ok=True)
-        _reserve(bank, shape)
+        _allocate(bank, shape)
     pixels = np.lib.format.open_memmap(bank, mode="r+")
     try:
-        for at, clip in enumerate(clips):
-            if at >= done:
-                read = read_frames(
+        for index, clip in enumerate(clips):
+            if index >= done:
+                decoded = read_frames(
                     clip.path,
                     frames=shape[1],
                     size=shape[2],
@@ -117,17 +117,17 @@ def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterat
                     start_s=clip.start_s,
                     end_s=clip.end_s,
                 )
-                pixels[at], done = read.pixels, at + 1
-                if done % _FLUSH_EVERY == 0:
-                    _keep(pixels, count, done)
+                pixels[index], done = decoded.pixels, index + 1
+                if done % _FLUSH_EVERY_CLIPS == 0:
+                    _flush(pixels, count, done)
             yield
     finally:
-        _keep(pixels, count, done)
+        _flush(pixels, count, done)
 
 
-def _reserve(bank: Path, shape: tuple[int, ...]) -> None:
-    """Make the file with all the disk that it will take: a mapped file that finds none later
-    ends the process by a signal."""
+def _allocate(bank: Path, shape: tuple[int, ...]) -> None:
+    """Create the file with all its disk space: a mapped file that runs out of it later kills the
+    process by a signal."""
     np.lib.format.open_memmap(bank, mode="w+", dtype=np.uint8, shape=shape)
     try:
         with bank.open("r+b") as file:
@@ -140,8 +140,8 @@ def _reserve(bank: Path, shape: tuple[int, ...]) -> None:
         ) from error
 
 
-def _keep(pixels: Any, count: Path, done: int) -> None:
-    """Let the file have what was written, and then let `count` say so."""
+def _flush(pixels: Any, count: Path, done: int) -> None:
+    """Flush the written frames to the file, then write their number to `count`."""
     pixels.flush()
     replacement = count.with_suffix(".new")
     replacement.write_text(str(done))
@@ -149,7 +149,7 @@ def _keep(pixels: Any, count: Path, done: int) -> None:
 
 
 class CaptionBatches:
-    """Batch number `step` of a run: frames and R captions a clip.
+    """Batches by step number: frames and R captions for each clip.
 
     Each epoch is a permutation of the clips; a last short batch is filled from the next epoch.
     """
@@ -165,51 +165,54 @@ class CaptionBatches:
         pad_id: int,
         seed: int,
     ) -> None:
-        fewest = min((len(c) for c in captions), default=0)
-        if captions_per_clip > fewest:
+        min_captions = min((len(c) for c in captions), default=0)
+        if captions_per_clip > min_captions:
             raise AtomError(
-                f"train.captions_per_clip={captions_per_clip} exceeds a clip's {fewest} captions"
+                f"train.captions_per_clip={captions_per_clip} exceeds a clip's "
+                f"{min_captions} captions"
             )
         self.bank, self.captions = bank, captions
         self.batch_size, self.captions_per_clip = batch_size, captions_per_clip
         self.augmentation, self.pad_id, self.seed = augmentation, pad_id, seed
 
-    def _clips(self, step: int) -> NDArray[np.int64]:
+    def _clip_indices(self, step: int) -> NDArray[np.int64]:
         count = len(self.captions)
         first = step * self.batch_size
-        chosen = np.empty(self.batch_size, np.int64)
+        indices = np.empty(self.batch_size, np.int64)
         order, epoch = np.empty(0, np.int64), -1
         for i in range(self.batch_size):
-            wanted, place = divmod(first + i, count)
-            if wanted != epoch:
-                order = np.random.default_rng((self.seed, 1, wanted)).permutation(count)
-                epoch = wanted
-            chosen[i] = order[place]
-        return chosen
+            clip_epoch, position = divmod(first + i, count)
+            if clip_epoch != epoch:
+                order = np.random.default_rng((self.seed, 1, clip_epoch)).permutation(count)
+                epoch = clip_epoch
+            indices[i] = order[position]
+        return indices
 
     def frames(self, step: int, clips: NDArray[np.int64], rows: slice) -> NDArray[np.uint8]:
-        """Frames of some of the clips that the step's questions are about."""
+        """Frames of the clips that the step's questions are about: (B, T, 3, S, S) uint8."""
         rng = np.random.default_rng((self.seed, 3, step))
         return self.bank.draw(clips, rng, self.augmentation, rows)
 
-    def __call__(self, step: int, rows: slice = ALL) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def __call__(
+        self, step: int, rows: slice = ALL_ROWS
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Frames (B, T, 3, S, S) uint8 and caption ids (B, R, L), padded on the right.
 
         Args:
-            rows: whose frames to read; the ids are always those of the whole batch.
+            rows: clips whose frames to read; the ids are always those of the whole batch.
         """
-        clips = self._clips(step)
+        clips = self._clip_indices(step)
         rng = np.random.default_rng((self.seed, 2, step))
         frames = self.bank.draw(clips, rng, self.augmentation, rows)
         drawn = []
         for clip in clips:
-            ways = self.captions[clip]
-            picks = rng.permutation(len(ways))[: self.captions_per_clip]
-            drawn.append([ways[i] for i in picks])
-        longest = max(len(ids) for ways in drawn for ids in ways)
+            clip_captions = self.captions[clip]
+            picks = rng.permutation(len(clip_captions))[: self.captions_per_clip]
+            drawn.append([clip_captions[i] for i in picks])
+        longest = max(len(ids) for clip_captions in drawn for ids in clip_captions)
         ids = np.full((len(clips), self.captions_per_clip, longest), self.pad_id, np.int64)
-        for b, ways in enumerate(drawn):
-            for r, caption in enumerate(ways):
+        for b, clip_captions in enumerate(drawn):
+            for r, caption in enumerate(clip_captions):
                 ids[b, r, : len(caption)] = caption
         return frames, ids
 
@@ -217,10 +220,11 @@ class CaptionBatches:
 def token_rarity(
     captions: Sequence[Sequence[Sequence[int]]], vocabulary: int, special: Sequence[int]
 ) -> list[float]:
-    """log((clips + 1) / (clips with the token + 1)) a token, 0 for special ones: its idf."""
-    held = np.zeros(vocabulary)
-    for ways in captions:
-        held[sorted({token for caption in ways for token in caption})] += 1
-    rarity = np.log((len(captions) + 1) / (held + 1))
+    """Inverse document frequency: log((clips + 1) / (clips with the token + 1)), 0 for special
+    tokens."""
+    clips_with_token = np.zeros(vocabulary)
+    for clip_captions in captions:
+        clips_with_token[sorted({token for caption in clip_captions for token in caption})] += 1
+    rarity = np.log((len(captions) + 1) / (clips_with_token + 1))
     rarity[list(special)] = 0.0
     return [float(r) for r in rarity]

@@ -1,6 +1,6 @@
-"""Encoder and decoder of any family joined for training, and what tiny ones need to learn.
+"""Encoder and decoder joined for training: caption, bag-of-words and text-task losses.
 
-The training loss joins the two modules; nothing else needs both at once.
+Only the training loss needs both modules at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from atom_repro.models.vlm import Tokens, VideoLanguageModel
 from atom_repro.training.text_loss import text_loss
 
 # A micro-batch: `frames` (B, T, 3, H, W) and `captions` (B, R, L); `text` and `text_target`
-# (C, L) and `asked_frames`, `asked` and `asked_target` where the step has text tasks. Weights,
-# floats, make each mean over its part's tokens one over the tokens of the whole step.
-Part = Mapping[str, Tensor | float]
+# (C, L) and `asked_frames`, `asked` and `asked_target` where the step has text tasks. Weights
+# (floats) turn the mean over a micro-batch's tokens into one over the tokens of the whole step.
+MicroBatch = Mapping[str, Tensor | float]
 
 
 def word_loss(logits_BV: Tensor, captions_BRL: Tensor, rarity_V: Tensor) -> Tensor:
-    """Cross-entropy of the words of a clip's captions, whatever their order.
+    """Bag-of-words loss: cross-entropy of the words of a clip's captions in any order.
 
     The target is the set of tokens in the clip's captions, weighted by rarity: "red" and "boat"
     count, "a" does not.
@@ -67,31 +67,31 @@ class CaptioningModel(nn.Module):
             self.word_head = nn.Linear(model.encoder.output_width, model.decoder.vocabulary)
         self.register_buffer("rarity", torch.tensor(rarity, dtype=torch.float32))
 
-    def forward(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and the losses in it under their names in the curve."""
-        captions_BRL = _tensor(part, "captions")
-        visual = self.encoder(_tensor(part, "frames"))
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss, and its terms under their names in the loss curve."""
+        captions_BRL = _tensor(batch, "captions")
+        visual = self.encoder(_tensor(batch, "frames"))
         captions = self.model.caption_loss(self.decoder, visual, captions_BRL, self.tokenizer)
-        captions = captions * part["caption_weight"]
+        captions = captions * batch["caption_weight"]
         loss, losses = captions, {"caption_loss": captions.detach()}
         if self.word_weight:
-            words = word_loss(self.word_head(visual.amax(dim=1)), captions_BRL, self.rarity)
-            loss = loss + self.word_weight * words
+            bag_loss = word_loss(self.word_head(visual.amax(dim=1)), captions_BRL, self.rarity)
+            loss = loss + self.word_weight * bag_loss
         for name, task in (("text_loss", "text"), ("question_loss", "asked")):
-            if task in part:
-                said = self._said(part, task) * part[f"{task}_weight"]
-                loss = loss + self.text_weight * said
-                losses[name] = said.detach()
+            if task in batch:
+                task_loss = self._task_loss(batch, task) * batch[f"{task}_weight"]
+                loss = loss + self.text_weight * task_loss
+                losses[name] = task_loss.detach()
         return loss, losses
 
-    def _said(self, part: Part, task: str) -> Tensor:
-        seen = self.encoder(_tensor(part, "asked_frames")) if task == "asked" else None
-        # Only a family that writes text has such parts, and it writes with a language decoder.
+    def _task_loss(self, batch: MicroBatch, task: str) -> Tensor:
+        visual = self.encoder(_tensor(batch, "asked_frames")) if task == "asked" else None
+        # Only a family that writes text has such batches, and it has a language decoder.
         decoder = cast(TextDecoder, self.decoder)
-        return text_loss(decoder, seen, _tensor(part, task), _tensor(part, f"{task}_target"))
+        return text_loss(decoder, visual, _tensor(batch, task), _tensor(batch, f"{task}_target"))
 
 
-def _tensor(part: Part, name: str) -> Tensor:
-    value = part[name]
+def _tensor(batch: MicroBatch, name: str) -> Tensor:
+    value = batch[name]
     assert isinstance(value, Tensor)
     return value

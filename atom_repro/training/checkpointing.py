@@ -1,4 +1,4 @@
-"""Blocks that are computed again in the backward pass, so that a step keeps their inputs only."""
+"""Gradient checkpointing of the blocks of a network: they are recomputed in the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,19 +9,19 @@ from torch.utils.checkpoint import checkpoint
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks of every list of blocks, outer ones first: what families stack layers in."""
+    """The members of every `nn.ModuleList`, outer ones first: the layers of each family."""
     return [b for m in network.modules() if isinstance(m, nn.ModuleList) for b in m]
 
 
 def checkpoint_blocks(network: nn.Module) -> int:
-    """Checkpoint each block in `network`, in place; their number.
+    """Apply gradient checkpointing to each block of `network` in place; return their number.
 
     Names do not change, and without gradients a block runs as it did.
     """
-    found = blocks(network)
-    for block in found:
+    all_blocks = blocks(network)
+    for block in all_blocks:
         block.forward = _recomputed(block.forward)
-    return len(found)
+    return len(all_blocks)
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
-"""Parts of a model that training treats as one: trained in full, frozen, or adapted (LoRA).
+"""Components of a model that are trained in full, frozen, or adapted (LoRA).
 
-A family names its parts by patterns of parameters; every parameter belongs to exactly one.
+A family defines its components by parameter patterns; every parameter belongs to exactly one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,25 +14,25 @@ from atom_repro.training.lora import adapt
 
 
 def is_visual(model: VideoLanguageModel) -> Callable[[str], bool]:
-    """Whether a parameter of `CaptioningModel` is of the visual encoder, temporal modules
-    included; what connects it to the decoder is not."""
+    """Predicate of a parameter name of `CaptioningModel`: part of the visual encoder, with temporal
+    modules, without the connector."""
     patterns = [
         pattern
-        for name, some in model.components.items()
+        for name, component_patterns in model.components.items()
         if name.startswith("visual.") and name != "visual.connector"
-        for pattern in some
+        for pattern in component_patterns
     ]
     return lambda parameter: any(fnmatchcase(parameter, p) for p in patterns)
 
 
 def component_of(model: VideoLanguageModel, parameters: Iterable[str]) -> dict[str, str]:
-    """The component of each parameter of the encoder and the decoder.
+    """Map each parameter of the encoder and the decoder to its component.
 
     Raises:
-        AtomError: a parameter of none or of several, or a component without a parameter: the
-            family's `components` do not fit its modules.
+        AtomError: a parameter of no or several components, or a component without parameters:
+            the family's `components` do not fit its modules.
     """
-    found: dict[str, str] = {}
+    owner_of: dict[str, str] = {}
     for parameter in parameters:
         owners = [
             name
@@ -40,13 +40,13 @@ def component_of(model: VideoLanguageModel, parameters: Iterable[str]) -> dict[s
             if any(fnmatchcase(parameter, p) for p in patterns)
         ]
         if len(owners) != 1:
-            said = " and ".join(owners) or "no component"
-            raise AtomError(f"parameter {parameter} of model={model.name} belongs to {said}")
-        found[parameter] = owners[0]
-    idle = model.components.keys() - set(found.values())
-    if idle:
-        raise AtomError(f"component {min(idle)} of model={model.name} matches no parameter")
-    return found
+            owner_names = " and ".join(owners) or "no component"
+            raise AtomError(f"parameter {parameter} of model={model.name} belongs to {owner_names}")
+        owner_of[parameter] = owners[0]
+    unmatched = model.components.keys() - set(owner_of.values())
+    if unmatched:
+        raise AtomError(f"component {min(unmatched)} of model={model.name} matches no parameter")
+    return owner_of
 
 
 def choose_trained(
@@ -60,11 +60,11 @@ def choose_trained(
     """Freeze or adapt the components that `choices` names; the others are trained in full.
 
     Args:
-        network: with the modules `encoder` and `decoder`.
+        network: has the modules `encoder` and `decoder`.
         choices: component to `full`, `frozen` or `lora`.
 
     Raises:
-        AtomError: an unknown component or choice, a component to adapt that has no linear map, or
+        AtomError: an unknown component or choice, a LoRA component without linear layers, or
             nothing left to train.
     """
     for name, choice in choices.items():
@@ -81,11 +81,16 @@ def choose_trained(
         parameters[parameter].requires_grad_(choices.get(owner, "full") == "full")
     for name, choice in choices.items():
         if choice == "lora":
-            # A tied weight is not adapted: merged, it would be tied no more.
+            # A tied weight is not adapted: once merged, it would no longer be tied.
             tied = [p for side in ("encoder", "decoder") for p in _tied(network, side)]
-            maps = [p.removesuffix(".weight") for p, owner in owners.items() if owner == name]
+            linear_names = [
+                p.removesuffix(".weight") for p, owner in owners.items() if owner == name
+            ]
             if not adapt(
-                network, [m for m in maps if _is_map(network, m, tied)], rank=rank, alpha=alpha
+                network,
+                [m for m in linear_names if _is_untied_linear(network, m, tied)],
+                rank=rank,
+                alpha=alpha,
             ):
                 raise AtomError(f"train.components.{name}=lora: the component has no linear map")
     if not any(p.requires_grad for p in network.parameters()):
@@ -97,6 +102,6 @@ def _tied(network: nn.Module, side: str) -> list[str]:
     return [f"{side}.{name}" for pair in tied.items() for name in pair]
 
 
-def _is_map(network: nn.Module, name: str, tied: Iterable[str]) -> bool:
+def _is_untied_linear(network: nn.Module, name: str, tied: Iterable[str]) -> bool:
     modules = dict(network.named_modules())
     return type(modules.get(name)) is nn.Linear and f"{name}.weight" not in tied

@@ -1,4 +1,4 @@
-"""From a data set and a model to the tokenizer, steps and validation clips of a training."""
+"""Training data of a model: tokenizer, training steps and validation clips of a data set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from atom_repro.training.batches import Augmentation, CaptionBatches, FrameBank,
 from atom_repro.training.text_batches import TextBatches
 from atom_repro.training.training_steps import Processes, TrainingSteps
 
-# Captions that are asked about in the texts that the tokenizer learns from.
+# Rows of text tasks that the tokenizer is trained on, beside the captions.
 _TOKENIZER_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """`epoch` counts the iterations (micro-batches of all processes) in which as many captions
-    are shown as there are; `rarity` is that of each token, for the word loss; `longest` is the
-    longest caption's number of ids."""
+    """Data of a training run: `epoch` is the number of iterations (micro-batches of all processes)
+    of one epoch, `rarity` the weight of each token in the word loss, `longest` the length of the
+    longest caption in ids."""
 
     tokenizer: Tokenizer
     steps: TrainingSteps
@@ -33,14 +33,14 @@ class TrainingData:
     epoch: int
     longest: int
 
-    def large_step(self) -> list[dict[str, Any]]:
-        """The micro-batches of a step with text tasks, captions padded to the longest there is;
-        texts are as long as the first step's."""
-        parts = self.steps(0)
-        for part in parts:
-            more = self.longest - part["captions"].shape[2]
-            part["captions"] = np.pad(part["captions"], ((0, 0), (0, 0), (0, more)))
-        return parts
+    def longest_step(self) -> list[dict[str, Any]]:
+        """Micro-batches of the first step, with text tasks, captions padded to the longest of the
+        data set: the input of the memory estimate."""
+        batches = self.steps(0)
+        for batch in batches:
+            padding = self.longest - batch["captions"].shape[2]
+            batch["captions"] = np.pad(batch["captions"], ((0, 0), (0, 0), (0, padding)))
+        return batches
 
 
 def training_data(
@@ -55,13 +55,13 @@ def training_data(
     processes: Processes,
     progress: Callable[[int], object],
 ) -> TrainingData:
-    """Read the training split: frames of every clip to a mapped file, texts to ids.
+    """Prepare the training split: frames of every clip in a mapped file, texts as token ids.
 
     Args:
         dataset: prepared; one with `text_tasks` and `task_texts` adds text tasks.
-        start: the weights that training starts from, whose tokenizer serves; None to learn one.
-        frames: folder that keeps decoded frames for the next run.
-        progress: told of each clip that was decoded.
+        start: checkpoint whose weights and tokenizer are used; None to train a tokenizer.
+        frames: folder that caches decoded frames for the next run.
+        progress: called after each decoded clip.
     """
     clips = dataset.clips("train")
     tasks = _text_tasks(model, dataset, settings, seed)
@@ -91,36 +91,36 @@ def training_data(
         pad_id=tokenizer.pad_id,
         seed=seed,
     )
-    room = model.decoder.max_positions
+    max_length = model.decoder.max_positions
     steps = TrainingSteps(
         batches,
-        text=_rows(tasks and tasks.rows, tokenizer, settings.text_batch_size, room),
-        asked=_rows(
+        text=_text_batches(tasks and tasks.rows, tokenizer, settings.text_batch_size, max_length),
+        questions=_text_batches(
             tasks and tasks.visual_rows,
             tokenizer,
             settings.text_questions,
-            room - model.encoder.visual_tokens,
+            max_length - model.encoder.visual_tokens,
         ),
         text_every=settings.text_every,
         accumulate=settings.accumulate,
         processes=processes,
     )
     special = (tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id)
-    shown = settings.batch_size * settings.captions_per_clip
+    captions_per_iteration = settings.batch_size * settings.captions_per_clip
     return TrainingData(
         tokenizer=tokenizer,
         steps=steps,
         validation=dataset.clips("validation")[: settings.validation_clips],
         rarity=token_rarity(captions, model.decoder.vocabulary, special),
-        epoch=max(1, sum(map(len, captions)) // shown),
-        longest=max(len(ids) for ways in captions for ids in ways),
+        epoch=max(1, sum(map(len, captions)) // captions_per_iteration),
+        longest=max(len(ids) for clip_captions in captions for ids in clip_captions),
     )
 
 
 def _text_tasks(model: VideoLanguageModel, dataset: Any, settings: TrainConfig, seed: int) -> Any:
-    """The data set's text tasks, None where it has none or none are wanted."""
-    wanted = settings.text_every and (settings.text_batch_size or settings.text_questions)
-    if not (wanted and model.writes_text and hasattr(dataset, "text_tasks")):
+    """The data set's text tasks, None where it has none or the settings ask for none."""
+    has_text = settings.text_every and (settings.text_batch_size or settings.text_questions)
+    if not (has_text and model.writes_text and hasattr(dataset, "text_tasks")):
         return None
     return dataset.text_tasks(
         mix=dict(settings.text_mix),
@@ -131,7 +131,9 @@ def _text_tasks(model: VideoLanguageModel, dataset: Any, settings: TrainConfig, 
     )
 
 
-def _rows(rows: Any, tokenizer: Tokenizer, batch_size: int, room: int) -> TextBatches | None:
+def _text_batches(
+    rows: Any, tokenizer: Tokenizer, batch_size: int, max_length: int
+) -> TextBatches | None:
     if not (rows and batch_size):
         return None
-    return TextBatches(rows, tokenizer, batch_size=batch_size, room=room)
+    return TextBatches(rows, tokenizer, batch_size=batch_size, max_length=max_length)

@@ -1,7 +1,7 @@
-"""Low-rank adaptation of a module's linear maps: W x + (alpha / rank) B A x with W frozen.
+"""LoRA of a module's linear layers: W x + (alpha / rank) B A x with W frozen.
 
-Own, because names must stay: an adapted map is still a Linear with its `weight`, so checkpoints,
-quantisers and engines see the module they know once the adaptation is merged.
+Implemented here because names must stay: an adapted layer is still a Linear with its `weight`, so
+checkpoints, quantisers and engines see the original module once the adaptation is merged.
 Source: LoRA (arXiv 2106.09685).
 """
 
@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What the names of adapting parameters begin with.
+# Prefix of the names of LoRA parameters.
 PREFIX = "lora_"
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class AdaptedLinear(nn.Linear):
-    """A Linear that learns a correction of low rank; it starts as the Linear that it was."""
+    """A Linear with a trainable low-rank correction, which is zero at the start."""
 
     def __init__(self, base: nn.Linear, *, rank: int, alpha: float) -> None:
         nn.Module.__init__(self)
@@ -35,16 +35,16 @@ class AdaptedLinear(nn.Linear):
         return super().forward(x) + F.linear(F.linear(x, self.lora_down), self.lora_up) * self.scale
 
     def merged(self) -> nn.Linear:
-        """The plain Linear that does the same."""
-        plain = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        change = self.scale * (self.lora_up @ self.lora_down)
-        plain.weight = nn.Parameter((self.weight + change).detach())
-        plain.bias = self.bias
-        return plain
+        """The equivalent plain Linear, with the correction added to its weight."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        delta = self.scale * (self.lora_up @ self.lora_down)
+        linear.weight = nn.Parameter((self.weight + delta).detach())
+        linear.bias = self.bias
+        return linear
 
 
 def adapt(module: nn.Module, names: Iterable[str], *, rank: int, alpha: float) -> int:
-    """Adapt the Linear maps at `names` in place; the number of them.
+    """Replace the Linear layers at `names` by adapted ones in place; return their number.
 
     A subclass of Linear is left alone: nn.MultiheadAttention reads its projection's weight and
     never calls it.
@@ -59,13 +59,13 @@ def adapt(module: nn.Module, names: Iterable[str], *, rank: int, alpha: float) -
 
 
 def merged(module: Module) -> Module:
-    """The module with its adaptations in its weights: a copy, or itself if it has none."""
+    """Merge LoRA corrections into the weights of a copy; a module without any is returned."""
     names = [n for n, m in module.named_modules() if isinstance(m, AdaptedLinear)]
     if not names:
         return module
-    plain = copy.deepcopy(module)
+    copied = copy.deepcopy(module)
     for name in names:
-        adapted = plain.get_submodule(name)
+        adapted = copied.get_submodule(name)
         assert isinstance(adapted, AdaptedLinear)
-        plain.set_submodule(name, adapted.merged())
-    return plain
+        copied.set_submodule(name, adapted.merged())
+    return copied

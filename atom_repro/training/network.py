@@ -1,4 +1,4 @@
-"""The network and the optimiser of a training, as its settings ask for them."""
+"""Network and optimiser of a training, built from its settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from atom_repro.training.components import choose_trained, is_visual
 from atom_repro.training.optimisation import adamw, parameter_groups
 
 
-class Words(Protocol):
-    """What a loss needs to know of the texts: their tokenizer, and each token's rarity."""
+class TokenStatistics(Protocol):
+    """Tokenizer and token rarities of the training texts, for the losses."""
 
     @property
     def tokenizer(self) -> Tokens: ...
@@ -25,24 +25,24 @@ class Words(Protocol):
 
 def training_network(
     model: VideoLanguageModel,
-    words: Words,
+    statistics: TokenStatistics,
     settings: TrainConfig,
     start: Checkpoint | None = None,
 ) -> CaptioningModel:
-    """Encoder and decoder with the loss, frozen, adapted and recomputed as asked.
+    """Encoder and decoder with the loss; frozen, LoRA and recomputed parts as the settings say.
 
     Args:
-        start: weights to begin from, None for random ones.
+        start: checkpoint with the initial weights, None for random ones.
     """
     network = CaptioningModel(
         model,
-        words.tokenizer,
+        statistics.tokenizer,
         word_weight=settings.word_weight,
         text_weight=settings.text_weight,
-        rarity=words.rarity,
+        rarity=statistics.rarity,
     )
     if start:
-        start_from(start, network)
+        load_initial_weights(start, network)
     choose_trained(
         network, model, settings.components, rank=settings.lora_rank, alpha=settings.lora_alpha
     )
@@ -52,7 +52,7 @@ def training_network(
 
 
 def training_optimiser(network: CaptioningModel, settings: TrainConfig) -> Any:
-    """AdamW over what is trained, in the groups of the settings' rule."""
+    """AdamW over the trainable parameters, grouped by the settings' decay rule and rates."""
     groups = parameter_groups(
         dict(network.named_parameters()),
         weight_decay=settings.weight_decay,
@@ -64,21 +64,21 @@ def training_optimiser(network: CaptioningModel, settings: TrainConfig) -> Any:
     return adamw(groups, betas=settings.betas)
 
 
-def start_from(checkpoint: Checkpoint, network: CaptioningModel) -> str:
-    """Fill the encoder and the decoder of a network that will be trained; the weights' label.
+def load_initial_weights(checkpoint: Checkpoint, network: CaptioningModel) -> str:
+    """Load a checkpoint's encoder and decoder into `network` in place; return the weights' label.
 
-    The network needs the tokenizer before it is made: `starting_tokenizer`. Tensors are copied
-    one at a time into the parameters that are there, so an optimiser made before stays valid.
+    The network is built with the checkpoint's tokenizer: `starting_tokenizer`. Tensors are copied
+    one at a time into the existing parameters, so an optimiser made before stays valid.
 
     Raises:
-        AtomError: no fp32 checkpoint there, of another model, or broken.
+        AtomError: the fp32 checkpoint is missing, broken, or of another model.
     """
-    sides: tuple[tuple[Path, str, Any], ...] = (
+    modules: tuple[tuple[Path, str, Any], ...] = (
         (checkpoint.encoder("fp32"), "video_encoder", network.encoder),
         (checkpoint.decoder("fp32"), "text_decoder", network.decoder),
     )
     label = ""
-    for folder, kind, module in sides:
+    for folder, kind, module in modules:
         label = module_files.read_config(folder, kind, network.model)["weights"]
         module_files.fill_in_place(module, folder)
     return label

@@ -1,8 +1,8 @@
-"""The optimiser and schedules of fine-tuning: AdamW in named groups, and rates that are functions
-of the step alone, so that a resumed run needs no state of a schedule.
+"""AdamW parameter groups and learning rate schedules of fine-tuning. Rates are functions of the
+step alone, so that a resumed run needs no scheduler state.
 
-Two rules of each stand side by side: ours, under which a model that starts from nothing learns
-soonest, and the one that mPLUG-2 was released with, which the paper follows (section 5.1).
+There are two rules of each: ours, under which a randomly initialised model learns fastest, and
+that of the mPLUG-2 release, which the paper follows (section 5.1).
 """
 
 import math
@@ -15,21 +15,21 @@ from torch import nn
 
 from atom_repro.datatypes import AtomError
 
-# What the released code leaves undecayed: parameters whose names hold one of these.
+# The released code does not decay parameters whose names contain one of these.
 _UNDECAYED = ("bias", "LayerNorm.weight")
 
-# The learning rate of an iteration, given that of the group it is for.
+# (iteration, peak learning rate of the group) to the learning rate.
 Schedule = Callable[[int, float], float]
 
 
 def decays_matrices(name: str, parameter: nn.Parameter) -> bool:
-    """Ours: matrices and kernels, and not norms, biases or the class token."""
+    """Our decay rule: matrices and kernels, but not norms, biases or the class token."""
     return parameter.dim() > 1
 
 
 def decays_as_released(name: str, parameter: nn.Parameter) -> bool:
-    """All but biases and BERT's norms, by name: CLIP's norms, position and class embeddings and
-    latents decay too.
+    """Released decay rule: all but biases and BERT's norms, by name. CLIP's norms, position and
+    class embeddings and latents decay too.
 
     The families of this package keep the released names' "bias" and BERT's "LayerNorm".
     Source: mPLUG-2, `optim/optim_factory.py`.
@@ -49,12 +49,12 @@ def parameter_groups(
     visual_learning_rate: float | None = None,
     is_visual: Callable[[str], bool] = lambda name: False,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser, by learning rate and decay; empty ones are left out.
+    """Optimiser parameter groups by learning rate and weight decay; empty groups are left out.
 
     Args:
         parameters: by name, each once; frozen ones are left out.
         decay_rule: `matrices` or `released`.
-        visual_learning_rate: of what `is_visual`; None for the same rate everywhere.
+        visual_learning_rate: of parameters that are `is_visual`; None for one rate for all.
 
     Raises:
         AtomError: no rule of that name.
@@ -89,33 +89,35 @@ def adamw(groups: Iterable[dict[str, Any]], *, betas: Sequence[float]) -> torch.
     return optimiser
 
 
-def set_rates(optimiser: torch.optim.Optimizer, schedule: Schedule, iteration: int) -> None:
-    """Give every group its rate for this iteration."""
+def set_learning_rates(
+    optimiser: torch.optim.Optimizer, schedule: Schedule, iteration: int
+) -> None:
+    """Set the learning rate of every group for this iteration."""
     for group in optimiser.param_groups:
         group["lr"] = schedule(iteration, group["peak_lr"])
 
 
 def warmup_cosine(*, warmup_steps: int, max_steps: int) -> Schedule:
-    """Ours: linear to the group's rate over `warmup_steps`, cosine to 0 at `max_steps`."""
+    """Our schedule: linear warm-up over `warmup_steps`, then cosine to 0 at `max_steps`."""
     warmup = max(1, min(warmup_steps, max_steps // 2))
 
     def rate(step: int, peak: float) -> float:
         if step < warmup:
             return peak * ((step + 1) / warmup)
-        done = (step - warmup) / max(1, max_steps - warmup)
-        return peak * (0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        progress = (step - warmup) / max(1, max_steps - warmup)
+        return peak * (0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
     return rate
 
 
 @dataclass(frozen=True)
 class ReleasedSchedule:
-    """mPLUG-2's: linear from `floor` over `warmup` iterations, cosine back to it over the rest.
+    """mPLUG-2's schedule: linear from `floor` over `warmup` iterations, then cosine back to it.
 
-    The rate is set after each iteration for the next one, so iteration n runs at place n - 1,
-    and iteration 0 at `floor`. With `epoch0_quirk`, places 0, 100, 200, … of the first epoch
-    (up to 100 warm-ups) read as 0, 1, 2, …: one iteration in a hundred runs at a rate of the
-    warm-up. That is what the released loop does, and hardly what was meant.
+    The rate is set after each iteration for the next one, so iteration n runs at position n - 1,
+    and iteration 0 at `floor`. With `epoch0_quirk`, positions 0, 100, 200, … of the first epoch
+    (up to 100 warm-ups) count as 0, 1, 2, …: one iteration in a hundred runs at a warm-up rate.
+    That is what the released loop does, probably by mistake.
 
     Args:
         epoch: iterations of one epoch.
@@ -130,29 +132,29 @@ class ReleasedSchedule:
     epoch0_quirk: bool = False
 
     def __call__(self, iteration: int, peak: float) -> float:
-        place = max(0, iteration - 1)
-        in_first = place < self.epoch and place <= 100 * self.warmup
-        if self.epoch0_quirk and in_first and place % 100 == 0:
-            place //= 100
-        if place < self.warmup:
-            return self.floor + place * (peak - self.floor) / self.warmup
-        done = (place - self.warmup) / max(1, self.iterations - self.warmup)
-        return self.floor + 0.5 * (peak - self.floor) * (1 + math.cos(math.pi * min(1.0, done)))
+        position = max(0, iteration - 1)
+        in_first = position < self.epoch and position <= 100 * self.warmup
+        if self.epoch0_quirk and in_first and position % 100 == 0:
+            position //= 100
+        if position < self.warmup:
+            return self.floor + position * (peak - self.floor) / self.warmup
+        progress = (position - self.warmup) / max(1, self.iterations - self.warmup)
+        return self.floor + 0.5 * (peak - self.floor) * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def schedule_named(
+def make_schedule(
     name: str, *, warmup: int, floor: float, epoch: int, accumulate: int, steps: int, quirk: bool
 ) -> Schedule:
-    """The schedule of a training of `steps` steps, as a function of the step.
+    """Make the schedule of a training of `steps` steps, as a function of the step.
 
     Args:
         name: `warmup_cosine` or `released`.
         warmup: in steps, for `released` in iterations.
         epoch: iterations of an epoch; a step takes `accumulate` of them, and its rate is that of
-            its last one, at which the released loop steps.
+            its last one, after which the released loop updates the weights.
 
     Raises:
-        AtomError: no schedule of that name, or a setting that the one named has not.
+        AtomError: an unknown schedule, or a setting that the schedule does not have.
     """
     if name == "released":
         released = ReleasedSchedule(warmup, floor, epoch, steps * accumulate, quirk)

@@ -1,7 +1,7 @@
-"""On what a training runs: its precision, and the processes that share its steps.
+"""Device, precision and processes of a training, through accelerate.
 
-`torchrun` starts them; `accelerate launch --cpu --num_processes 2` starts one where there is no
-MPI. The record says how many there were.
+`torchrun` starts the processes; `accelerate launch --cpu --num_processes 2` starts only one where
+MPI is missing. The record has their number.
 """
 
 from collections.abc import Mapping
@@ -18,23 +18,23 @@ from atom_repro.device.cuda import gpu_name
 from atom_repro.training.training_steps import Processes
 
 # The others wait while the first process makes a data set, decodes it or validates.
-_LONGEST_WAIT = timedelta(days=2)
+_TIMEOUT = timedelta(days=2)
 
 
 def accelerated_device() -> str:
-    """The type of device that accelerate will take: a GPU if there is one and none is refused."""
-    refused = parse_flag_from_env("ACCELERATE_USE_CPU")
-    return "cuda" if torch.cuda.is_available() and not refused else "cpu"
+    """Device type that accelerate will use: a GPU if available and not ACCELERATE_USE_CPU."""
+    cpu_only = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return "cuda" if torch.cuda.is_available() and not cpu_only else "cpu"
 
 
 def device_name(device: torch.device) -> str:
-    """What records call a device, as `ComputeDevice.name` does."""
+    """Name of a device in records, as in `ComputeDevice.name`."""
     return gpu_name(device) if device.type == "cuda" else device.type
 
 
 def training_precision(setting: str, device: str) -> str:
-    """`bf16` or `fp32` on a type of device. On a processor without instructions for it bf16 is
-    emulated, at a tenth of the speed of fp32; `auto` takes what is fast.
+    """Resolve `train.precision` to `bf16` or `fp32` for a device type. On a processor without bf16
+    instructions it is emulated, at a tenth of the speed of fp32; `auto` takes the faster one.
 
     Raises:
         AtomError: the setting is none of those.
@@ -51,30 +51,31 @@ def training_precision(setting: str, device: str) -> str:
 
 
 def accelerator_for(settings: TrainConfig) -> Accelerator:
-    """Of this process; `accelerate launch` says how many there are.
+    """Make the Accelerator of this process.
 
     Raises:
-        AtomError: launched to share parameters out by accelerate; `sharding` does that.
+        AtomError: launched under accelerate's own sharding; `training.sharding` does that.
     """
     precision = training_precision(settings.precision, accelerated_device())
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=settings.accumulate,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
     )
-    refuse_other_sharders(accelerator.distributed_type)
+    refuse_accelerate_sharding(accelerator.distributed_type)
     return accelerator
 
 
-def refuse_other_sharders(kind: DistributedType) -> None:
-    """
+def refuse_accelerate_sharding(kind: DistributedType) -> None:
+    """Refuse FSDP and DeepSpeed launches.
+
     Raises:
-        AtomError: accelerate would share parameters out itself.
+        AtomError: accelerate would shard parameters itself.
     """
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise AtomError(
             f"train.finetune cannot be launched under {kind.value}: launch it without, and set "
-            "train.shard=true to share parameters out between processes"
+            "train.shard=true to shard parameters across processes"
         )
 
 
@@ -82,16 +83,16 @@ def processes(accelerator: Accelerator) -> Processes:
     return Processes(accelerator.process_index, accelerator.num_processes)
 
 
-def on_device(part: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A micro-batch with its arrays as tensors; weights stay floats."""
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Convert a micro-batch's arrays to tensors on a device; weights stay floats."""
     return {
         name: value if isinstance(value, float) else torch.from_numpy(value).to(device)
-        for name, value in part.items()
+        for name, value in batch.items()
     }
 
 
 def mean_over_processes(accelerator: Accelerator, losses: Mapping[str, float]) -> dict[str, float]:
-    """Losses of this process to those of all; a collective call."""
+    """Average losses over all processes; a collective call."""
     if accelerator.num_processes == 1:
         return dict(losses)
     values = torch.tensor(list(losses.values()), device=accelerator.device)

@@ -1,8 +1,8 @@
-"""What a training run must remember to go on after a kill at any point.
+"""Resume state of a training: saved so that a run killed at any point can go on.
 
 One file, replaced atomically, holds weights, optimiser, random state and step (batches and rates
-follow from the step); the loss journal beside it is cut back to that step on resume. The best
-modules are written before the state that knows of them, so a kill between the two repeats a
+follow from the step); the loss journal beside it is truncated to that step on resume. The best
+modules are written before the state that refers to them, so a kill between the two repeats a
 validation and loses nothing.
 """
 
@@ -22,15 +22,15 @@ from atom_repro.records.atomic import atomically
 from atom_repro.records.journal import Journal
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.lora import merged
-from atom_repro.training.sharding import restore_state, whole_state
+from atom_repro.training.sharding import full_state, restore_state
 
 
 class TrainingState:
-    """Resume point, loss journal and best checkpoint of the run `key`.
+    """Resume state, loss journal and best checkpoint of the run `key`.
 
     Args:
-        network, optimiser: as they train, shared out between processes or not.
-        writes: of several processes that train together, one does; the others read what it left.
+        network, optimiser: as they train, sharded across processes or not.
+        writes: whether this process writes the files; exactly one does, the others only read.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class TrainingState:
         self._journal: Journal | None = None
 
     def begin(self, *, fresh: bool, wait: Callable[[], object]) -> int:
-        """Load what an interrupted run of the same key left, and clear away the rest; the step to
-        go on from. All processes call it, and each reads the file.
+        """Load the state of an interrupted run of the same key and delete any other; return the
+        step to go on from. All processes call it, and each reads the file.
 
         Args:
-            fresh: leave what was left.
-            wait: returns when every process has called it.
+            fresh: ignore a saved state.
+            wait: barrier; returns when every process has called it.
         """
         step = 0 if fresh else self._resume()
         wait()
@@ -68,7 +68,7 @@ class TrainingState:
     def _resume(self) -> int:
         if not self._file.is_file():
             return 0
-        # Ours, and still read without running what a pickle may hold.
+        # Read as weights only: a pickle could run code.
         saved = torch.load(self._file, weights_only=True, mmap=True)
         if saved["key"] != self.key:
             return 0
@@ -80,7 +80,7 @@ class TrainingState:
         return int(saved["step"])
 
     def _clear(self, step: int) -> None:
-        """Clear away what is not of this run up to `step`."""
+        """Delete state and journal lines that are not of this run up to `step`."""
         if step == 0:
             shutil.rmtree(self.checkpoint.state, ignore_errors=True)
         self._journal = Journal(self._journal_file)
@@ -89,7 +89,7 @@ class TrainingState:
         self._journal.rewrite(self.curve)
 
     def log(self, **line: Any) -> None:
-        """Add a line to the curve; `step` is one of its keys."""
+        """Add a line to the loss curve; `step` is one of its keys."""
         if not self.writes:
             return
         assert self._journal is not None, "begin() opens the journal"
@@ -97,7 +97,7 @@ class TrainingState:
         self._journal.add(line)
 
     def values(self) -> dict[str, Any]:
-        """What a record says of the training's curve."""
+        """Values of the record: best validation, training and validation seconds."""
         return {
             "validation_cider": self.best["cider"],
             "best_step": self.best["step"],
@@ -106,20 +106,20 @@ class TrainingState:
         }
 
     def total_s(self, name: str) -> float | None:
-        """Seconds under a name of the curve's lines, summed. None for a resumed run: nothing says
-        on which machine, and beside which other work, its first part ran."""
+        """Sum of the seconds `name` over the curve's lines. None for a resumed run: the machine and
+        load of its first part are unknown."""
         if self._resumed:
             return None
         return sum(float(line.get(name, 0.0)) for line in self.curve)
 
     def progress(self, loss: float) -> str:
-        """How far the training is, for a progress bar."""
+        """Text for the progress bar: last loss, best CIDEr."""
         return f"loss {loss:.2f}, best CIDEr {max(self.best['cider'], 0):.0f}"
 
     def validated(
         self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer, since: float
     ) -> None:
-        """Log a validation, and keep a whole network that is better than any before.
+        """Log a validation, and save the network if it is the best so far.
 
         Args:
             since: `time.perf_counter()` when the validation began.
@@ -142,8 +142,8 @@ class TrainingState:
         self.best = {"step": step, "cider": cider, "weights": weights}
 
     def save(self, step: int) -> None:
-        """Make `step` the point that a killed run goes on from. All processes call it."""
-        state = whole_state(self.network, self.optimiser)
+        """Save the resume state at `step`. All processes call it."""
+        state = full_state(self.network, self.optimiser)
         if not self.writes:
             return
         saved: Mapping[str, Any] = {
@@ -155,7 +155,7 @@ class TrainingState:
             **state,
         }
         with atomically(self._file) as building, building.open("wb") as file:
-            writer = _Writer(file)
+            writer = _ErrorCapturingFile(file)
             try:
                 torch.save(saved, cast(IO[bytes], writer))
             except Exception:
@@ -164,14 +164,14 @@ class TrainingState:
                 raise
 
     def close(self) -> None:
-        """Training is over and recorded: nothing is left to resume."""
+        """Delete the resume state of a recorded training."""
         if not self.writes:
             return
         shutil.rmtree(self.checkpoint.state)
 
 
-class _Writer:
-    """A file that remembers why it could not be written: torch's own error does not say."""
+class _ErrorCapturingFile:
+    """A file that keeps the OSError of a failed write, which torch's own error hides."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

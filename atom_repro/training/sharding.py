@@ -1,8 +1,8 @@
-"""A network whose parameters, gradients and optimiser states are shared out between processes.
+"""Sharding of parameters, gradients and optimiser states across processes (FSDP2).
 
-torch's `fully_shard` (FSDP2), the one that accelerate calls where it knows the device: accelerate
-has none for CPU processes, and this runs on those and on GPUs. Names stay those of the whole
-network, and what is saved is whole, so a run may go on with another number of processes above one.
+Uses torch's `fully_shard` directly: accelerate has no sharding for CPU processes, and this runs on
+CPUs and GPUs. Names stay those of the unsharded network, and saved states are full, so a run may
+go on with another number of processes above one.
 """
 
 import warnings
@@ -26,26 +26,26 @@ from atom_repro.training.checkpointing import blocks
 
 Trained = TypeVar("Trained", bound=nn.Module)
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def process_mesh(device: torch.device, processes: int) -> DeviceMesh:
-    """All processes in a row.
+    """One-dimensional device mesh of all processes.
 
     Raises:
-        AtomError: one process has nobody to share with.
+        AtomError: there is only one process.
     """
     if processes == 1:
         raise AtomError(
-            "train.shard=true shares parameters out between processes, and this is one; start "
+            "train.shard=true shards parameters across processes, but there is only one; start "
             "several (torchrun --nproc_per_node 2 -m train.finetune …), or leave it out"
         )
     return init_device_mesh(device.type, (processes,))
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Share `network` out, in place: a group of parameters for each block, and one of the rest,
-    which stays whole during a step (embeddings and heads are used apart from their modules)."""
+    """Shard `network` in place: an FSDP group for each block, and one for the rest, which stays
+    unsharded during a step (embeddings and heads are used outside of their modules)."""
     # A decoder layer also returns keys and values, views that training does not touch.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     for block in reversed(blocks(network)):
@@ -54,41 +54,41 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def whole_state(network: nn.Module, optimiser: Any) -> dict[str, Any]:
-    """Weights and optimiser states by name, on the CPU. All processes call it, and the first one
-    gets them."""
+def full_state(network: nn.Module, optimiser: Any) -> dict[str, Any]:
+    """Full weights and optimiser states by name, on the CPU. All processes call it, and only the
+    first one gets them."""
     return {
-        "network": get_model_state_dict(network, options=_WHOLE),
-        "optimiser": get_optimizer_state_dict(network, optimiser, options=_WHOLE),
+        "network": get_model_state_dict(network, options=_FULL_STATE),
+        "optimiser": get_optimizer_state_dict(network, optimiser, options=_FULL_STATE),
     }
 
 
 def restore_state(network: nn.Module, optimiser: Any, state: dict[str, Any]) -> None:
-    """Put back what `whole_state` gave; each process has read all of it."""
+    """Load what `full_state` returned; each process has read all of it."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(network, state["network"], options=options)
     set_optimizer_state_dict(network, optimiser, state["optimiser"], options=options)
 
 
-class WholeNetwork(Generic[Trained]):
-    """The whole of a network that trains: the network itself, and if it is shared out, a copy
-    in the process that has a use for one.
+class FullNetwork(Generic[Trained]):
+    """Unsharded view of a network in training: the network itself, or if it is sharded, a full copy
+    in the process that needs one.
 
     Args:
-        make: makes an empty one; None in a process that needs none.
+        make_network: builds the copy; None in a process that needs none.
     """
 
-    def __init__(self, network: Trained, make: Callable[[], Trained] | None) -> None:
+    def __init__(self, network: Trained, make_network: Callable[[], Trained] | None) -> None:
         self._trained, self._copy = network, None
-        if isinstance(network, FSDPModule) and make:
-            with torch.random.fork_rng(devices=[]):  # the others draw nothing here
-                self._copy = make().to(next(network.parameters()).device)
+        if isinstance(network, FSDPModule) and make_network:
+            with torch.random.fork_rng(devices=[]):  # other processes draw no random numbers here
+                self._copy = make_network().to(next(network.parameters()).device)
 
-    def refreshed(self) -> Trained | None:
-        """As trained by now. All processes call it; None in one that needs none."""
+    def gathered(self) -> Trained | None:
+        """Gather the current weights. All processes call it; None in one that needs no copy."""
         if not isinstance(self._trained, FSDPModule):
             return self._trained
-        weights = get_model_state_dict(self._trained, options=_WHOLE)
+        weights = get_model_state_dict(self._trained, options=_FULL_STATE)
         if self._copy is not None:
             self._copy.load_state_dict(weights)
         return self._copy

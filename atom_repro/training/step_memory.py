@@ -1,8 +1,8 @@
-"""What the tensors of a training step need at their peak, found without the memory they need.
+"""Estimated and measured peak memory of a training step.
 
-The step runs once on tensors that have shapes and no contents, and what is alive is counted as it
-goes: forward, recomputed blocks and backward, whatever the family. So a step that does not fit is
-refused before weights are read, and `MeasuredPeak` says afterwards how right the estimate was.
+The step runs once on fake tensors (shapes without data), and the bytes of live storages are
+counted: forward, recomputed blocks and backward, for any family. So a step that does not fit is
+refused before weights are read, and `MeasuredPeak` shows afterwards how accurate the estimate was.
 """
 
 import os
@@ -26,11 +26,11 @@ _ADAM_STATES = 2  # the running means of the gradient and of its square
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of a process: `parameters` as it holds them, the `gradients` and optimiser `states` of
-    those that are trained, and at the `peak` all of these with activations and exchanges.
+    """Bytes of one process: `parameters`, the `gradients` and optimiser `states` of trained ones,
+    and the `peak` of all of these with activations and communication buffers.
 
-    Where parameters are shared out, the first process also has a `whole` copy, to validate with,
-    and now and then all that is saved in main memory: `gathered`.
+    With sharding, the first process also has a `whole` copy of the network for validation, and
+    while saving the full state in main memory: `gathered`.
     """
 
     parameters: int
@@ -50,44 +50,44 @@ def step_memory(
     shard: bool = False,
     device: str = "cpu",
 ) -> StepMemory:
-    """Run a step's micro-batches on tensors without contents.
+    """Estimate the memory of a step by running its micro-batches on fake tensors.
 
-    Padding cannot be seen there, so every token counts as one to predict: the estimate leans to
-    the large side. Kernels' workspaces and the allocator's rounding are not in it.
+    Padding is not visible there, so every token counts as a target: the estimate tends to be too
+    large. Kernel workspaces and the allocator's rounding are not included.
 
     Args:
-        make_network: the model whose forward is the loss, with what is frozen, adapted and
-            recomputed set up; called in here.
+        make_network: builds the network whose forward is the loss, with frozen, adapted and
+            recomputed parts; called inside the fake mode.
         parts: micro-batches as `TrainingSteps` gives them; only shapes are read.
         precision: `fp32` or `bf16` (autocast).
-        processes: that share the batch; they exchange a copy of the gradients.
-        shard: whether they share out parameters, gradients and states too.
-        device: type of it; a GPU's AdamW works on all parameters at once, for which it needs as
-            much again as the gradients take.
+        processes: number that share the batch; they exchange a copy of the gradients.
+        shard: whether parameters, gradients and states are sharded too.
+        device: device type; on a GPU AdamW updates all parameters at once, which takes as much
+            memory again as the gradients.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
         network = make_network()
         network.train()
-        parameters = live.now
-        for part in parts[:2]:  # those after the second find what the second finds
-            shapes = {n: _without_contents(v) for n, v in part.items()}
+        parameters = live.current
+        for batch in parts[:2]:  # later ones start from the same memory as the second
+            shapes = {n: _empty_like(v) for n, v in batch.items()}
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss, _ = network(shapes)
             loss.backward()
             del loss, shapes
-        gradients = sum(_size(p) for p in network.parameters() if p.requires_grad)
+        gradients = sum(_parameter_bytes(p) for p in network.parameters() if p.requires_grad)
     update = parameters + gradients + (gradients if device == "cuda" else 0)
     peak, whole = max(live.peak, update) + _ADAM_STATES * gradients, parameters
     if not shard:
         if processes > 1:
             peak += gradients  # DDP's buckets
         return StepMemory(parameters, gradients, _ADAM_STATES * gradients, peak)
-    # Each holds its share; a block is whole while it computes, and the next beside it.
-    sizes = [sum(_size(p) for p in block.parameters()) for block in blocks(network)]
-    rest = sum(_size(p) for p in network.parameters()) - sum(sizes)
+    # Each process holds its shard; the running block and the next one are unsharded.
+    sizes = [sum(_parameter_bytes(p) for p in block.parameters()) for block in blocks(network)]
+    rest = sum(_parameter_bytes(p) for p in network.parameters()) - sum(sizes)
     states = _ADAM_STATES * gradients
-    held = parameters + gradients + states
-    peak += held // processes - held + 2 * (rest + 2 * max(sizes, default=0))
+    persistent = parameters + gradients + states
+    peak += persistent // processes - persistent + 2 * (rest + 2 * max(sizes, default=0))
     return StepMemory(
         parameters // processes,
         gradients // processes,
@@ -98,73 +98,77 @@ def step_memory(
     )
 
 
-def require_step_memory(needed: StepMemory, device: torch.device) -> None:
-    """
+def require_step_memory(estimate: StepMemory, device: torch.device) -> None:
+    """Check that the processes of this machine have enough memory for a step.
+
     Raises:
-        AtomError: the processes of this machine find less than they need together.
+        AtomError: they need more than is available.
     """
     if device.type == "cuda":
-        there, wanted = torch.cuda.mem_get_info(device)[0], needed.peak + needed.whole
+        available, required = torch.cuda.mem_get_info(device)[0], estimate.peak + estimate.whole
     else:
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        there, wanted = None, needed.peak * beside + needed.whole + needed.gathered
+        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        available, required = (
+            None,
+            estimate.peak * local_processes + estimate.whole + estimate.gathered,
+        )
     require_memory(
-        wanted,
+        required,
         "a training step",
-        there=there,
+        there=available,
         remedy="lower train.batch_size (and raise train.accumulate), set "
         "train.gradient_checkpointing=true, or freeze or adapt parts with train.components",
     )
 
 
 class MeasuredPeak:
-    """The most memory in the first steps of a run, above what was held when this was made.
+    """Measured peak memory of the first steps of a run, above what was allocated at construction.
 
-    The optimiser's states are there from the second step on. On a GPU its allocator counts; on a
-    CPU the process's anonymous memory is sampled, in which is also what glibc keeps of freed
-    blocks: a third to a half of a small model's step, next to nothing with
-    MALLOC_MMAP_THRESHOLD_=65536. `bytes` is None where the system does not say, or before the end.
+    The optimiser's states exist from the second step on. On a GPU its allocator counts; on a CPU
+    the process's anonymous memory is sampled, which includes freed blocks that glibc keeps: a third
+    to a half of a small model's step, almost none with MALLOC_MMAP_THRESHOLD_=65536. `bytes` is
+    None where the system does not report memory, or before the end.
     """
 
     def __init__(self, device: torch.device, steps: int = 3) -> None:
-        self._device, self._left = device, steps
-        self._before = self._held()
+        self._device, self._remaining_steps = device, steps
+        self._baseline = self._allocated_bytes()
         self._sampler: PeakSampler | None = None
         self.bytes: int | None = None
 
-    def _held(self) -> int | None:
+    def _allocated_bytes(self) -> int | None:
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device)
         return anonymous_bytes() if STATUS.is_file() else None
 
     def start(self) -> None:
-        """Training begins: what loading took for a while does not count."""
+        """Start measuring; peaks of loading before do not count."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        elif self._before is not None:
+        elif self._baseline is not None:
             self._sampler = PeakSampler()
 
     def step_done(self) -> None:
-        self._left -= 1
-        if self._left == 0:
+        self._remaining_steps -= 1
+        if self._remaining_steps == 0:
             self.stop()
 
     def stop(self) -> None:
-        """Before a validation, or at the end; a second call does nothing."""
-        if self._before is None or self.bytes is not None:
+        """Stop measuring, before a validation or at the end; a second call does nothing."""
+        if self._baseline is None or self.bytes is not None:
             return
         if self._sampler:
-            self.bytes = self._sampler.stop() - self._before
+            self.bytes = self._sampler.stop() - self._baseline
         else:
-            self.bytes = torch.cuda.max_memory_allocated(self._device) - self._before
+            self.bytes = torch.cuda.max_memory_allocated(self._device) - self._baseline
 
 
 class _LiveBytes(WithoutContents):
-    """Counts the bytes of the storages that are alive."""
+    """Counts the bytes of live storages, now and at the peak."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.current = self.peak = 0
         self._alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -179,20 +183,20 @@ class _LiveBytes(WithoutContents):
             return
         self._alive.add(id(storage))
         size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, id(storage), size)
+        self.current += size
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._remove, id(storage), size)
 
-    def _drop(self, storage: int, size: int) -> None:
+    def _remove(self, storage: int, size: int) -> None:
         self._alive.remove(storage)
-        self.now -= size
+        self.current -= size
 
 
-def _without_contents(value: Any) -> Any:
+def _empty_like(value: Any) -> Any:
     if isinstance(value, float):
         return value
     return torch.empty(value.shape, dtype=torch.from_numpy(value[:0]).dtype)
 
 
-def _size(parameter: Tensor) -> int:
+def _parameter_bytes(parameter: Tensor) -> int:
     return parameter.numel() * parameter.element_size()

@@ -1,7 +1,7 @@
-"""One size of training step, tried on made-up clips: its seconds, its memory, its operations.
+"""Benchmark of a training step on synthetic clips: seconds, peak memory and operations.
 
-What a step costs does not depend on what frames show or captions say, so nothing is read; shapes
-are those of a real step of captions.
+The cost of a step does not depend on the content of frames or captions, so nothing is read; shapes
+are those of a real caption step.
 """
 
 import time
@@ -19,7 +19,7 @@ from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.memory import return_freed
-from atom_repro.engines.roofline import operations
+from atom_repro.engines.roofline import count_operations
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel
@@ -30,7 +30,7 @@ from atom_repro.training.step_memory import MeasuredPeak
 
 @dataclass(frozen=True)
 class MadeUp:
-    """Captions of `length` tokens, end-of-sequence included, of a stand-in tokenizer."""
+    """Synthetic captions of `length` tokens, end of sequence included, by a stand-in tokenizer."""
 
     model: VideoLanguageModel
     tokenizer: Tokenizer
@@ -47,9 +47,15 @@ class MadeUp:
         return [1.0] * self.model.decoder.vocabulary
 
     def part(self, *, clips: int, captions_per_clip: int) -> dict[str, Any]:
-        """A micro-batch as `TrainingSteps` gives it."""
-        rng, numbers = np.random.default_rng(self.seed), self.model.encoder
-        size = (clips, numbers.frames, 3, numbers.image_size, numbers.image_size)
+        """Make a micro-batch in the format of `TrainingSteps`."""
+        rng, encoder_config = np.random.default_rng(self.seed), self.model.encoder
+        size = (
+            clips,
+            encoder_config.frames,
+            3,
+            encoder_config.image_size,
+            encoder_config.image_size,
+        )
         words = rng.integers(100, self.model.decoder.vocabulary, self.length - 1)
         caption = self.model.training_ids(self.tokenizer, " ".join(f"w{word}" for word in words))
         return {
@@ -60,16 +66,16 @@ class MadeUp:
 
 
 @dataclass(frozen=True)
-class StepTrial:
-    """`seconds` of each step, the first of which prepared things; `operations` of a step are
-    multiplications and additions in matrix products; `peak_bytes` None where nothing says."""
+class StepMeasurement:
+    """Measured cost: `seconds` of each step, the first a warm-up; `operations` of a step in matrix
+    products (multiplications and additions); `peak_bytes`, None where it cannot be measured."""
 
     seconds: tuple[float, ...]
     operations: int
     peak_bytes: int | None
 
     def values(self, tokens: int, limits: Mapping[str, float], precision: str) -> dict[str, Any]:
-        """What a record says of it.
+        """Values of the record: step time, throughput, share of the limit, memory.
 
         Args:
             tokens: of a step, visual and text.
@@ -88,55 +94,59 @@ class StepTrial:
         }
 
     def samples(self) -> list[dict[str, Any]]:
-        """A line a step."""
+        """Samples of the record, one for each step."""
         return [{"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate(self.seconds)]
 
 
 def try_step(
     make_network: Callable[[], CaptioningModel],
     settings: TrainConfig,
-    part: dict[str, Any],
+    batch: dict[str, Any],
     device: ComputeDevice,
     *,
     precision: str,
     steps: int,
-) -> StepTrial:
-    """Make a network on the device, and train it on one micro-batch over and over.
+) -> StepMeasurement:
+    """Measure `steps` training steps of a new network on one repeated micro-batch.
 
     Raises:
         AtomError: fewer than two steps.
-        RuntimeError, MemoryError: out of memory, as `out_of_memory` knows it.
+        RuntimeError, MemoryError: out of memory, as `out_of_memory` recognises it.
     """
     if steps < 2:
         raise AtomError(f"steps={steps}: the first step warms up, so there must be at least 2")
-    return_freed()  # by a trial before
+    return_freed()  # memory of an earlier measurement
     measured = MeasuredPeak(device.torch, steps)
     with device.torch:
         network = make_network()
     network.train()
     optimiser = training_optimiser(network, settings)
-    tensors = on_device(part, device.torch)
-    seconds, counted = [], operations()
+    tensors = on_device(batch, device.torch)
+    seconds, counter = [], count_operations()
     measured.start()
     try:
         for step in range(steps):
-            began = time.perf_counter()
-            with counted if step == 0 else nullcontext():
+            start_s = time.perf_counter()
+            with counter if step == 0 else nullcontext():
                 _step(network, optimiser, tensors, precision, settings.clip_norm)
             device.wait()
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start_s)
             measured.step_done()
     finally:
         measured.stop()
-    return StepTrial(tuple(seconds), counted.get_total_flops(), measured.bytes)
+    return StepMeasurement(tuple(seconds), counter.get_total_flops(), measured.bytes)
 
 
 def _step(
-    network: CaptioningModel, optimiser: Any, part: dict[str, Any], precision: str, clip_norm: float
+    network: CaptioningModel,
+    optimiser: Any,
+    batch: dict[str, Any],
+    precision: str,
+    clip_norm: float,
 ) -> None:
     device = next(network.parameters()).device.type
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        loss, _ = network(part)
+        loss, _ = network(batch)
     loss.backward()
     if clip_norm:
         nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
@@ -144,11 +154,12 @@ def _step(
     optimiser.zero_grad()
 
 
-def next_size(fits: int, too_large: int | None, most: int) -> int | None:
-    """The number of clips to try after the largest that fits (0 for none yet) and the smallest that
-    does not: twice as many, then between them until they are an eighth apart; None at the end."""
-    if too_large is None:
-        return None if fits >= most else min(max(1, 2 * fits), most)
-    if too_large - fits <= max(1, fits // 8):
+def next_size(largest_fitting: int, smallest_failing: int | None, maximum: int) -> int | None:
+    """Next batch size of the search for the largest that fits (0 for none yet): twice the largest
+    that fits, then between it and the smallest that fails until they are an eighth apart; None at
+    the end."""
+    if smallest_failing is None:
+        return None if largest_fitting >= maximum else min(max(1, 2 * largest_fitting), maximum)
+    if smallest_failing - largest_fitting <= max(1, largest_fitting // 8):
         return None
-    return (fits + too_large) // 2
+    return (largest_fitting + smallest_failing) // 2

@@ -1,4 +1,4 @@
-"""The loss of text tasks: what the decoder should say after a prompt, with or without a video.
+"""Loss of text tasks: cross-entropy of the target after a prompt, with or without a video.
 
 Rows hold [begin] prompt target [end] and padding on the right. Under causal attention no token
 sees the padding behind it, so no mask is needed, and the numbers are those of unpadded rows.
@@ -23,12 +23,12 @@ def text_loss(
         target_BL: True where a token is to be predicted; never in the first column.
     """
     embeds = decoder.embed(ids_BL[:, :-1])
-    seen = 0 if visual_BME is None else visual_BME.shape[1]
+    visual_tokens = 0 if visual_BME is None else visual_BME.shape[1]
     if visual_BME is not None:
         embeds = torch.cat((embeds[:, :1], visual_BME.to(embeds.dtype), embeds[:, 1:]), dim=1)
     hidden = decoder(embeds)
-    # With visual tokens, it is the last of them that predicts what follows `begin`.
-    predicting = hidden[:, seen:]
-    wanted = target_BL[:, 1:]
-    logits = decoder.lm_head(predicting[wanted])
-    return F.cross_entropy(logits.float(), ids_BL[:, 1:][wanted])
+    # With visual tokens, the last of them predicts the token after `begin`.
+    predicting = hidden[:, visual_tokens:]
+    is_target = target_BL[:, 1:]
+    logits = decoder.lm_head(predicting[is_target])
+    return F.cross_entropy(logits.float(), ids_BL[:, 1:][is_target])

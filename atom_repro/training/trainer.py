@@ -1,4 +1,4 @@
-"""Training step by step: network, optimiser and schedule on the processes that share them."""
+"""Training loop state: network, optimiser and schedule, distributed over processes."""
 
 import time
 from functools import partial
@@ -13,21 +13,21 @@ from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.data import TrainingData
 from atom_repro.training.network import training_network, training_optimiser
-from atom_repro.training.optimisation import schedule_named, set_rates
+from atom_repro.training.optimisation import make_schedule, set_learning_rates
 from atom_repro.training.processes import mean_over_processes, on_device
-from atom_repro.training.sharding import WholeNetwork, process_mesh, shard
+from atom_repro.training.sharding import FullNetwork, process_mesh, shard
 from atom_repro.training.step_memory import MeasuredPeak, require_step_memory, step_memory
 
 
 class Trainer:
-    """A network that is being trained on `data`; `step` is one step of all processes.
+    """A network in training on `data`; `step` runs one step of all processes.
 
     Args:
         accelerator: of this process.
-        start: weights to begin from, None for random ones.
+        start: checkpoint with the initial weights, None for random ones.
 
     Raises:
-        AtomError: a step needs more memory than there is, said before any is taken.
+        AtomError: a step needs more memory than is available; raised before any is allocated.
     """
 
     def __init__(
@@ -46,22 +46,22 @@ class Trainer:
         self.validation_every = settings.validation_every or self.epoch_steps
 
         make_network = partial(training_network, model, data, settings)
-        self.needed = step_memory(
+        self.memory_estimate = step_memory(
             make_network,
-            data.large_step(),
+            data.longest_step(),
             precision=self._precision,
             processes=accelerator.num_processes,
             shard=settings.shard,
             device=accelerator.device.type,
         )
-        require_step_memory(self.needed, accelerator.device)
-        accelerator.wait_for_everyone()  # all of them have looked before one takes its memory
+        require_step_memory(self.memory_estimate, accelerator.device)
+        accelerator.wait_for_everyone()  # all have checked the memory before one allocates it
         self.measured = MeasuredPeak(accelerator.device)
         network = make_network(start)
         if settings.shard:
             shard(network, process_mesh(accelerator.device, accelerator.num_processes))
         optimiser = training_optimiser(network, settings)
-        self._schedule = schedule_named(
+        self._schedule = make_schedule(
             settings.schedule,
             warmup=settings.warmup_steps,
             floor=settings.floor_learning_rate,
@@ -70,54 +70,55 @@ class Trainer:
             steps=self.steps,
             quirk=settings.epoch0_quirk,
         )
-        # In "evaluation mode" accelerate leaves the network to us, and makes no DDP of it.
+        # In "evaluation mode" accelerate does not wrap the network in DDP.
         self._network = accelerator.prepare_model(network, evaluation_mode=settings.shard)
         self._optimiser = accelerator.prepare_optimizer(optimiser)
         self.network: CaptioningModel = accelerator.unwrap_model(self._network)
-        self._whole = WholeNetwork(
+        self._full_network = FullNetwork(
             self.network, make_network if accelerator.is_main_process else None
         )
 
     @property
     def optimiser(self) -> Any:
-        """torch's own."""
+        """The torch optimiser, without accelerate's wrapper."""
         return self._optimiser.optimizer
 
     def step(self, step: int) -> dict[str, float]:
-        """Train on the micro-batches of a step; the mean losses over all processes, and the
-        seconds that it took (`step_s`)."""
-        began, losses = time.perf_counter(), dict[str, float]()
+        """Train on the micro-batches of a step; return the mean losses over all processes, and the
+        seconds of the step (`step_s`)."""
+        start_s, losses = time.perf_counter(), dict[str, float]()
         accelerator, settings = self._accelerator, self._settings
         self._network.train()
-        set_rates(self._optimiser, self._schedule, step)
-        for part in self._data.steps(step):
+        set_learning_rates(self._optimiser, self._schedule, step)
+        for batch in self._data.steps(step):
             with accelerator.accumulate(self._network):
-                loss, parts = self._network(on_device(part, accelerator.device))
+                loss, batch_losses = self._network(on_device(batch, accelerator.device))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and settings.clip_norm:
                     accelerator.clip_grad_norm_(self._network.parameters(), settings.clip_norm)
                 self._optimiser.step()
                 self._optimiser.zero_grad()
-            for name, value in parts.items():
+            for name, value in batch_losses.items():
                 losses[name] = losses.get(name, 0.0) + value.item() / settings.accumulate
         self.measured.step_done()
         means = mean_over_processes(accelerator, losses)
-        return {**means, "step_s": time.perf_counter() - began}
+        return {**means, "step_s": time.perf_counter() - start_s}
 
     def whole_network(self) -> CaptioningModel | None:
-        """The network with all its parameters as they are now; None in a process that shares them
-        and saves nothing. A collective call."""
-        return self._whole.refreshed()
+        """The network with all its current parameters; with sharding None in all processes but the
+        main one. A collective call."""
+        return self._full_network.gathered()
 
     def values(self) -> dict[str, Any]:
-        """What a record says of the training, beside its curve."""
+        """Values of the record beside the loss curve: memory, precision, parameter counts."""
         self.measured.stop()
         parameters = list(self.network.parameters())
         return {
             "epoch_steps": self.epoch_steps,
             "precision": self._precision,
             "processes": self._accelerator.num_processes,
-            "step_memory_estimated_bytes": self.needed.peak + self.needed.whole,  # of this process
+            "step_memory_estimated_bytes": self.memory_estimate.peak
+            + self.memory_estimate.whole,  # of this process
             "step_memory_measured_bytes": self.measured.bytes,
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "parameters": sum(p.numel() for p in parameters),
@@ -126,9 +127,10 @@ class Trainer:
 
 
 def require_steps(settings: TrainConfig, scale: str) -> None:
-    """
+    """Check that the settings ask for at least one step.
+
     Raises:
-        AtomError: the settings ask for no step.
+        AtomError: they do not.
     """
     if not settings.epochs and settings.max_steps < 1:
         raise AtomError(

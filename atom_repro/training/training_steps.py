@@ -1,9 +1,9 @@
-"""What a training step sees: caption batches, and the text tasks beside them.
+"""Micro-batches of a training step: captions, and text tasks beside them.
 
-A step is `accumulate` micro-batches, each shared out between the processes. All of it is a
-function of (seed, step), whatever the number of processes: each takes its rows of the same
-micro-batches. Losses are means over target tokens, and rows differ in tokens, so every part
-carries the weight that makes the mean over a step's parts the mean over its tokens.
+A step is `accumulate` micro-batches, each split over the processes. All of it is a function of
+(seed, step), whatever the number of processes: each takes its rows of the same micro-batches.
+Losses are means over target tokens, and rows differ in length, so every micro-batch has a weight
+that makes the mean over a step's micro-batches the mean over its tokens.
 """
 
 from collections.abc import Sequence
@@ -21,50 +21,50 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is."""
+    """Rank of this process and number of processes."""
 
     index: int = 0
     count: int = 1
 
     def rows(self, total: int, key: str) -> slice:
-        """This process's rows of `total`.
+        """This process's rows of a batch of `total`.
 
         Raises:
-            AtomError: they cannot be shared out evenly; names the setting.
+            AtomError: they cannot be split evenly; names the setting.
         """
         if total % self.count:
-            raise AtomError(f"{key}={total} cannot be shared out evenly to {self.count} processes")
-        each = total // self.count
-        return slice(self.index * each, (self.index + 1) * each)
+            raise AtomError(f"{key}={total} cannot be split evenly over {self.count} processes")
+        per_process = total // self.count
+        return slice(self.index * per_process, (self.index + 1) * per_process)
 
 
 @dataclass(frozen=True)
 class TrainingSteps:
-    """Step number `step`: the micro-batches of this process, as `CaptioningModel` takes them.
+    """This process's micro-batches by step number, in the format of `CaptioningModel`.
 
     Args:
-        text: rows of text alone, or None.
-        asked: rows of questions about training clips, or None.
-        text_every: steps from one with text tasks to the next.
+        text: rows of text without video, or None.
+        questions: rows of questions about training clips, or None.
+        text_every: interval in steps between steps with text tasks.
     """
 
     captions: CaptionBatches
     text: TextBatches | None = None
-    asked: TextBatches | None = None
+    questions: TextBatches | None = None
     text_every: int = 1
     accumulate: int = 1
     processes: Processes = Processes()
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
-        numbers = [step * self.accumulate + micro for micro in range(self.accumulate)]
-        parts = [self._captions(n) for n in numbers]
-        _weigh(parts, "caption_weight", self.processes)
+        batch_numbers = [step * self.accumulate + micro for micro in range(self.accumulate)]
+        batches = [self._captions(n) for n in batch_numbers]
+        _set_loss_weights(batches, "caption_weight", self.processes)
         if step % self.text_every == 0:
             if self.text:
-                self._add_text(parts, numbers, self.text)
-            if self.asked:
-                self._add_questions(parts, numbers, self.asked)
-        return parts
+                self._add_text(batches, batch_numbers, self.text)
+            if self.questions:
+                self._add_questions(batches, batch_numbers, self.questions)
+        return batches
 
     def _captions(self, number: int) -> dict[str, Any]:
         rows = self.processes.rows(self.captions.batch_size, "train.batch_size")
@@ -72,33 +72,35 @@ class TrainingSteps:
         targets = (ids != self.captions.pad_id).sum(axis=(1, 2))
         return {"frames": frames, "captions": ids[rows], "targets": targets, "rows": rows}
 
-    def _add_text(self, parts: list[dict[str, Any]], numbers: list[int], text: TextBatches) -> None:
+    def _add_text(
+        self, batches: list[dict[str, Any]], batch_numbers: list[int], text: TextBatches
+    ) -> None:
         rows = self.processes.rows(text.batch_size, "train.text_batch_size")
-        for part, number in zip(parts, numbers, strict=True):
+        for batch, number in zip(batches, batch_numbers, strict=True):
             ids, target = text(number)
-            part |= {"text": ids[rows], "text_target": target[rows]}
-            part |= {"targets": target.sum(axis=1), "rows": rows}
-        _weigh(parts, "text_weight", self.processes)
+            batch |= {"text": ids[rows], "text_target": target[rows]}
+            batch |= {"targets": target.sum(axis=1), "rows": rows}
+        _set_loss_weights(batches, "text_weight", self.processes)
 
     def _add_questions(
-        self, parts: list[dict[str, Any]], numbers: list[int], asked: TextBatches
+        self, batches: list[dict[str, Any]], batch_numbers: list[int], questions: TextBatches
     ) -> None:
-        rows = self.processes.rows(asked.batch_size, "train.text_questions")
-        for part, number in zip(parts, numbers, strict=True):
-            clips, ids, target = asked.with_clips(number)
-            part |= {"asked": ids[rows], "asked_target": target[rows]}
-            part["asked_frames"] = self.captions.frames(number, clips, rows)
-            part |= {"targets": target.sum(axis=1), "rows": rows}
-        _weigh(parts, "asked_weight", self.processes)
+        rows = self.processes.rows(questions.batch_size, "train.text_questions")
+        for batch, number in zip(batches, batch_numbers, strict=True):
+            clips, ids, target = questions.with_clips(number)
+            batch |= {"asked": ids[rows], "asked_target": target[rows]}
+            batch["asked_frames"] = self.captions.frames(number, clips, rows)
+            batch |= {"targets": target.sum(axis=1), "rows": rows}
+        _set_loss_weights(batches, "asked_weight", self.processes)
 
 
-def _weigh(parts: Sequence[dict[str, Any]], name: str, processes: Processes) -> None:
-    """Turn target counts of whole micro-batches into the weight of this process's mean.
+def _set_loss_weights(batches: Sequence[dict[str, Any]], name: str, processes: Processes) -> None:
+    """Replace the target counts of whole micro-batches by the weight `name` of this process's loss.
 
-    Gradients are averaged over micro-batches and processes afterwards, which the weight undoes:
-    it is 1 where all have as many targets.
+    Gradients are averaged over micro-batches and processes afterwards, which the weight corrects:
+    it is 1 where all have equally many targets.
     """
-    total = sum(int(part["targets"].sum()) for part in parts)
-    equal = len(parts) * processes.count
-    for part in parts:
-        part[name] = equal * int(part.pop("targets")[part.pop("rows")].sum()) / total
+    total = sum(int(batch["targets"].sum()) for batch in batches)
+    shares = len(batches) * processes.count
+    for batch in batches:
+        batch[name] = shares * int(batch.pop("targets")[batch.pop("rows")].sum()) / total

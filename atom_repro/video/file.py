@@ -1,7 +1,7 @@
-"""A video file as such: opening it, its pictures in order, writing one, and what is wrong with it.
+"""Opening, decoding and writing one video file with PyAV, and the error for an unreadable one.
 
-PyAV on one thread, so that the same file always gives the same pixels and the same pixels the
-same file. Which pictures of a file are wanted is `frames`' business.
+One thread, so that decoding a file always gives the same pixels, and encoding the same pixels
+always gives the same bytes. Which frames of a file to take is decided in `sampling`.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from av.video.reformatter import Interpolation
 from atom_repro.datatypes import AtomError, ClipStatus
 from atom_repro.records.atomic import atomically
 
-# Bicubic widens its support when it shrinks a picture, so it does not alias; the two flags
+# FFmpeg's bicubic widens its support when it downscales, so it does not alias; the two flags
 # take out the approximations that differ between CPUs.
 RESIZE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
-# x264 165 with its AVX2 code and the macroblock tree is not deterministic on small pictures:
+# x264 165 with its AVX2 code and the macroblock tree is not deterministic on small frames:
 # 25 encodings of one 64-pixel clip gave up to four different files, on one thread. Without the
 # tree, and with the code paths that agree with plain C, equal pixels are equal bytes.
 X264 = "mbtree=0:asm=mmx2,sse2"
 
 
 class VideoError(AtomError):
-    """A video that gives no frame at all: one line with the file and the reason.
+    """No frame of a video can be decoded; one line with the file and the reason.
 
     `status` is "missing" where there is no such file and "corrupt" for everything else.
     """
@@ -43,7 +43,7 @@ class VideoError(AtomError):
 def write_video(
     path: Path, pixels: npt.NDArray[np.uint8], fps: int, *, crf: int = 24, preset: str = "veryfast"
 ) -> None:
-    """Writes (T, H, W, 3) uint8 RGB frames as H.264 in MP4, 4:2:0, all at once or not at all.
+    """Writes (T, H, W, 3) uint8 RGB frames as H.264 in MP4, 4:2:0, atomically.
 
     The same pixels always give the same bytes. `crf` is x264's constant rate factor (0
     lossless, 51 worst). H and W must be even, as 4:2:0 requires.
@@ -53,19 +53,19 @@ def write_video(
     height, width = pixels.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 4:2:0 needs even sides, got {height} x {width}")
-    with atomically(path) as building, av.open(str(building), "w", format="mp4") as container:
+    with atomically(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": X264}
         stream: Any = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in pixels:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image in pixels:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             planar = frame.reformat(format="yuv420p", interpolation=RESIZE, threads=1)
             container.mux(stream.encode(planar))
         container.mux(stream.encode(None))
 
 
 def open_video(path: Path) -> Any:
-    """Opens a file that has a video stream; what FFmpeg says becomes one line."""
+    """Opens a file that has a video stream for decoding; FFmpeg errors become a VideoError."""
     if not path.exists():
         raise VideoError(path, "no such file", "missing")
     if not path.is_file():
@@ -75,7 +75,7 @@ def open_video(path: Path) -> Any:
     try:
         container = av.open(str(path))
     except (FFmpegError, OSError) as error:
-        raise VideoError(path, f"not a readable video ({said(error)})") from None
+        raise VideoError(path, f"not a readable video ({error_text(error)})") from None
     if not container.streams.video:
         container.close()
         raise VideoError(path, "there is no video stream in the file")
@@ -87,13 +87,13 @@ def open_video(path: Path) -> Any:
     return container
 
 
-def said(error: BaseException) -> str:
-    """What FFmpeg says of an error, without its numbers."""
+def error_text(error: BaseException) -> str:
+    """FFmpeg's message of an error, without its error numbers."""
     return str(getattr(error, "strerror", "") or error).strip()
 
 
 def seconds(value: int | None, time_base: Any) -> float | None:
-    """A timestamp or duration in a stream's clock, in seconds."""
+    """A timestamp or duration in units of a stream's time base, in seconds."""
     return None if value is None else float(value * time_base)
 
 
@@ -103,28 +103,28 @@ def quarter_turns(rotation: float) -> int:
 
 
 def packets(container: Any, stream: Any) -> AbstractContextManager[Iterator[Any]]:
-    """A stream's packets, from where the container stands.
+    """A stream's packets from the container's current position on, as a context manager.
 
     Closed on leaving: PyAV 18 loses about 150 bytes for each demuxer that is dropped half-read.
     """
     return closing(container.demux(stream))
 
 
-def pictures(container: Any, stream: Any) -> Iterator[Any]:
+def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
     """Decoded frames in presentation order.
 
-    Packets before the first good frame may fail (a file cut in the middle of a group of
-    pictures starts so); a failure after it is the end and is raised.
+    Packets before the first good frame may fail to decode, as where a file starts in the middle
+    of a group of pictures; a failure after it is raised.
     """
-    shown = False
+    any_decoded = False
     with packets(container, stream) as demuxed:
         for packet in demuxed:
             try:
                 decoded = packet.decode()
             except FFmpegError:
-                if shown:
+                if any_decoded:
                     raise
                 continue
-            for picture in decoded:
-                shown = True
-                yield picture
+            for frame in decoded:
+                any_decoded = True
+                yield frame

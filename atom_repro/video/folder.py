@@ -1,8 +1,8 @@
-"""A folder of videos, found by stem: which file is the video of an id.
+"""Video files of a folder, looked up by video id (the file's stem).
 
 Data sets name videos by an id, and copies of them differ in container, folder depth and the case
 of the extension. The folder is listed once and ids are looked up in the listing; an id never
-becomes part of a path that leaves the folder. No video is opened here.
+becomes part of a path outside the folder. No video is opened here.
 """
 
 import os
@@ -20,11 +20,11 @@ SUFFIXES = (
 
 
 def checked_id(video_id: object, where: str) -> str:
-    """The id, if it can name a file of a folder and nothing outside it.
+    """Validates a video id as a file name and returns it stripped.
 
     Args:
-        video_id: as an annotation file has it.
-        where: file and line, for the message.
+        video_id: value from an annotation file.
+        where: file and line, for the error message.
 
     Raises:
         AtomError: not text, empty, with a path separator or a control character, or `..`.
@@ -39,16 +39,16 @@ def checked_id(video_id: object, where: str) -> str:
 
 
 def stem(name: str) -> str:
-    """A file's name without its video extension, any case; a bare dot at the end counts as one."""
+    """File name without its video extension, in any case, or without a bare dot at its end."""
     head, dot, tail = name.rpartition(".")
     return head if dot and (not tail or f".{tail.lower()}" in SUFFIXES) else name
 
 
 def video_files(folder: Path) -> list[Path]:
-    """Every video at or below a folder, by its name below it; hidden ones left out, none opened.
+    """Paths of all video files in a folder and its subfolders, sorted, without hidden ones.
 
-    Unlike `VideoFolder`, two files of one stem are two videos, and a name without extension
-    is none: these folders were filled by a user, not by a data set.
+    Unlike in `VideoFolder`, two files with one stem are two videos, and a file without extension
+    is not a video: the folder is a user's, not a data set's.
     """
     return sorted(
         path
@@ -61,7 +61,7 @@ def video_files(folder: Path) -> list[Path]:
 
 
 class VideoFolder:
-    """The videos at or below `folder`, which need not exist."""
+    """The videos in `folder` and its subfolders, by stem; the folder need not exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,34 +70,34 @@ class VideoFolder:
         return len(self._files)
 
     def find(self, *ids: str) -> Path | None:
-        """The file of the first of these names that there is, None if there is none."""
+        """Path of the first of these ids that has a file, or None."""
         return next((self._files[name] for name in ids if name in self._files), None)
 
     def path(self, *ids: str) -> Path:
-        """The file of a video; where it should be, `<first id>.mp4`, if it is missing."""
+        """Path of a video by its ids; the expected path `<first id>.mp4` if it is missing."""
         return self.find(*ids) or self.folder / f"{ids[0]}.mp4"
 
     def inside(self, relative: str, where: str) -> Path:
-        """The path of a named file, which must lie inside the folder.
+        """Path of a file given relative to the folder, checked to be inside it.
 
         Raises:
             AtomError: an absolute path, or one with `..`.
         """
-        parts = PurePosixPath(relative.replace("\\", "/"))
-        if not relative or parts.is_absolute() or ".." in parts.parts or "\0" in relative:
+        inner = PurePosixPath(relative.replace("\\", "/"))
+        if not relative or inner.is_absolute() or ".." in inner.parts or "\0" in relative:
             raise AtomError(f"{where}: {relative!r} leaves the video folder {self.folder}")
-        return self.folder / Path(*parts.parts)
+        return self.folder / Path(*inner.parts)
 
     def listing(self) -> list[tuple[str, int]]:
-        """Name below the folder and size in bytes of every file, sorted: what a fingerprint of
-        the videos is made of, as hashing hundreds of gigabytes is not."""
+        """Relative path and size in bytes of every file, sorted; fingerprints are made from it,
+        since hashing hundreds of gigabytes takes too long."""
         return sorted(
             (p.relative_to(self.folder).as_posix(), p.stat().st_size) for p in self._files.values()
         )
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        found: dict[str, tuple[int, Path]] = {}
+        best: dict[str, tuple[int, Path]] = {}
         for parent, folders, names in os.walk(self.folder, followlinks=False):
             folders.sort()
             for name in sorted(names):
@@ -106,13 +106,13 @@ class VideoFolder:
                 if name.startswith(".") or rank is None:
                     continue
                 key = stem(name)
-                if key not in found or rank < found[key][0]:
-                    found[key] = (rank, path)
-        return {key: path for key, (_, path) in found.items() if path.exists()}
+                if key not in best or rank < best[key][0]:
+                    best[key] = (rank, path)
+        return {key: path for key, (_, path) in best.items() if path.exists()}
 
 
 def _rank(name: str) -> int | None:
-    """Place in the order of preference; None for what is no video (text, images, archives)."""
+    """Index of a file's extension in SUFFIXES; None where the file is not a video."""
     _, dot, tail = name.rpartition(".")
     suffix = f".{tail.lower()}" if dot and tail else ""
     return SUFFIXES.index(suffix) if suffix in SUFFIXES else None

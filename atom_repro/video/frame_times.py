@@ -1,7 +1,7 @@
-"""When each frame of a window is shown, and which of them stand for it.
+"""Presentation times of the frames in a window of a video, and uniform sampling among them.
 
-Read from a file's packets, so that nothing is decoded that nobody wants; decoded only where the
-container holds no timestamps. Pixels are `frames`' business.
+Times come from the file's packets, without decoding; frames are decoded only where the container
+holds no timestamps. Pixels are read in `sampling`.
 """
 
 from collections.abc import Iterable
@@ -16,16 +16,24 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
-from atom_repro.video.file import VideoError, open_video, packets, pictures, said, seconds
+from atom_repro.video.file import (
+    VideoError,
+    decoded_frames,
+    error_text,
+    open_video,
+    packets,
+    seconds,
+)
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each frame of a window is shown, in presentation order.
+    """The frames of a window and their presentation times, in presentation order.
 
-    `keys` identify frames to the decoding pass: presentation timestamps, or ordinals where
-    the container has none (`ordinal`). `times_s` start at the video's first frame. `end_s` is
-    when the last of them stops being shown. `fault` says why the list stops early, if it does.
+    `keys` identify frames to the decoding pass: presentation timestamps (PTS), or frame numbers
+    where the container has none (`ordinal` is true). `times_s` (T,) are seconds since the video's
+    first frame. `end_s` is when the last frame stops being shown. `fault` says why the list stops
+    early, and is empty where it does not.
     """
 
     keys: list[int]
@@ -36,91 +44,95 @@ class Timeline:
 
 
 def read_timeline(path: Path, start_s: float, end_s: float | None) -> Timeline:
-    """Lists the frames of a window from its packets, without decoding any."""
+    """Reads the timeline of a window from its packets, decoding if they have no timestamps."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         # Read now: a stream's fields are freed memory once its container is closed.
-        zero, time_base = stream.start_time or 0, stream.time_base
-        found = _packet_times(container, stream, zero, start_s, end_s)
-        if found is not None and start_s > 0 and _starts_late(found[0], zero, time_base, start_s):
-            found = None  # no usable index: read from the beginning instead
-    if found is None:
+        start_pts, time_base = stream.start_time or 0, stream.time_base
+        packet_times = _packet_times(container, stream, start_pts, start_s, end_s)
+        if (
+            packet_times is not None
+            and start_s > 0
+            and _starts_after(packet_times[0], start_pts, time_base, start_s)
+        ):
+            packet_times = None  # no usable index: read from the beginning instead
+    if packet_times is None:
         with open_video(path) as container:
             stream = container.streams.video[0]
-            found = _packet_times(container, stream, zero, 0.0, end_s)
-    if found is None:
+            packet_times = _packet_times(container, stream, start_pts, 0.0, end_s)
+    if packet_times is None:
         return _decoded_timeline(path)
-    stamps, last_s, fault = found
-    if not stamps:
+    pts, last_s, fault = packet_times
+    if not pts:
         raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
-    times = np.array([float((stamp - zero) * time_base) for stamp in stamps])
-    return Timeline(stamps, times, _ending(times, last_s), ordinal=False, fault=fault)
+    times = np.array([float((value - start_pts) * time_base) for value in pts])
+    return Timeline(pts, times, _last_frame_end(times, last_s), ordinal=False, fault=fault)
 
 
-def _starts_late(stamps: list[int], zero: int, time_base: Fraction, start_s: float) -> bool:
-    return not stamps or float((stamps[0] - zero) * time_base) > start_s
+def _starts_after(pts: list[int], start_pts: int, time_base: Fraction, start_s: float) -> bool:
+    return not pts or float((pts[0] - start_pts) * time_base) > start_s
 
 
 def _packet_times(
-    container: Any, stream: Any, zero: int, start_s: float, end_s: float | None
+    container: Any, stream: Any, start_pts: int, start_s: float, end_s: float | None
 ) -> tuple[list[int], float, str] | None:
-    """Sorted timestamps, the duration of the last frame (0 if unknown) and what went wrong.
+    """Sorted PTS, the duration of the last frame in seconds (0 if unknown), and the fault.
 
-    None where a packet has no timestamp, or where the seek fails.
+    None where a packet has no timestamp, or where the seek fails. The fault is empty if none.
     """
-    stamps: dict[int, float] = {}
-    read, fault = 0, ""
+    durations_s: dict[int, float] = {}  # of a frame, by its PTS
+    packet_count, fault = 0, ""
     try:
         if start_s > 0:
-            container.seek(zero + int(start_s / stream.time_base), stream=stream)
+            container.seek(start_pts + int(start_s / stream.time_base), stream=stream)
         with packets(container, stream) as demuxed:
             for packet in demuxed:
-                read += packet.size > 0
+                packet_count += packet.size > 0
                 if packet.size == 0 or packet.is_discard:
                     continue
                 if packet.pts is None:
                     return None
-                stamps[packet.pts] = float((packet.duration or 0) * stream.time_base)
-                dts = None if packet.dts is None else packet.dts - zero
+                durations_s[packet.pts] = float((packet.duration or 0) * stream.time_base)
+                dts = None if packet.dts is None else packet.dts - start_pts
                 decode_s = seconds(dts, stream.time_base)
                 # Later packets are shown no earlier than they are decoded.
                 if end_s is not None and decode_s is not None and decode_s >= end_s:
                     break
             else:
-                if start_s == 0 and read < stream.frames:
-                    fault = f"the file ends after {read} of {stream.frames} frames"
+                if start_s == 0 and packet_count < stream.frames:
+                    fault = f"the file ends after {packet_count} of {stream.frames} frames"
     except FFmpegError as error:
-        if start_s > 0 and not stamps:
+        if start_s > 0 and not durations_s:
             return None
-        fault = f"the file breaks after {read} frames ({said(error)})"
-    ordered = sorted(stamps)
-    return ordered, stamps[ordered[-1]] if ordered else 0.0, fault
+        fault = f"the file breaks after {packet_count} frames ({error_text(error)})"
+    pts = sorted(durations_s)
+    return pts, durations_s[pts[-1]] if pts else 0.0, fault
 
 
 def _decoded_timeline(path: Path) -> Timeline:
-    """The timeline of a file without timestamps (old AVI): frames counted, the rate believed."""
+    """Timeline of a file without timestamps (old AVI): frame number over the declared rate."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         count, fault = 0, ""
         try:
-            for _ in pictures(container, stream):
+            for _ in decoded_frames(container, stream):
                 count += 1
         except FFmpegError as error:
-            fault = f"the file breaks after {count} frames ({said(error)})"
+            fault = f"the file breaks after {count} frames ({error_text(error)})"
     if not count:
         raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
     return Timeline(list(range(count)), np.arange(count) / rate, count / rate, True, fault)
 
 
-def _ending(times_s: npt.NDArray[np.float64], last_s: float) -> float:
-    """When the last frame stops being shown; its length is the packet's, or a usual one."""
+def _last_frame_end(times_s: npt.NDArray[np.float64], last_s: float) -> float:
+    """End time of the last frame, from its packet's duration or else the median frame interval."""
     if last_s <= 0:
         last_s = float(median(np.diff(times_s))) if len(times_s) > 1 else 0.04
     return float(times_s[-1]) + last_s
 
 
-def pick(
+def sample_indices(
     path: Path,
     timeline: Timeline,
     frames: int,
@@ -128,9 +140,12 @@ def pick(
     end_s: float | None,
     rng: np.random.Generator | None,
 ) -> list[int]:
-    """Indices into the timeline, one for each of `frames` equal stretches of the window.
+    """Indices into the timeline, one for each of `frames` equal segments of the window.
 
-    The frame on screen at the stretch's middle or, with an `rng`, any that begins within it.
+    The frame on screen at the segment's middle or, with an `rng`, a random one that begins in it.
+
+    Raises:
+        VideoError: the window starts after the video ends.
     """
     stop_s = timeline.end_s if end_s is None else min(end_s, timeline.end_s)
     if stop_s <= start_s:
@@ -138,31 +153,33 @@ def pick(
     times_s = timeline.times_s
     edges_s = np.linspace(start_s, stop_s, frames + 1)
     if rng is None:
-        return [shown_at(times_s, at_s) for at_s in (edges_s[:-1] + edges_s[1:]) / 2]
-    picks = []
+        return [frame_on_screen(times_s, at_s) for at_s in (edges_s[:-1] + edges_s[1:]) / 2]
+    indices = []
     for left_s, right_s in pairwise(edges_s):
         # Timestamps are rounded to the container's clock, edges are not: half a millisecond
-        # keeps a frame that starts on an edge in the stretch which it starts.
+        # keeps a frame that starts on an edge in the segment that begins there.
         first, after = np.searchsorted(times_s, [left_s - 5e-4, right_s - 5e-4])
         if first == after:
-            picks.append(shown_at(times_s, left_s))
+            indices.append(frame_on_screen(times_s, left_s))
         else:
-            picks.append(int(rng.integers(first, after)))
-    return picks
+            indices.append(int(rng.integers(first, after)))
+    return indices
 
 
-def shown_at(times_s: npt.NDArray[np.float64], at_s: float) -> int:
-    """Index of the frame on screen at a time: the last that began by then."""
+def frame_on_screen(times_s: npt.NDArray[np.float64], at_s: float) -> int:
+    """Index of the frame on screen at a time: the last one that starts at or before it."""
     return max(int(np.searchsorted(times_s, at_s + 1e-9, side="right")) - 1, 0)
 
 
-def only(timeline: Timeline, keys: Iterable[int]) -> Timeline:
-    """The timeline of the frames that were really decoded."""
+def restrict_to_keys(timeline: Timeline, keys: Iterable[int]) -> Timeline:
+    """The timeline restrict_to_keys to the frames with the given keys."""
     kept = set(keys)
-    index = [i for i, key in enumerate(timeline.keys) if key in kept]
-    if not index:
+    kept_indices = [i for i, key in enumerate(timeline.keys) if key in kept]
+    if not kept_indices:
         return replace(timeline, keys=[])
-    times_s = timeline.times_s[index]
-    after = index[-1] + 1
+    times_s = timeline.times_s[kept_indices]
+    after = kept_indices[-1] + 1
     end_s = float(timeline.times_s[after]) if after < len(timeline.keys) else timeline.end_s
-    return replace(timeline, keys=[timeline.keys[i] for i in index], times_s=times_s, end_s=end_s)
+    return replace(
+        timeline, keys=[timeline.keys[i] for i in kept_indices], times_s=times_s, end_s=end_s
+    )

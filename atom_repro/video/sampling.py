@@ -1,8 +1,7 @@
-"""Uniformly sampled frames of a video, facts about it, windows, and scanning a split.
+"""Uniform frame sampling from video files, video metadata, sliding windows, and checking a split.
 
-The one reader behind every data set. It is PyAV and numpy only (no torch) and holds no more
-than the frames that were asked for, already resized. It knows nothing of captions or of any
-data set's layout.
+Every data set reads its video through this module. It needs PyAV and numpy but not torch, and
+holds in memory no more than the requested frames, already resized.
 
     frames = read_frames(Path("clip.mp4"), frames=6, size=224, sampling="centre")
     frames.pixels.shape  # (6, 224, 224, 3), uint8, RGB
@@ -23,18 +22,24 @@ from atom_repro.datatypes import AtomError, Clip, ClipStatus
 from atom_repro.video.file import (
     RESIZE,
     VideoError,
+    decoded_frames,
+    error_text,
     open_video,
-    pictures,
     quarter_turns,
-    said,
     seconds,
 )
-from atom_repro.video.frame_times import Timeline, only, pick, read_timeline, shown_at
+from atom_repro.video.frame_times import (
+    Timeline,
+    frame_on_screen,
+    read_timeline,
+    restrict_to_keys,
+    sample_indices,
+)
 
 Sampling = Literal["centre", "jitter"]
 OnBad = Literal["fail", "count", "drop"]
 
-# A window that would add less new footage than this is a rounding of the duration, not video.
+# A last window with less new footage than this would come from rounding of the duration.
 _MIN_NEW_S = 0.1
 
 
@@ -43,9 +48,9 @@ class Frames:
     """Sampled frames of one window.
 
     `pixels` is (T, H, W, 3) uint8 RGB; `times_s` is (T,) float64, the presentation time of
-    each frame in seconds since the video's first frame. `status` is "partial" where the file
-    broke before its end, in which case `detail` says how and the frames come from what was
-    decoded.
+    each frame in seconds since the video's first frame. `status` is "partial" where decoding
+    failed before the end of the file; `detail` then says how, and the frames come from the part
+    that was decoded.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -56,7 +61,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds; `width` and `height` are as shown, that is, after rotation."""
+    """Metadata of a video file; `width` and `height` are those after display rotation."""
 
     duration_s: float
     fps: float
@@ -79,13 +84,12 @@ def read_frames(
     end_s: float | None = None,
     rng: np.random.Generator | None = None,
 ) -> Frames:
-    """Samples `frames` frames of a window, one from each of as many equal stretches of time.
+    """Samples `frames` frames of a window, one from each of as many segments of equal duration.
 
-    "centre" takes the frame on screen at the middle of each stretch (evaluation); "jitter"
-    takes any frame of the stretch with equal chance (training; unlike the mPLUG-2 release,
-    whose draw never reaches a stretch's last frame). Stretches are cut by presentation time,
-    so a variable frame rate is sampled evenly in time. A window with fewer frames than asked
-    for repeats frames.
+    "centre" takes the frame on screen at the middle of each segment (evaluation); "jitter" a
+    uniformly random frame of the segment (training; unlike the mPLUG-2 release, whose random
+    index never reaches a segment's last frame). Segments are bounded by presentation time, so a
+    variable frame rate is sampled evenly in time. A window with fewer frames repeats frames.
 
     Args:
         path: the video file, in any container and codec that FFmpeg reads.
@@ -94,10 +98,10 @@ def read_frames(
         sampling: "centre" or "jitter".
         start_s: start of the window in seconds since the first frame.
         end_s: end of the window; None, or a time past the end, means up to the end.
-        rng: source of chance, needed by "jitter" alone.
+        rng: random generator, required by "jitter".
 
     Raises:
-        VideoError: not one frame of the window can be decoded.
+        VideoError: no frame of the window can be decoded.
     """
     if frames < 1 or size < 1:
         raise ValueError(f"frames and size must be at least 1, got {frames} and {size}")
@@ -106,34 +110,34 @@ def read_frames(
     if end_s is not None and end_s <= start_s:
         raise VideoError(path, f"the window {start_s:g}-{end_s:g} s is empty")
     timeline = read_timeline(path, start_s, end_s)
-    draw = rng if sampling == "jitter" else None
-    picks = pick(path, timeline, frames, start_s, end_s, draw)
-    wanted = {timeline.keys[i] for i in picks}
-    seen, pixels, fault = _decode(path, timeline, wanted, size, start_s)
-    if start_s > 0 and len(pixels) < len(wanted):
-        # The container's index led elsewhere (transport streams have none): read it all.
-        seen, pixels, fault = _decode(path, timeline, wanted, size, 0.0)
+    jitter_rng = rng if sampling == "jitter" else None
+    indices = sample_indices(path, timeline, frames, start_s, end_s, jitter_rng)
+    needed = {timeline.keys[i] for i in indices}
+    decoded_keys, pixels, fault = _decode(path, timeline, needed, size, start_s)
+    if start_s > 0 and len(pixels) < len(needed):
+        # The seek went past the window (transport streams have no index): decode from the start.
+        decoded_keys, pixels, fault = _decode(path, timeline, needed, size, 0.0)
     fault = fault or timeline.fault
-    if len(pixels) < len(wanted):
-        # The file promised frames that do not decode. Sample again among those that do.
-        timeline = only(timeline, seen)
+    if len(pixels) < len(needed):
+        # Some of the sampled frames do not decode. Sample again among those that do.
+        timeline = restrict_to_keys(timeline, decoded_keys)
         if not timeline.keys:
             raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
-        picks = pick(path, timeline, frames, start_s, end_s, draw)
-        _, pixels, _ = _decode(path, timeline, {timeline.keys[i] for i in picks}, size, 0.0)
+        indices = sample_indices(path, timeline, frames, start_s, end_s, jitter_rng)
+        _, pixels, _ = _decode(path, timeline, {timeline.keys[i] for i in indices}, size, 0.0)
     return Frames(
-        pixels=np.stack([pixels[timeline.keys[i]] for i in picks]),
-        times_s=timeline.times_s[picks],
+        pixels=np.stack([pixels[timeline.keys[i]] for i in indices]),
+        times_s=timeline.times_s[indices],
         status="partial" if fault else "ok",
         detail=fault,
     )
 
 
 def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Segment centres of a clip's window: (T, 3, H, W) uint8.
+    """Centre-sampled frames of a clip's window, resized: (T, 3, H, W) uint8 RGB.
 
     Raises:
-        VideoError: not one frame of the window can be decoded.
+        VideoError: no frame of the window can be decoded.
     """
     read = read_frames(
         clip.path,
@@ -147,23 +151,23 @@ def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dty
 
 
 def probe(path: Path) -> VideoInfo:
-    """Reads a file's facts; what the header lacks is measured from the packets.
+    """Reads a video file's metadata; what the header lacks is computed from the packets.
 
     Raises:
         VideoError: the file is not a video, or its first frame cannot be decoded.
     """
     with open_video(path) as container:
         stream = container.streams.video[0]
-        codec, name = stream.codec_context.name, container.format.name
+        codec, container_format = stream.codec_context.name, container.format.name
         has_audio = bool(container.streams.audio)
         declared_s = seconds(stream.duration, stream.time_base)
         if declared_s is None and container.duration is not None:
             declared_s = container.duration / av.time_base
         rate, count = stream.average_rate, stream.frames
         try:
-            first = next(pictures(container, stream), None)
+            first = next(decoded_frames(container, stream), None)
         except FFmpegError as error:
-            raise VideoError(path, f"no frame can be decoded ({said(error)})") from None
+            raise VideoError(path, f"no frame can be decoded ({error_text(error)})") from None
         if first is None:
             raise VideoError(path, "no frame can be decoded")
         rotation = int(first.rotation)
@@ -175,16 +179,18 @@ def probe(path: Path) -> VideoInfo:
         count = count or len(timeline.keys)
         declared_s = timeline.end_s if declared_s is None else declared_s
     fps = float(rate) if rate else count / max(declared_s, 1e-9)
-    return VideoInfo(declared_s, fps, width, height, rotation, count, codec, name, has_audio)
+    return VideoInfo(
+        declared_s, fps, width, height, rotation, count, codec, container_format, has_audio
+    )
 
 
 def segment(
     duration_s: float, window_s: float = 10.0, stride_s: float = 5.0
 ) -> list[tuple[float, float]]:
-    """Cuts a video into overlapping windows: `window_s` long, one every `stride_s` (paper A.1).
+    """Sliding windows over a video as (start, end): `window_s` long, every `stride_s` (paper A.1).
 
-    A shorter window closes the list only where it shows footage that no other does. A video
-    shorter than the window is one window.
+    The last window may be shorter, and is left out where it would add no new footage. A video
+    shorter than `window_s` is one window.
     """
     if duration_s <= 0 or window_s <= 0 or stride_s <= 0:
         raise ValueError(f"all must be above 0: {duration_s=}, {window_s=}, {stride_s=}")
@@ -199,10 +205,10 @@ def segment(
 
 @dataclass(frozen=True)
 class ScanReport:
-    """The clips of a split with `status` and `detail` filled in, and what became of bad ones.
+    """Clips of a split with `status` and `detail` filled in, and the counts by status.
 
     `counts` has one entry for each of ok, partial, missing and corrupt. `label` is empty
-    unless clips were dropped; it belongs next to every figure made from the rest.
+    unless clips were dropped; it must be printed with every result on the remaining clips.
     """
 
     clips: tuple[Clip, ...]
@@ -211,10 +217,10 @@ class ScanReport:
 
 
 def scan(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ScanReport:
-    """Reads every clip once, so that a broken video is met before the work and not in it.
+    """Decodes frames of every clip of a split, to find unreadable videos before a run starts.
 
-    `on_bad` says what a missing or corrupt clip means: "fail" raises; "count" keeps it, with
-    its status, so that it can be scored as a miss; "drop" removes it and labels what is left.
+    `on_bad` is the policy for missing or corrupt clips: "fail" raises; "count" keeps them, with
+    their status, so that they are scored as misses; "drop" removes them and sets `label`.
     A partial clip has frames and always stays.
 
     Raises:
@@ -223,26 +229,26 @@ def scan(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ScanReport
     """
     if on_bad not in get_args(OnBad):
         raise AtomError(f"on_bad={on_bad}: choose fail, count or drop")
-    scanned = [_checked(clip, frames) for clip in clips]
+    scanned = [_with_status(clip, frames) for clip in clips]
     bad = [clip for clip in scanned if clip.status in ("missing", "corrupt")]
     if bad and on_bad == "fail":
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise AtomError(
-            f"{bad[0].video_id} ({bad[0].status}: {bad[0].detail}){more} of {len(scanned)} clips "
+            f"{bad[0].video_id} ({bad[0].status}: {bad[0].detail}){others} of {len(scanned)} clips "
             "cannot be read; fetch them again, or set on_bad=count or on_bad=drop"
         )
-    tally = Counter(clip.status for clip in scanned)
+    status_counts = Counter(clip.status for clip in scanned)
     statuses: tuple[ClipStatus, ...] = ("ok", "partial", "missing", "corrupt")
-    counts = {status: tally[status] for status in statuses}
+    counts = {status: status_counts[status] for status in statuses}
     if on_bad == "drop" and bad:
         kept = tuple(clip for clip in scanned if clip.status in ("ok", "partial"))
         return ScanReport(kept, counts, f"reduced gallery {len(kept)}/{len(scanned)}")
     return ScanReport(tuple(scanned), counts, "")
 
 
-def _checked(clip: Clip, frames: int) -> Clip:
+def _with_status(clip: Clip, frames: int) -> Clip:
     try:
-        got = read_frames(
+        sampled = read_frames(
             clip.path,
             frames=frames,
             size=16,
@@ -252,41 +258,41 @@ def _checked(clip: Clip, frames: int) -> Clip:
         )
     except VideoError as error:
         return replace(clip, status=error.status, detail=error.reason)
-    return replace(clip, status=got.status, detail=got.detail)
+    return replace(clip, status=sampled.status, detail=sampled.detail)
 
 
 def _decode(
-    path: Path, timeline: Timeline, wanted: set[int], size: int, start_s: float
+    path: Path, timeline: Timeline, needed: set[int], size: int, start_s: float
 ) -> tuple[list[int], dict[int, npt.NDArray[np.uint8]], str]:
-    """Decodes until all wanted frames are there.
+    """Decodes until all needed frames are found.
 
-    Returns the keys met, the wanted frames (size, size, 3), and what went wrong.
+    Returns the keys of all frames decoded, the needed frames (size, size, 3) by key, and the
+    fault, empty if none.
     """
-    seen: list[int] = []
+    decoded_keys: list[int] = []
     pixels: dict[int, npt.NDArray[np.uint8]] = {}
     fault = ""
     with open_video(path) as container:
         stream = container.streams.video[0]
         try:
             if start_s > 0 and not timeline.ordinal:
-                # The frame on screen when the window opens; at or before a keyframe of its own.
-                container.seek(timeline.keys[shown_at(timeline.times_s, start_s)], stream=stream)
-            for ordinal, picture in enumerate(pictures(container, stream)):
-                key = ordinal if timeline.ordinal else picture.pts
-                seen.append(key)
-                if key in wanted and key not in pixels:
-                    pixels[key] = _resized(picture, size)
-                    if len(pixels) == len(wanted):
+                # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
+                seek_key = timeline.keys[frame_on_screen(timeline.times_s, start_s)]
+                container.seek(seek_key, stream=stream)
+            for ordinal, frame in enumerate(decoded_frames(container, stream)):
+                key = ordinal if timeline.ordinal else frame.pts
+                decoded_keys.append(key)
+                if key in needed and key not in pixels:
+                    pixels[key] = _resized_upright(frame, size)
+                    if len(pixels) == len(needed):
                         break
         except FFmpegError as error:
-            fault = f"decoding breaks after {len(seen)} frames ({said(error)})"
-    return seen, pixels, fault
+            fault = f"decoding breaks after {len(decoded_keys)} frames ({error_text(error)})"
+    return decoded_keys, pixels, fault
 
 
-def _resized(picture: Any, size: int) -> npt.NDArray[np.uint8]:
-    small = picture.reformat(
-        width=size, height=size, format="rgb24", interpolation=RESIZE, threads=1
-    )
+def _resized_upright(frame: Any, size: int) -> npt.NDArray[np.uint8]:
+    small = frame.reformat(width=size, height=size, format="rgb24", interpolation=RESIZE, threads=1)
     # PyAV reports the display rotation and leaves applying it to the caller.
-    upright: npt.NDArray[np.uint8] = np.rot90(small.to_ndarray(), quarter_turns(picture.rotation))
+    upright: npt.NDArray[np.uint8] = np.rot90(small.to_ndarray(), quarter_turns(frame.rotation))
     return upright

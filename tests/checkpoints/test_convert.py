@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from atom_repro.checkpoints.checkpoint import Checkpoint, starting_tokenizer
 from atom_repro.checkpoints.convert import convert
-from atom_repro.checkpoints.released import Ignored, Placed, all_sources
+from atom_repro.checkpoints.released import IgnoredKey, MappedKey, all_sources
 from atom_repro.checkpoints.weight_files import (
     PickledFile,
     SafetensorsWriter,
@@ -27,7 +27,7 @@ from atom_repro.engines import eager
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import Specials
 from atom_repro.training.captioning_model import CaptioningModel
-from atom_repro.training.network import start_from
+from atom_repro.training.network import load_initial_weights
 
 VISION = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -162,7 +162,7 @@ def test_training_starts_from_a_conversion(parts, tmp_path):
     words = starting_tokenizer(checkpoint, model)
     network = CaptioningModel(model, words, word_weight=0.0, text_weight=0.0, rarity=[0.0] * 300)
     before = [id(p) for p in network.parameters()]
-    assert start_from(checkpoint, network) == report.weights
+    assert load_initial_weights(checkpoint, network) == report.weights
     assert [id(p) for p in network.parameters()] == before
     assert all(p.requires_grad for p in network.parameters())
     loaded = eager.load_encoder(checkpoint.encoder("fp32"), model).network
@@ -240,11 +240,11 @@ def test_mplug2_as_a_whole_keeps_universal_layers_and_decoder():
             "decoder", "bert.encoder.layer.0.crossattention.output.dense.bias"),
     }  # fmt: skip
     for key, (module, ours) in expected.items():
-        placed = source.place(key)
-        assert isinstance(placed, Placed)
-        assert (placed.module, placed.key) == (module, ours)
-    assert isinstance(source.place("text_decoder.bert.encoder.layer.10.latents"), Ignored)
-    assert source.place("text_decoder.something_else") is None
+        mapped = source.map_key(key)
+        assert isinstance(mapped, MappedKey)
+        assert (mapped.module, mapped.key) == (module, ours)
+    assert isinstance(source.map_key("text_decoder.bert.encoder.layer.10.latents"), IgnoredKey)
+    assert source.map_key("text_decoder.something_else") is None
 
 
 def changed(parts, tmp_path, change):

@@ -142,7 +142,7 @@ def test_the_least_work_of_a_caption(name):
     assert 0.5 * weights < work["fp32"].step_bytes < 1.1 * weights
     assert 0.2 < work["int8"].step_bytes / work["fp32"].step_bytes < 0.5
     rates = {"read_bytes_per_s": 1e9, "fp32_operations_per_s": 1e9}
-    least = work["fp32"].least_s(rates, "fp32")
+    least = work["fp32"].lower_bound_s(rates, "fp32")
     assert least["encode"] == pytest.approx(work["fp32"].encode_operations / 1e9)
     assert least["caption"] > 10 * work["fp32"].step_bytes / 1e9
-    assert work["int8"].least_s(rates, "int8") == {}  # no rate, no limit
+    assert work["int8"].lower_bound_s(rates, "int8") == {}  # no rate, no limit

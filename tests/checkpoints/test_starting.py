@@ -7,7 +7,7 @@ from atom_repro.checkpoints.checkpoint import starting_point, starting_tokenizer
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
 from atom_repro.training.captioning_model import CaptioningModel
-from atom_repro.training.network import start_from
+from atom_repro.training.network import load_initial_weights
 
 
 def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):
@@ -15,7 +15,7 @@ def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):
     network = CaptioningModel(
         model, tokenizer, word_weight=0.0, text_weight=0.0, rarity=[1.0] * 300
     )
-    start_from(start, network)
+    load_initial_weights(start, network)
     encoder = eager.load_encoder(start.encoder("fp32"), model).network
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(network.encoder.state_dict()[name], tensor)

@@ -67,7 +67,7 @@ def test_stems():
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([row(1, "a.mov", "x"), row(1, "b.mov", "y")], "annotation_id 1 stands twice"),
+        ([row(1, "a.mov", "x"), row(1, "b.mov", "y")], "annotation_id 1 occurs twice"),
         ([row(1, "../a.mov", "x")], "cannot be a video id"),
         ([row(1, "a.mov", "")], "an empty caption"),
         ([{"video": "a.mov"}], "no 'annotation_id'"),

@@ -89,10 +89,10 @@ def test_a_zip_is_read_like_the_file_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (content(videos=[video(7, "test"), video(7, "test")]), "video_id: video7 stands twice"),
+        (content(videos=[video(7, "test"), video(7, "test")]), "video_id: video7 occurs twice"),
         (
             content(sentences=[sentence(1, 7, "a"), sentence(1, 9, "b")]),
-            "sen_id: 1 stands twice",
+            "sen_id: 1 occurs twice",
         ),
         (content(sentences=[sentence(0, 5, "a cat")]), "video5, which is not in the file"),
         (content(sentences=[sentence(0, 7, "a cat")]), "video video9: has no caption"),

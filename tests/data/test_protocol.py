@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_said(changed, message):
 
 def test_a_video_standing_twice_is_refused():
     clips = [clip(0), clip(0), clip(1), clip(2)]
-    with pytest.raises(AtomError, match="v0 stands twice"):
+    with pytest.raises(AtomError, match="v0 occurs twice"):
         ask(captions=8, queries=4).select(Source(clips))
 
 

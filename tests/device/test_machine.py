@@ -3,7 +3,7 @@
 import pytest
 
 from atom_repro.datatypes import Machine
-from atom_repro.device.machine import described, this_machine
+from atom_repro.device.machine import machine_from_cpuinfo, this_machine
 
 ZEN2 = {"model name": "AMD EPYC", "cpu family": "23", "model": "49", "stepping": "0",
         "flags": "fpu sse2 avx2"}  # fmt: skip
@@ -17,7 +17,9 @@ PHONE = [
 
 
 def machine(*processors, cores=2, memory=24):
-    return described(list(processors), cores=cores, memory_gib=memory, os_release="Test OS 1")
+    return machine_from_cpuinfo(
+        list(processors), cores=cores, memory_gib=memory, os_release="Test OS 1"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from atom_repro.engines import cpu_kernels
-from atom_repro.engines.cpu_kernels import product, speed_up_int8
+from atom_repro.engines.cpu_kernels import int8_product, use_fp32_int8_linear
 from atom_repro.quant import int8
 
 
@@ -16,7 +16,7 @@ def test_products_are_exact_at_the_ends_of_the_range(shape):
     a = torch.randint(-128, 128, (M, K), dtype=torch.int8, generator=generator)
     b = torch.randint(-128, 128, (N, K), dtype=torch.int8, generator=generator)
     a[0], b[0] = -128, -128  # the largest sum there is
-    assert torch.equal(product(a, b).long(), a.long() @ b.long().t())
+    assert torch.equal(int8_product(a, b).long(), a.long() @ b.long().t())
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -31,7 +31,7 @@ def test_a_layer_says_what_torchao_says(monkeypatch, rows, width, bias):
     x[..., 0] = 50.0  # an outlier, which sets the scale
     with torch.inference_mode():
         before = network(x)
-        assert speed_up_int8(network) == 1
+        assert use_fp32_int8_linear(network) == 1
         after = network(x)
     assert after.shape == before.shape
     assert torch.equal(after, before)
@@ -42,12 +42,12 @@ def test_what_is_not_dynamic_int8_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     weight_only = nn.Sequential(nn.Linear(64, 64))
     int8.build(linear="weight_only", embedding="none").quantise(weight_only)
-    assert speed_up_int8(weight_only) == 0
-    assert speed_up_int8(nn.Sequential(nn.Linear(64, 64))) == 0
+    assert use_fp32_int8_linear(weight_only) == 0
+    assert use_fp32_int8_linear(nn.Sequential(nn.Linear(64, 64))) == 0
 
 
 def test_a_processor_with_int8_instructions_uses_them(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     network = nn.Sequential(nn.Linear(64, 64))
     int8.build(linear="dynamic", embedding="none").quantise(network)
-    assert cpu_kernels.speed_up_int8(network) == 0
+    assert cpu_kernels.use_fp32_int8_linear(network) == 0

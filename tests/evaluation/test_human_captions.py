@@ -18,23 +18,23 @@ from atom_repro.evaluation.human_captions.captioner import (
     HumanCaptions,
     build,
     consensus,
-    drawn_people,
+    draw_captions,
 )
 from atom_repro.evaluation.human_captions.captioning import caption_study
 from atom_repro.evaluation.human_captions.retrieval import retrieval_study
 from atom_repro.evaluation.human_captions.text_index import (
-    NOTHING,
+    NO_GROUP,
     CachedEmbedder,
     Gallery,
-    Questions,
+    Queries,
+    all_captions,
     at_random,
-    everything,
     index_texts,
     most_central,
-    paragraph_questions,
+    paragraph_queries,
     same_text,
-    search_people,
-    without_queries,
+    search_human_index,
+    with_one_caption,
 )
 from atom_repro.metrics.caption import score_captions
 from atom_repro.metrics.correlation import pearson, spearman
@@ -79,7 +79,7 @@ def test_what_is_the_same_sentence():
 
 
 def test_a_query_and_its_copies_never_enter_its_own_videos_index(gallery):
-    questions = Questions.of(CLIPS, gallery, bag)
+    questions = Queries.of(CLIPS, gallery, bag)
     people = build(draws=4, several=2, seed=0)
     for _, choice, _, own in people.indexes(gallery):
         for text, video, group in zip(
@@ -96,43 +96,44 @@ def test_a_query_and_its_copies_never_enter_its_own_videos_index(gallery):
 
 def test_the_most_central_caption_is_chosen_without_the_query(gallery):
     central = most_central(gallery)
-    assert gallery.texts[central(0, NOTHING)[0]] in ("red cat", "Red cat!")
+    assert gallery.texts[central(0, NO_GROUP)[0]] in ("red cat", "Red cat!")
     group = gallery.group_of[0, same_text("red cat")]
     assert gallery.texts[central(0, group)[0]] in ("red cat runs", "sun")
 
 
 def test_ranks_by_hand(gallery):
     asked = [clip("a", CLIPS[0].references, ["red cat"]), *CLIPS[1:]]
-    questions = Questions.of(asked[:1], gallery, bag)
-    found = search_people(gallery, questions, everything(gallery), "max", bag)
+    questions = Queries.of(asked[:1], gallery, bag)
+    found = search_human_index(gallery, questions, all_captions(gallery), "max", bag)
     # The own video's best is "red cat runs" (2/sqrt 6), like c's "red cat sleeps": a tie for first.
     assert (found.rank.tolist(), found.ties.tolist()) == ([0], [1])
     assert recall_at(found, 1).expected == 50.0
 
 
 def test_mean_max_and_joined_are_one_for_one_caption(gallery):
-    questions = Questions.of(CLIPS, gallery, bag)
+    questions = Queries.of(CLIPS, gallery, bag)
     choice = at_random(gallery, 1, 3)
     mean, most, joined = (
-        search_people(gallery, questions, choice, how, bag) for how in ("mean", "max", "joined")
+        search_human_index(gallery, questions, choice, how, bag)
+        for how in ("mean", "max", "joined")
     )
     assert np.array_equal(mean.rank, most.rank) and np.array_equal(mean.rank, joined.rank)
     assert index_texts(gallery, choice, "joined") == index_texts(gallery, choice, "max")
 
 
 def test_knowing_the_query_never_ranks_worse(gallery):
-    questions = Questions.of(CLIPS, gallery, bag)
-    random, whole = at_random(gallery, 1, 0), everything(gallery)
-    blind = search_people(gallery, questions, random, "mean", bag)
-    best = search_people(gallery, questions, random, "max", bag, own=whole)
+    questions = Queries.of(CLIPS, gallery, bag)
+    random, whole = at_random(gallery, 1, 0), all_captions(gallery)
+    blind = search_human_index(gallery, questions, random, "mean", bag)
+    best = search_human_index(gallery, questions, random, "max", bag, own_selector=whole)
     assert (best.rank <= blind.rank).all()
 
 
 def test_a_video_that_has_only_the_query_is_missed():
     clips = [clip("a", ["red cat", "Red cat."]), clip("b", ["blue dog", "moon"])]
     gallery = Gallery.of(clips, bag)
-    found = search_people(
-        gallery, Questions.of(clips, gallery, bag), everything(gallery), "mean", bag
+    found = search_human_index(
+        gallery, Queries.of(clips, gallery, bag), all_captions(gallery), "mean", bag
     )
     assert found.missed.tolist() == [True, True, False, False]
     assert recall_at(found, 2).expected == 50.0
@@ -142,36 +143,36 @@ def test_a_thousand_identical_captions_give_chance():
     clips = [clip(str(i), ["a man talks", f"w{i}"], ["somebody"]) for i in range(1000)]
     same = [clip(c.video_id, ["a man talks"], ["somebody"]) for c in clips]
     gallery = Gallery.of(same, bag)
-    questions = Questions.of(same, gallery, bag)
-    found = search_people(gallery, questions, everything(gallery), "mean", bag)
+    questions = Queries.of(same, gallery, bag)
+    found = search_human_index(gallery, questions, all_captions(gallery), "mean", bag)
     for k in (1, 5, 10):
         assert recall_at(found, k).expected == pytest.approx(k / 10)
 
 
 def test_a_paragraph_leaves_out_what_is_indexed(gallery):
     choice = at_random(gallery, 1, 0)
-    questions = paragraph_questions(gallery, choice, bag)
+    questions = paragraph_queries(gallery, choice, bag)
     texts = []
-    paragraph_questions(gallery, choice, lambda t: (texts.extend(t), bag(t))[1])
+    paragraph_queries(gallery, choice, lambda t: (texts.extend(t), bag(t))[1])
     assert questions.ids == ("a", "b", "c")
     for v, text in enumerate(texts):
-        indexed = gallery.texts[choice(v, NOTHING)[0]]
+        indexed = gallery.texts[choice(v, NO_GROUP)[0]]
         parts = [t for t in gallery.texts if same_text(t) == same_text(indexed)]
         assert len(text.split()) == sum(len(t.split()) for t in CLIPS[v].references) - sum(
             len(p.split()) for p in parts
         )
     single = Gallery.of([clip("x", ["red cat", "Red cat"]), CLIPS[1]], bag)
-    assert paragraph_questions(single, at_random(single, 1, 0), bag).ids == ("b",)
+    assert paragraph_queries(single, at_random(single, 1, 0), bag).ids == ("b",)
 
 
 def test_drawn_captions_are_never_taken_twice():
-    drawn = drawn_people(CLIPS, 3, 0)
+    drawn = draw_captions(CLIPS, 3, 0)
     for i, c in enumerate(CLIPS):
         assert len({int(d.position[i]) for d in drawn}) == 3
         for d in drawn:
             assert len(d.references[c.video_id]) == len(c.references) - 1
     with pytest.raises(AtomError, match=r"draws=4: b has 3 captions"):
-        drawn_people(CLIPS, 4, 0)
+        draw_captions(CLIPS, 4, 0)
     with pytest.raises(AtomError, match="no other caption to compare"):
         HumanCaptions.of([clip("a", ["one"])], [0])
     with pytest.raises(AtomError, match="at least 1"):
@@ -179,12 +180,12 @@ def test_drawn_captions_are_never_taken_twice():
 
 
 def test_copies_leave_the_references_and_a_clip_of_copies_is_refused():
-    said = HumanCaptions.of(CLIPS, [0, 0, 0]).without_copies(CLIPS)
+    said = HumanCaptions.of(CLIPS, [0, 0, 0]).without_duplicates(CLIPS)
     assert said.predictions["a"] == "red cat"
     assert said.references["a"] == ("red cat runs", "sun")
     assert HumanCaptions.of(CLIPS, [0, 0, 0]).references["a"][1] == "Red cat!"
     with pytest.raises(AtomError, match="no other caption to compare"):
-        HumanCaptions.of([clip("x", ["a", "A."])], [0], copies=False)
+        HumanCaptions.of([clip("x", ["a", "A."])], [0], keep_duplicates=False)
 
 
 def test_the_consensus_shares_most_words():
@@ -194,10 +195,10 @@ def test_the_consensus_shares_most_words():
 
 
 def test_one_caption_besides_the_query():
-    kept = without_queries([clip("a", ["Red cat.", "a sun"], ["red cat"])], 0)
+    kept = with_one_caption([clip("a", ["Red cat.", "a sun"], ["red cat"])], 0)
     assert kept[0].references == ("a sun",)
     with pytest.raises(AtomError, match="no caption besides its query's"):
-        without_queries([clip("a", ["Red cat."], ["red cat"])], 0)
+        with_one_caption([clip("a", ["Red cat."], ["red cat"])], 0)
     with pytest.raises(AtomError, match="no caption to index"):
         Gallery.of([Clip("d", "test", "a", Path("x"))], bag)
 
@@ -251,7 +252,7 @@ def test_people_are_scored_like_a_captioner():
         CLIPS, {"t": ["red cat"]}, people, draws=50, seed=0, java=None, progress=lambda _: None,
         metrics=("bleu", "rouge_l", "cider"),  # METEOR takes seconds to start, for every row
     )  # fmt: skip
-    drawn = drawn_people(CLIPS, 2, 0)
+    drawn = draw_captions(CLIPS, 2, 0)
     direct = [
         score_captions(d.predictions, d.references, metrics=("bleu", "cider")).corpus for d in drawn
     ]

@@ -130,7 +130,7 @@ def test_leave_one_out_is_the_mean_over_positions() -> None:
 
 
 def test_leave_one_out_needs_two_references() -> None:
-    with pytest.raises(ValueError, match="poorest clip has 1"):
+    with pytest.raises(ValueError, match="the fewest has 1"):
         leave_one_out({"x": ["a", "b"], "y": ["a"]})
     with pytest.raises(ValueError, match="of 4 positions"):
         leave_one_out(REFERENCES, positions=4)

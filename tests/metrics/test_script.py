@@ -9,9 +9,9 @@ from atom_repro.metrics.script import (
     coverage,
     duplicate_rate,
     kendall_tau_b,
-    order_of,
     precision_at,
     ranked_script,
+    scene_order,
     score_script,
     shuffled_script,
 )
@@ -39,12 +39,12 @@ def test_tau_of_nothing_to_order():
 
 
 def test_order_passes_over_what_nobody_asked_for_and_what_is_repeated():
-    assert order_of(["a", "x", "c", "a", "d"], WANTED) == 1
-    assert order_of(["d", "c", "b"], WANTED) == -1
+    assert scene_order(["a", "x", "c", "a", "d"], WANTED) == 1
+    assert scene_order(["d", "c", "b"], WANTED) == -1
     # Places 0 1 2, parts 0 2 1.
-    assert order_of(["a", "d", "c"], WANTED) == pytest.approx(1 / 3)
-    assert order_of(["a", "b"], WANTED) is None
-    assert order_of(["x"], WANTED) is None
+    assert scene_order(["a", "d", "c"], WANTED) == pytest.approx(1 / 3)
+    assert scene_order(["a", "b"], WANTED) is None
+    assert scene_order(["x"], WANTED) is None
 
 
 def test_coverage_counts_parts():
@@ -75,7 +75,7 @@ def test_a_whole_script():
 
 def test_baselines():
     assert ranked_script(3) == [1, 2, 3]
-    assert ranked_script(3, most=2) == [1, 2]
+    assert ranked_script(3, max_clips=2) == [1, 2]
     shuffled = [tuple(shuffled_script(3, random.Random(seed))) for seed in range(200)]
     assert len(set(shuffled)) == 6
     assert all(sorted(order) == [1, 2, 3] for order in shuffled)

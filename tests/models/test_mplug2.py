@@ -81,7 +81,7 @@ def test_prefill_and_cached_steps_equal_transformers():
     for clip in range(2):
         logits, cache = ours.start(visual[clip : clip + 1], ids[clip, :3].tolist())
         close(logits[0], expected[clip, 2])
-        cache.open(beams=1, room=9)
+        cache.open(beams=1, max_new_tokens=9)
         for t in range(3, 12):
             logits = ours.step(ids[clip : clip + 1, t : t + 1], cache)
             close(logits[0, 0], expected[clip, t])
@@ -102,7 +102,7 @@ def test_beams_keep_their_own_past_when_reordered_and_clips_leave():
     ours, theirs = berts()
     visual, first, second = torch.randn(3, 7, 32), *torch.randint(0, 300, (2, 3, 2))
     _, cache = ours.start(visual, [0, 9])
-    cache.open(beams=2, room=3)
+    cache.open(beams=2, max_new_tokens=3)
     ours.step(first, cache)
     parent, kept = torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([0, 2])
     cache.reorder(parent)
@@ -234,7 +234,7 @@ def test_counts_of_the_released_model():
     assert counts == [353_781_760 + 33_646_592, 33_646_592, 234_425_146]
     assert counts[0] + counts[2] == 621_853_498
     assert model.encoder.visual_tokens == 1 + 256 * 6
-    parts = mplug2.instantiated(model)
+    parts = mplug2.released_parameter_counts(model)
     assert list(parts.values()) == [
         354_568_192, 123_650_305, 359_335_936, 434_903_040, 251_267_898, 2_048,
     ]  # fmt: skip

@@ -133,7 +133,12 @@ def chat(fast, text, frames):
         tokenize=False,
     )
     image = released.get_image_prompt_string(
-        0, 0, small().encoder.frame_tokens, smolvlm2.AROUND, "<image>", smolvlm2.GLOBAL
+        0,
+        0,
+        small().encoder.frame_tokens,
+        smolvlm2.IMAGE_BOUNDARY,
+        "<image>",
+        smolvlm2.GLOBAL_IMAGE,
     )
     return tokenizer(written.replace("<image>", image))["input_ids"]
 
@@ -201,8 +206,10 @@ def test_the_released_processor_resamples_what_has_its_size_already(pixels):
 def test_prompt_ids_are_those_of_the_released_template(fast, tokens, text, visual):
     image = fast.token_to_id("<image>")
     ids = small().prompt_ids(tokens, text, visual=visual)
-    assert [image if i == smolvlm2.VISUAL else i for i in ids] == chat(fast, text, 3 * visual)
-    assert ids.count(smolvlm2.VISUAL) == small().encoder.visual_tokens * visual
+    assert [image if i == smolvlm2.VISUAL_PLACEHOLDER else i for i in ids] == chat(
+        fast, text, 3 * visual
+    )
+    assert ids.count(smolvlm2.VISUAL_PLACEHOLDER) == small().encoder.visual_tokens * visual
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -383,4 +390,4 @@ def test_training_lowers_the_caption_loss_through_the_tower(tokens, pixels):
 def test_a_tokenizer_trained_here_has_the_tokens_of_the_prompt():
     model = small()
     made = Tokenizer.train(TEXTS * 3, 330, model.specials)
-    assert model.prompt_ids(made, ASK, visual=True).count(smolvlm2.VISUAL) == 12
+    assert model.prompt_ids(made, ASK, visual=True).count(smolvlm2.VISUAL_PLACEHOLDER) == 12

@@ -48,7 +48,7 @@ def test_prefill_and_cached_steps_equal_transformers(rope):
     torch.testing.assert_close(ours.lm_head(ours(ours.embed(ids))), expected, atol=1e-5, rtol=1e-5)
     logits, cache = ours.prefill(ours.embed(ids[:, :9]))
     torch.testing.assert_close(logits, expected[:, 8], atol=1e-5, rtol=1e-5)
-    cache.open(beams=1, room=11)
+    cache.open(beams=1, max_new_tokens=11)
     for t in range(9, 20):
         logits = ours.step(ids[:, t : t + 1], cache)
         torch.testing.assert_close(logits[:, 0], expected[:, t], atol=1e-5, rtol=1e-5)
@@ -61,7 +61,7 @@ def test_beams_share_a_prefix_and_keep_their_own_past():
     first = torch.randint(0, 300, (2, 3))
     second = torch.randint(0, 300, (2, 3))
     _, cache = ours.prefill(ours.embed(prefix))
-    cache.open(beams=3, room=4)
+    cache.open(beams=3, max_new_tokens=4)
     ours.step(first, cache)
     parent = torch.tensor([[2, 0, 0], [1, 1, 2]])
     cache.reorder(parent)

@@ -230,13 +230,13 @@ def test_what_is_no_index_is_one_line(tmp_path, folder):
     path.write_bytes(held[: len(held) // 2])
     with pytest.raises(AtomError, match="damaged or no index"):
         ClipIndex.open(path, PROVENANCE)
-    with pytest.raises(AtomError, match="name a file that can be made"):
+    with pytest.raises(AtomError, match="name a file that can be created"):
         ClipIndex.open(tmp_path, PROVENANCE)
 
 
 def test_a_folder_without_videos_empties_nothing(tmp_path, folder):
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
         index.update(Stub(), folder)
-        with pytest.raises(AtomError, match="no videos there"):
+        with pytest.raises(AtomError, match="contains no videos"):
             index.update(Stub(), tmp_path / "unmounted")
         assert index.rows()

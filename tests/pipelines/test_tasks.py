@@ -10,9 +10,9 @@ from atom_repro.config import CONF, build, compose
 from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.evaluation.tasks import balanced_accuracy, best_threshold
 from atom_repro.pipelines import assembly, localisation, questions, search, summary
-from atom_repro.pipelines.captioned_clips import Footage, find
+from atom_repro.pipelines.captioned_clips import CaptionedClips, rank_clips
 from atom_repro.pipelines.localisation import best_moment
-from atom_repro.pipelines.summary import scenes_in
+from atom_repro.pipelines.summary import group_scenes
 from atom_repro.runtime.timeline import Timeline
 
 AXES = {"ball": (1, 0, 0), "boat": (0, 1, 0), "snow": (0, 0, 1), "boat in snow": (0, 0.8, 0.6)}
@@ -47,7 +47,7 @@ def clip(video, start_s):
 
 def footage(*rows):
     """Rows are (video, start, caption)."""
-    return Footage(
+    return CaptionedClips(
         tuple(clip(video, start) for video, start, _ in rows),
         tuple(Prediction(f"{video}@{start}", text, (1,), 0.0) for video, start, text in rows),
         Scripted().embed([text for _, _, text in rows], ""),
@@ -62,23 +62,27 @@ def names(hits):
 
 
 def test_hits_fall_in_similarity_and_equals_keep_their_order():
-    hits = find(Scripted(), SEEN, "ball", "", most=10, least_similarity=-1.0)
+    hits = rank_clips(Scripted(), SEEN, "ball", "", max_hits=10, least_similarity=-1.0)
     assert names(hits) == ["a@0", "a@5", "b@0", "c@0"]
     assert [round(h.similarity, 3) for h in hits] == [1, 1, 0, 0]
 
 
 def test_what_does_not_fit_is_not_found():
-    assert names(find(Scripted(), SEEN, "boat", "", most=10, least_similarity=0.5)) == [
+    assert names(rank_clips(Scripted(), SEEN, "boat", "", max_hits=10, least_similarity=0.5)) == [
         "b@0",
         "c@0",
     ]
-    assert find(Scripted(), SEEN, "snow", "", most=10, least_similarity=0.7) == []
+    assert rank_clips(Scripted(), SEEN, "snow", "", max_hits=10, least_similarity=0.7) == []
 
 
 def test_overlapping_windows_and_like_captions_are_found_once():
-    hits = find(Scripted(), SEEN, "ball", "", most=10, least_similarity=-1.0, same_similarity=0.97)
+    hits = rank_clips(
+        Scripted(), SEEN, "ball", "", max_hits=10, least_similarity=-1.0, same_similarity=0.97
+    )
     assert names(hits) == ["a@0", "b@0", "c@0"]
-    hits = find(Scripted(), SEEN, "boat", "", most=10, least_similarity=0.1, same_similarity=0.75)
+    hits = rank_clips(
+        Scripted(), SEEN, "boat", "", max_hits=10, least_similarity=0.1, same_similarity=0.75
+    )
     assert names(hits) == ["b@0"]
 
 
@@ -128,7 +132,7 @@ def test_nothing_fits_so_nothing_is_written():
 
 def test_scenes_are_neighbours_that_are_alike():
     shown = footage(("a", 0, "ball"), ("a", 5, "ball"), ("a", 10, "boat"), ("a", 15, "ball"))
-    assert scenes_in(shown, [0, 1, 2, 3], 0.7) == [[0, 1], [2], [3]]
+    assert group_scenes(shown, [0, 1, 2, 3], 0.7) == [[0, 1], [2], [3]]
 
 
 def summed(runtime, shown, prompt="all", most_scenes=5):
@@ -201,7 +205,7 @@ def test_a_moment_is_where_the_windows_agree():
     shown = footage(
         ("a", 0, "ball"), ("a", 5, "ball"), ("a", 10, "boat"), ("a", 15, "boat"), ("a", 20, "ball")
     )
-    hits = find(Scripted(), shown, "boat", "", most=9, least_similarity=-1.0)
+    hits = rank_clips(Scripted(), shown, "boat", "", max_hits=9, least_similarity=-1.0)
     moment = best_moment(hits, margin=0.1)
     assert (moment.start_s, moment.end_s, moment.similarity) == (15, 20, 1.0)
     wider = best_moment(hits, margin=0.6)

@@ -51,7 +51,7 @@ def test_where_nothing_may_be_counted_nothing_is_said(monkeypatch, tmp_path):
     def forbidden(*_):
         raise PermissionError
 
-    monkeypatch.setattr(load, "_times", forbidden)
+    monkeypatch.setattr(load, "_cpu_times", forbidden)
     monkeypatch.setattr(load.os, "getloadavg", forbidden)
     monkeypatch.setattr(load, "PRESSURE", tmp_path / "none")
     assert LoadMeter().read() == load.Load(None, None, 0.0, None, None)

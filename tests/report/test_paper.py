@@ -65,7 +65,10 @@ def test_an_unknown_cell_is_named() -> None:
         ("table07,a,b,nan,s,,F.3,\n", r"table07\.csv:2: 'nan' is not a number"),
         ("table07,a,b,,s,,F.3,\n", r"table07\.csv:2: an empty value needs the mark"),
         ("table07,a,b,1,s,,F.3,not printed; and yet\n", r"marked 'not printed;' and yet has"),
-        ("table06,a,b,1,s,,F.3,\n", r"table07\.csv:2: table 'table06' stands in table07\.csv"),
+        (
+            "table06,a,b,1,s,,F.3,\n",
+            r"table07\.csv:2: the table is 'table06', but the file is table07\.csv",
+        ),
         ("table07,a,b,1,s,best,F.3,\n", r"table07\.csv:2: better is"),
         ("table07,a,b,1,s,,page 3,\n", r"table07\.csv:2: where must begin with a section"),
         ("table07,ä,b,1,s,,F.3,\n", r"table07\.csv:2: .*ASCII"),

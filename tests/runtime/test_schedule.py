@@ -12,9 +12,9 @@ from atom_repro.runtime.schedule import SCHEDULES, run
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("room", [1, 3])
-def test_results_come_in_order(schedule, room):
-    results = run(schedule, range(20), lambda i: i * i, lambda i, m: (i, m), room=room)
+@pytest.mark.parametrize("queue_size", [1, 3])
+def test_results_come_in_order(schedule, queue_size):
+    results = run(schedule, range(20), lambda i: i * i, lambda i, m: (i, m), queue_size=queue_size)
     assert list(results) == [(i, i * i) for i in range(20)]
 
 
@@ -31,7 +31,7 @@ def test_parallel_overlaps_and_sequential_does_not():
             with lock:
                 inside[0] -= 1
 
-        list(run(schedule, range(6), work, work, room=2))
+        list(run(schedule, range(6), work, work, queue_size=2))
         return most[0]
 
     assert overlaps("sequential") == 1
@@ -47,7 +47,7 @@ def test_the_queue_bounds_what_waits():
         assert len(made) - len(used) <= 2 + 1 + 1
         used.append(i)
 
-    list(run("parallel", range(15), made.append, second, room=2))
+    list(run("parallel", range(15), made.append, second, queue_size=2))
     assert len(used) == 15
 
 
@@ -65,14 +65,14 @@ def test_errors_reach_the_caller_after_the_results_before_them(schedule, where, 
 
     done = []
     with pytest.raises(error, match="clip 3"):
-        for result in run(schedule, range(10), stage("first"), stage("second"), room=1):
+        for result in run(schedule, range(10), stage("first"), stage("second"), queue_size=1):
             done.append(result)
     assert done == [0, 1, 2]
     assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
 
 
 def test_an_abandoned_iteration_ends_its_thread():
-    results = run("parallel", range(1000), lambda i: i, lambda i, m: m, room=1)
+    results = run("parallel", range(1000), lambda i: i, lambda i, m: m, queue_size=1)
     assert next(results) == 0
     results.close()
     assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
@@ -80,7 +80,7 @@ def test_an_abandoned_iteration_ends_its_thread():
 
 def test_an_abandoned_iteration_makes_no_more_than_what_fits():
     made = []
-    results = run("parallel", range(500), made.append, lambda i, m: i, room=1)
+    results = run("parallel", range(500), made.append, lambda i, m: i, queue_size=1)
     assert next(results) == 0
     results.close()
     # The one that was used, one in the queue, one in the producer's hand, one that it had begun.
@@ -105,7 +105,7 @@ def test_ctrl_c_in_the_middle_of_either_lane_ends_both(schedule, lane):
 
     done = []
     with pytest.raises(KeyboardInterrupt):
-        for result in run(schedule, range(1000), stage("first"), stage("second"), room=2):
+        for result in run(schedule, range(1000), stage("first"), stage("second"), queue_size=2):
             done.append(result)
     assert done == list(range(len(done)))
     assert len(done) <= 3
@@ -131,7 +131,7 @@ def test_ctrl_c_while_the_first_stage_blocks_for_good(monkeypatch):
     done = []
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        for result in run("parallel", range(5), first, lambda i, m: m, room=2):
+        for result in run("parallel", range(5), first, lambda i, m: m, queue_size=2):
             done.append(result)
     assert done == [0, 1]
     assert time.monotonic() - began < 2
@@ -150,7 +150,7 @@ def test_ctrl_c_kills_a_process_whose_first_stage_blocks_for_good():
         "def first(i):\n"
         "    print('blocks', flush=True)\n"
         "    threading.Event().wait()\n"
-        "list(schedule.run('parallel', range(3), first, lambda i, m: m, room=1))\n"
+        "list(schedule.run('parallel', range(3), first, lambda i, m: m, queue_size=1))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -185,11 +185,11 @@ def test_a_list_that_breaks_is_an_error_too():
 
     done = []
     with pytest.raises(OSError, match="listing broke"):
-        for result in run("parallel", Items(range(4)), lambda i: i, lambda i, m: m, room=1):
+        for result in run("parallel", Items(range(4)), lambda i: i, lambda i, m: m, queue_size=1):
             done.append(result)
     assert done == [0, 1]
 
 
 def test_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="schedule 'eager'"):
-        run("eager", [], lambda i: i, lambda i, m: m, room=1)
+        run("eager", [], lambda i: i, lambda i, m: m, queue_size=1)

@@ -102,16 +102,18 @@ def test_draws_follow_the_released_settings():
 @pytest.mark.parametrize("name", ["identity", "contrast", "brightness", "sharpness"])
 def test_four_of_nine_do_nothing_at_magnitude_5(clip, name):
     picture = Image.fromarray(clip[0])
-    assert np.array_equal(np.asarray(mplug2.operate(picture, name, 5)), clip[0])
+    assert np.array_equal(np.asarray(mplug2.apply_operation(picture, name, 5)), clip[0])
     if name != "identity":
-        assert not np.array_equal(np.asarray(mplug2.operate(picture, name, 9)), clip[0])
+        assert not np.array_equal(np.asarray(mplug2.apply_operation(picture, name, 9)), clip[0])
 
 
 def moved(name, row, column):
     """Where a bright spot at (row, column) of a 101 pixel picture is after an operation."""
     pixels = np.zeros((101, 101, 3), np.uint8)
     pixels[row - 1 : row + 2, column - 1 : column + 2] = 255
-    after = np.asarray(mplug2.operate(Image.fromarray(pixels), name, 5))[:, :, 0].astype(float)
+    after = np.asarray(mplug2.apply_operation(Image.fromarray(pixels), name, 5))[:, :, 0].astype(
+        float
+    )
     after[after == 128] = 0  # uncovered
     rows, columns = np.nonzero(after)
     weight = after[rows, columns]
@@ -135,7 +137,7 @@ def test_moves_are_the_released_ones(name, row, column):
 
 
 def test_what_a_move_uncovers_is_grey(clip):
-    after = np.asarray(mplug2.operate(Image.fromarray(clip[0]), "translate_x", 5))
+    after = np.asarray(mplug2.apply_operation(Image.fromarray(clip[0]), "translate_x", 5))
     assert np.all(after[:, -5:] == 128)
     assert np.array_equal(after[:, :-5], clip[0][:, 5:])
 
@@ -145,14 +147,14 @@ def test_overshoot_is_clamped():
     pixels = np.zeros((1, SIZE, SIZE, 3), np.uint8)
     pixels[:, :, SIZE // 2 :] = 255
     still = mplug2.build(**RELEASED | {"operations": 0})
-    row = still.apply(pixels, mplug2.Change(5, 5, 23, 23, False, ()))[0, 0, :, 0].astype(int)
+    row = still.apply(pixels, mplug2.ClipTransform(5, 5, 23, 23, False, ()))[0, 0, :, 0].astype(int)
     assert np.all(np.diff(row) >= 0)
     assert (row[0], row[-1]) == (0, 255)
 
 
 def test_a_flip_is_left_to_right(clip):
     plain = mplug2.build(**RELEASED | {"operations": 0})
-    change = mplug2.Change(0, 0, SIZE, SIZE, True, ())
+    change = mplug2.ClipTransform(0, 0, SIZE, SIZE, True, ())
     assert np.array_equal(plain.apply(clip, change), clip[:, :, ::-1])
 
 

@@ -105,7 +105,7 @@ def reading(monkeypatch):
         return real(path, **how)
 
     monkeypatch.setattr("atom_repro.training.batches.read_frames", recorded)
-    monkeypatch.setattr("atom_repro.training.batches._FLUSH_EVERY", 2)
+    monkeypatch.setattr("atom_repro.training.batches._FLUSH_EVERY_CLIPS", 2)
     return read, broken
 
 

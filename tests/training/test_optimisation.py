@@ -10,7 +10,7 @@ from atom_repro.training.optimisation import (
     ReleasedSchedule,
     adamw,
     parameter_groups,
-    set_rates,
+    set_learning_rates,
     warmup_cosine,
 )
 
@@ -136,7 +136,7 @@ def test_each_group_follows_its_own_rate(model):
     )
     optimiser = adamw(groups, betas=(0.9, 0.999))
     for iteration in (0, 1, 50, 5000):
-        set_rates(optimiser, warmup_cosine(warmup_steps=100, max_steps=10_000), iteration)
+        set_learning_rates(optimiser, warmup_cosine(warmup_steps=100, max_steps=10_000), iteration)
     fast, slow = optimiser.param_groups[0]["lr"], optimiser.param_groups[-1]["lr"]
     assert fast == pytest.approx(10 * slow)
     assert optimiser.param_groups[0]["betas"] == (0.9, 0.999)

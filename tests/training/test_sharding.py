@@ -17,13 +17,13 @@ from atom_repro import config
 from atom_repro.config.composition import compose
 from atom_repro.datatypes import AtomError
 from atom_repro.training.network import training_network, training_optimiser
-from atom_repro.training.processes import refuse_other_sharders
+from atom_repro.training.processes import refuse_accelerate_sharding
 from atom_repro.training.sharding import (
-    WholeNetwork,
+    FullNetwork,
+    full_state,
     process_mesh,
     restore_state,
     shard,
-    whole_state,
 )
 
 SMALL_SMOLVLM2 = (
@@ -85,7 +85,7 @@ def test_it_learns_as_a_whole_one_and_goes_on_from_what_was_saved(setting, mesh)
     assert steps(shared, optimiser, part, 2) == pytest.approx(expected[:2], rel=1e-5)
     assert expected[1] < expected[0]
 
-    state = whole_state(shared, optimiser)
+    state = full_state(shared, optimiser)
     assert {n: w.shape for n, w in state["network"].items()} == {
         n: w.shape for n, w in whole.state_dict().items()
     }
@@ -93,11 +93,11 @@ def test_it_learns_as_a_whole_one_and_goes_on_from_what_was_saved(setting, mesh)
     restore_state(again, resumed, state)
     assert steps(again, resumed, part, 1) == pytest.approx(expected[2:], rel=1e-4)
 
-    copy = WholeNetwork(again, make).refreshed()
-    for name, weight in whole_state(again, resumed)["network"].items():
+    copy = FullNetwork(again, make).gathered()
+    for name, weight in full_state(again, resumed)["network"].items():
         assert torch.equal(copy.state_dict()[name], weight), name
-    assert WholeNetwork(whole, make).refreshed() is whole
-    assert WholeNetwork(again, None).refreshed() is None
+    assert FullNetwork(whole, make).gathered() is whole
+    assert FullNetwork(again, None).gathered() is None
 
 
 def test_one_process_has_nobody_to_share_with():
@@ -107,6 +107,6 @@ def test_one_process_has_nobody_to_share_with():
 
 @pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
 def test_another_way_to_share_out_is_refused(kind):
-    refuse_other_sharders(DistributedType.MULTI_GPU)
+    refuse_accelerate_sharding(DistributedType.MULTI_GPU)
     with pytest.raises(AtomError, match=r"cannot be launched under .*train\.shard=true"):
-        refuse_other_sharders(kind)
+        refuse_accelerate_sharding(kind)

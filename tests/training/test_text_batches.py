@@ -32,7 +32,7 @@ def tokenizer():
 
 def batches(tokenizer, rows=ROWS, **changed):
     return TextBatches(
-        lambda step, count: rows, tokenizer, **({"batch_size": 2, "room": 200} | changed)
+        lambda step, count: rows, tokenizer, **({"batch_size": 2, "max_length": 200} | changed)
     )
 
 
@@ -81,10 +81,10 @@ def test_step_and_count_are_passed_on(tokenizer):
         asked.append((step, count))
         return ROWS
 
-    TextBatches(rows, tokenizer, batch_size=2, room=200)(5)
+    TextBatches(rows, tokenizer, batch_size=2, max_length=200)(5)
     assert asked == [(5, 2)]
 
 
 def test_a_row_that_does_not_fit_is_refused_by_key(tokenizer):
     with pytest.raises(AtomError, match=r"positions and 20 are left.*max_positions"):
-        batches(tokenizer, room=20)(0)
+        batches(tokenizer, max_length=20)(0)

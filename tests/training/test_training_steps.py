@@ -45,8 +45,8 @@ def steps(bank):
             pad_id=0,
             seed=0,
         )
-        text = TextBatches(rows, tokenizer, batch_size=2, room=99)
-        return TrainingSteps(captions, **({"text": text, "asked": text} | changed))
+        text = TextBatches(rows, tokenizer, batch_size=2, max_length=99)
+        return TrainingSteps(captions, **({"text": text, "questions": text} | changed))
 
     return make
 
@@ -92,9 +92,9 @@ def test_weights_make_the_mean_over_all_tokens(steps, accumulate):
 def test_text_comes_every_so_many_steps(steps):
     made = steps(text_every=3)
     assert ["text" in made(step)[0] for step in range(7)] == [True, False, False] * 2 + [True]
-    assert "asked" not in steps(asked=None)(0)[0]
+    assert "asked" not in steps(questions=None)(0)[0]
 
 
 def test_what_cannot_be_shared_out_is_refused_by_key(steps):
-    with pytest.raises(AtomError, match=r"train\.batch_size=4 cannot be .* to 3 processes"):
+    with pytest.raises(AtomError, match=r"train\.batch_size=4 cannot be .* over 3 processes"):
         steps(processes=Processes(0, 3))(0)

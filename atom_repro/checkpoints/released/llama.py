@@ -1,19 +1,19 @@
-"""Llama 3.2 as the text decoder (`meta-llama/Llama-3.2-1B` and `-Instruct`); names are the same."""
+"""Key mapping of Llama 3.2 to the text decoder (`meta-llama/Llama-3.2-1B`, `-Instruct`)."""
 
 import re
 
-from atom_repro.checkpoints.released.source import Ignored, Placed, Source
+from atom_repro.checkpoints.released.source import IgnoredKey, MappedKey, Source
 
-_OURS = re.compile(
+_DECODER_KEY = re.compile(
     r"model\.(embed_tokens|norm|layers\.\d+\.(input_layernorm|post_attention_layernorm|"
     r"self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj))\.weight|lm_head\.weight"
 )
 
 
-def place(key: str) -> Placed | Ignored | None:
+def map_key(key: str) -> MappedKey | IgnoredKey | None:
     if key.endswith("rotary_emb.inv_freq"):
-        return Ignored("rotary frequencies are computed")
-    return Placed("decoder", key) if _OURS.fullmatch(key) else None
+        return IgnoredKey("rotary frequencies are computed")
+    return MappedKey("decoder", key) if _DECODER_KEY.fullmatch(key) else None
 
 
 SOURCES = [
@@ -21,10 +21,10 @@ SOURCES = [
         name="Llama",
         role="text",
         signature=r"model\.layers\.0\.mlp\.gate_proj\.weight",
-        place=place,
-        how="huggingface.co/meta-llama/Llama-3.2-1B or -Instruct (gated: accept the Llama 3.2 "
-        "Community License there, then `hf auth login`)",
-        numbers={
+        map_key=map_key,
+        download_from="huggingface.co/meta-llama/Llama-3.2-1B or -Instruct (gated: accept the "
+        "Llama 3.2 Community License there, then `hf auth login`)",
+        config_keys={
             "decoder.heads": "num_attention_heads",
             "decoder.kv_heads": "num_key_value_heads",
             "decoder.norm_eps": "rms_norm_eps",

@@ -1,4 +1,4 @@
-"""The released mPLUG2 caption checkpoint: the whole of mPLUG2, or the start of mPLUG2+'s encoder.
+"""Key mappings of the released mPLUG2 caption checkpoint, as a whole or as a video encoder.
 
 Source of the keys: X-PLUG/mPLUG-2. Most of what the file holds never runs for captions. The names
 of the universal layers and of the decoder are kept, the visual tower's are not.
@@ -6,21 +6,21 @@ of the universal layers and of the decoder are kept, the visual tower's are not.
 
 import re
 
-from atom_repro.checkpoints.released.source import Ignored, Placed, Source
+from atom_repro.checkpoints.released.source import IgnoredKey, MappedKey, Source
 
 _VISUAL = "visual_encoder.visual."
-_PLAIN = {
+_KEYS = {
     "class_embedding": "cls",
     "positional_embedding": "pos",
     "conv1.weight": "patch.weight",
     **{f"{n}.{kind}": f"{n}.{kind}" for n in ("ln_pre", "ln_post") for kind in ("weight", "bias")},
 }
-_IN_BLOCK = {
+_BLOCK_KEYS = {
     "attn.in_proj_weight": "attn.in_proj_weight",
     "attn.in_proj_bias": "attn.in_proj_bias",
     **{
-        f"{theirs}.{kind}": f"{ours}.{kind}"
-        for theirs, ours in {
+        f"{source_name}.{kind}": f"{name}.{kind}"
+        for source_name, name in {
             "attn.out_proj": "attn.out_proj", "ln_1": "ln1", "ln_2": "ln2",
             "mlp.c_fc": "fc1", "mlp.c_proj": "fc2",
             **{f"lmhra{i}.{a}": f"t{i}.{b}" for i in (1, 2) for a, b in (
@@ -29,12 +29,12 @@ _IN_BLOCK = {
         for kind in ("weight", "bias")
     },
 }  # fmt: skip
-_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
-_UNIVERSAL = re.compile(
+_BLOCK_PATTERN = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
+_UNIVERSAL_LAYER = re.compile(
     r"text_encoder\.encoder\.layer\.(22|23)\."
     r"((attention|crossattention|intermediate|output)\..+|latents)"
 )
-_DECODER = re.compile(
+_DECODER_KEY = re.compile(
     r"text_decoder\.(bert\.embeddings\.(word_embeddings|position_embeddings|"
     r"token_type_embeddings|LayerNorm)\..+|bert\.encoder\.layer\.\d+\."
     r"(attention|crossattention|intermediate|output)\..+|cls\.predictions\..+)"
@@ -53,49 +53,49 @@ _UNUSED = {
 }  # fmt: skip
 
 
-def place_whole(key: str) -> Placed | Ignored | None:
-    """Encoder, universal layers and decoder."""
+def map_whole_key(key: str) -> MappedKey | IgnoredKey | None:
+    """Map a key to the encoder (with universal layers) or the decoder of mPLUG2."""
     for pattern, rule in _UNUSED.items():
         if re.match(pattern, key):
-            return Ignored(rule)
+            return IgnoredKey(rule)
     if key.startswith(_VISUAL):
-        return _visual(key.removeprefix(_VISUAL))
+        return _map_visual_key(key.removeprefix(_VISUAL))
     if key.startswith("visn_emb_norm."):
-        return Placed("encoder", f"uni.out.{key.removeprefix('visn_emb_norm.')}")
-    if found := _UNIVERSAL.fullmatch(key):
-        layer, name = found.group(1), found.group(2)
+        return MappedKey("encoder", f"uni.out.{key.removeprefix('visn_emb_norm.')}")
+    if match := _UNIVERSAL_LAYER.fullmatch(key):
+        layer, name = match.group(1), match.group(2)
         if name == "latents":
-            unread = Ignored("only layer 22 reads its latents")
-            return Placed("encoder", "uni.latents") if layer == "22" else unread
-        return Placed("encoder", f"uni.{'pool' if layer == '22' else 'bcast'}.{name}")
-    if _DECODER.fullmatch(key):
-        return Placed("decoder", key.removeprefix("text_decoder."))
+            ignored = IgnoredKey("only layer 22 reads its latents")
+            return MappedKey("encoder", "uni.latents") if layer == "22" else ignored
+        return MappedKey("encoder", f"uni.{'pool' if layer == '22' else 'bcast'}.{name}")
+    if _DECODER_KEY.fullmatch(key):
+        return MappedKey("decoder", key.removeprefix("text_decoder."))
     return None
 
 
-def place_video(key: str) -> Placed | Ignored | None:
-    """The visual tower with its trained temporal modules; universal layers if the model has any."""
-    placed = place_whole(key)
-    if not isinstance(placed, Placed):
-        return placed
-    if placed.module == "decoder":
-        return Ignored("the text decoder is another source's")
-    if placed.key.startswith("uni."):
-        return Placed("encoder", placed.key, spare="the model has no such universal layer")
-    return placed
+def map_video_key(key: str) -> MappedKey | IgnoredKey | None:
+    """Map a key to the encoder alone: visual tower, temporal modules, universal layers if any."""
+    mapped = map_whole_key(key)
+    if not isinstance(mapped, MappedKey):
+        return mapped
+    if mapped.module == "decoder":
+        return IgnoredKey("the text decoder is another source's")
+    if mapped.key.startswith("uni."):
+        return MappedKey("encoder", mapped.key, if_absent="the model has no such universal layer")
+    return mapped
 
 
-def _visual(name: str) -> Placed | None:
-    if name in _PLAIN:
-        return Placed("encoder", _PLAIN[name])
-    found = _BLOCK.fullmatch(name)
-    if found and found.group(2) in _IN_BLOCK:
-        return Placed("encoder", f"blocks.{found.group(1)}.{_IN_BLOCK[found.group(2)]}")
+def _map_visual_key(name: str) -> MappedKey | None:
+    if name in _KEYS:
+        return MappedKey("encoder", _KEYS[name])
+    match = _BLOCK_PATTERN.fullmatch(name)
+    if match and match.group(2) in _BLOCK_KEYS:
+        return MappedKey("encoder", f"blocks.{match.group(1)}.{_BLOCK_KEYS[match.group(2)]}")
     return None
 
 
 _SIGNATURE = r"visual_encoder\.visual\.class_embedding"
-_HOW = (
+_DOWNLOAD = (
     "mPLUG2_MSRVTT_Caption.pth (about 10 GB), linked from the model zoo of "
     "github.com/X-PLUG/mPLUG-2, under the terms stated there"
 )
@@ -104,9 +104,15 @@ SOURCES = [
         name="mPLUG2 (video encoder)",
         role="video",
         signature=_SIGNATURE,
-        place=place_video,
-        how=_HOW,
+        map_key=map_video_key,
+        download_from=_DOWNLOAD,
         new={r"(connector|connector_norm)\..+": "mPLUG2 has no connector"},
     ),
-    Source(name="mPLUG2", role="whole", signature=_SIGNATURE, place=place_whole, how=_HOW),
+    Source(
+        name="mPLUG2",
+        role="whole",
+        signature=_SIGNATURE,
+        map_key=map_whole_key,
+        download_from=_DOWNLOAD,
+    ),
 ]

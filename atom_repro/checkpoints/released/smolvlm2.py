@@ -1,18 +1,18 @@
-"""A released SmolVLM2 as a whole model; the family's file knows the keys and the numbers."""
+"""Key mapping of a released SmolVLM2; `models.smolvlm2` defines the keys and checks the sizes."""
 
 from collections.abc import Mapping
 from typing import Any, cast
 
-from atom_repro.checkpoints.released.source import Ignored, Module, Placed, Source
+from atom_repro.checkpoints.released.source import IgnoredKey, MappedKey, Module, Source
 from atom_repro.datatypes import AtomError
 from atom_repro.models.smolvlm2 import SmolVLM2, check_released, released_key
 
 
-def place(key: str) -> Placed | Ignored:
-    found = released_key(key)
-    if found is None:
-        return Ignored("modules make their constants")
-    return Placed(cast(Module, found[0]), found[1])
+def map_key(key: str) -> MappedKey | IgnoredKey:
+    module_key = released_key(key)
+    if module_key is None:
+        return IgnoredKey("modules make their constants")
+    return MappedKey(cast(Module, module_key[0]), module_key[1])
 
 
 def check(model: Any, config: Mapping[str, Any]) -> None:
@@ -26,8 +26,8 @@ SOURCES = [
         name="SmolVLM2",
         role="whole",
         signature=r"model\.text_model\.embed_tokens\.weight",
-        place=place,
-        how="huggingface.co/HuggingFaceTB/SmolVLM2-256M-Video-Instruct or -500M-",
+        map_key=map_key,
+        download_from="huggingface.co/HuggingFaceTB/SmolVLM2-256M-Video-Instruct or -500M-",
         check=check,
     )
 ]

@@ -1,6 +1,6 @@
-"""What a released checkpoint is: a named pure function from its keys to ours.
+"""Types that describe a released checkpoint: a mapping from its keys to those of our modules.
 
-Nothing here reads a file. Our keys are those of a module's files (`file_state`), so one mapping
+Nothing here reads a file. Module keys are those of a module's files (`file_state`), so one mapping
 serves every form of a module.
 """
 
@@ -19,36 +19,36 @@ MODULES: Mapping[Role, tuple[Module, ...]] = {
 }
 
 
-def as_is(tensor: Tensor) -> Tensor:
+def identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A key of theirs is this one of ours.
+class MappedKey:
+    """The module and key that a source key is converted to.
 
-    `transform` must work on a tensor without memory: shapes are checked by it before anything is
-    read. Where several of theirs make one of ours, they are joined along the first axis: `part`
-    of `parts`. With a `spare` rule the key is ignored by that rule where the model has no such
-    weight; without one that is an error.
+    `transform` must work on meta tensors, with which shapes are checked before anything is read.
+    Where several source keys make one weight, they are joined along the first axis: `part` of
+    `parts`. Where the model has no such weight, `if_absent` is the rule by which the key is
+    ignored; without one that is an error.
     """
 
     module: Module
     key: str
-    transform: Callable[[Tensor], Tensor] = as_is
+    transform: Callable[[Tensor], Tensor] = identity
     part: int = 0
     parts: int = 1
-    spare: str = ""
+    if_absent: str = ""
 
 
 @dataclass(frozen=True)
-class Ignored:
-    """A key of theirs that no model here uses, and why."""
+class IgnoredKey:
+    """A source key that no model here uses, and the reason."""
 
     rule: str
 
 
-Place = Callable[[str], Placed | Ignored | None]
+KeyMapping = Callable[[str], MappedKey | IgnoredKey | None]
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Source:
 
     Args:
         role: the `sources.<role>` that takes it.
-        signature: a key (regular expression) that tells it from other kinds.
-        place: None means that the key is not known, which is an error.
-        new: our keys (regular expression, whole key) that it need not fill, to the reason. They
-            are initialised as training would.
-        how: where the weights are, under which terms.
-        numbers: numbers of the model that no shape shows, to their places in `config.json`.
-        check: holds the model against the whole of `config.json`; raises AtomError.
+        signature: a key (regular expression) that identifies this kind.
+        map_key: returns None for an unknown key, which is an error.
+        new: module keys (regular expression, whole key) that it need not fill, to the reason.
+            They are initialised as training would.
+        download_from: where the weights are published, under which terms.
+        config_keys: hyperparameters that no shape shows, to their keys in `config.json`.
+        check: compares the model with the whole `config.json`; raises AtomError.
     """
 
     name: str
     role: Role
     signature: str
-    place: Place
-    how: str
+    map_key: KeyMapping
+    download_from: str
     new: Mapping[str, str] = field(default_factory=dict)
-    numbers: Mapping[str, str] = field(default_factory=dict)
+    config_keys: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Any, Mapping[str, Any]], None] | None = None

@@ -1,1 +1,1 @@
-"""The generated data set: clips of drawn scenes, their captions, requests and true answers."""
+"""The generated data set: rendered clips, captions, text tasks and their ground truth."""

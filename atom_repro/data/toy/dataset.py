@@ -1,10 +1,9 @@
 """The generated data set: encoded videos with captions, queries and known contents.
 
-It stands where MSR-VTT stands when nothing may be downloaded: real H.264 files, five differing
-references and one query a clip, and, unlike real data, the truth about every scene. `build`
-is cheap; `prepare` writes the files once into a folder named by the settings, and takes up
-again where a killed run stopped. What a scene looks like is `world`'s business, what is
-said of it `grammar`'s.
+It replaces MSR-VTT where nothing can be downloaded: H.264 files, five different references and
+one query per clip, and, unlike real data, the true attributes of every scene. `build` is cheap;
+`prepare` writes the files once to a folder named by a hash of the settings, and resumes where a
+killed run stopped. Rendering is in `world`, captions are in `grammar`.
 
     dataset = build(root=".atom/data", seed=0, train=4000, ...)
     dataset.prepare()
@@ -43,21 +42,21 @@ from atom_repro.video.file import write_video
 GENERATOR = 1  # raise it with any change to pictures, sentences or splits
 
 SPLITS = ("train", "validation", "test")
-_VIDEOS = "videos"
-_REFERENCES = 5
-_TWO_SCENES = 0.18
-_RELATED = 0.2
+_LONG_VIDEOS = "videos"
+_REFERENCES_PER_CLIP = 5
+_TWO_SCENE_SHARE = 0.18
+_RELATION_SHARE = 0.2
 _WORKERS = 2
-# Lengths in clips: the paper's windows are as long as a clip, and must mostly see one scene.
-_SCENE_LENGTHS = (0.8, 1.5)
-_VIDEO_LENGTHS = (3.0, 6.0)
+# In units of a clip's length: windows are as long as a clip and should mostly show one scene.
+_SCENE_LENGTH_RANGE = (0.8, 1.5)
+_VIDEO_LENGTH_RANGE = (3.0, 6.0)
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """Everything that decides the files' contents."""
+    """All settings that determine the files' contents; their hash names the folder."""
 
     seed: int
     train: int
@@ -72,8 +71,8 @@ class _Settings:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """One video before it is drawn: scenes with their lengths in frames."""
+class _VideoPlan:
+    """One video before rendering: scenes with their lengths in frames."""
 
     split: str
     video_id: str
@@ -98,12 +97,12 @@ def build(
     fps: int,
     clip_s: float,
 ) -> "ToyDataset":
-    """The data set's handle; no file is touched before `prepare`.
+    """Create the data set; no file is read or written before `prepare`.
 
     Args:
         root: folder that holds generated data sets, one folder each.
-        seed: decides scenes, sentences and pictures. Held-out pairs do not depend on it.
-        train: number of clips; validation and test likewise. Half of the test clips show
+        seed: of scenes, captions and pixels. Held-out pairs do not depend on it.
+        train: number of clips, as `validation` and `test`. Half of the test clips show
             combinations that training never shows.
         validation: see `train`.
         test: see `train`.
@@ -111,11 +110,11 @@ def build(
             held-out test clips show.
         long_videos: number of videos of three to five scenes, three to six clips long.
         size: side of the square picture in pixels, even.
-        fps: frames a second.
+        fps: frames per second.
         clip_s: length of a clip in seconds.
 
     Raises:
-        AtomError: a value out of range, named.
+        AtomError: a value is out of range; names its key.
     """
     for key, value in {"train": train, "validation": validation, "test": test}.items():
         if value < 0:
@@ -146,7 +145,7 @@ class ToyDataset:
 
     @property
     def manifest(self) -> Path:
-        """The list of all files with their contents; written last, so it marks completeness."""
+        """Path of the list of files with their contents; written last, so it marks completeness."""
         return self.folder / "manifest.json"
 
     @property
@@ -159,14 +158,14 @@ class ToyDataset:
         return hashlib.sha256(self._manifest_bytes()).hexdigest()
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Generates what is missing; a second call only looks that the files are there.
+        """Generate missing files; a second call only checks that the files exist.
 
-        `progress` is told (files there, files in all). Files appear complete or not at all,
-        so an interrupted call loses the files being written and nothing else.
+        `progress` is called with (finished files, all files). Files are written atomically, so
+        that an interrupted call loses only those being written.
         """
         if self.manifest.is_file() and all(self._path(row).is_file() for row in self._rows):
             return
-        plans = list(_plan(self._settings))
+        plans = list(_plan_videos(self._settings))
         missing = [plan for plan in plans if not (self.folder / plan.file).is_file()]
         done = len(plans) - len(missing)
         pool = ThreadPoolExecutor(_WORKERS)
@@ -177,7 +176,7 @@ class ToyDataset:
                 if progress is not None:
                     progress(done, len(plans))
         finally:
-            # On Ctrl-C or an error: finish the files in hand, start no other.
+            # On Ctrl-C or an error: finish the running files, start no other.
             pool.shutdown(wait=True, cancel_futures=True)
         self._write_manifest([self._row(plan) for plan in plans])
 
@@ -195,8 +194,8 @@ class ToyDataset:
         return [self._clip(row) for row in self._rows if row["split"] == split]
 
     def videos(self) -> list[Clip]:
-        """The long videos; each entry of `meta["scenes"]` carries references of its own."""
-        return [self._clip(row) for row in self._rows if row["split"] == _VIDEOS]
+        """The long videos; each entry of `meta["scenes"]` has references of its own."""
+        return [self._clip(row) for row in self._rows if row["split"] == _LONG_VIDEOS]
 
     def text_tasks(
         self,
@@ -218,34 +217,37 @@ class ToyDataset:
         )
 
     def task_texts(self, *, rows: int, seed: int) -> list[str]:
-        """Texts with the words of every text task; see `training_tasks.task_texts`."""
+        """Prompts and targets of every text task; see `training_tasks.task_texts`."""
         return task_texts(self, rows=rows, seed=seed)
 
     def training_scene(self, rng: random.Random) -> Scene:
-        """A scene that training may show: no held-out pair, nothing that an evaluation shows."""
+        """Draw a scene that training may show: no held-out pair, no scene of an evaluation."""
         while True:
-            scene = _scene(rng)
+            scene = _draw_scene(rng)
             if self.may_train_on(scene):
                 return scene
 
     def may_train_on(self, scene: Scene) -> bool:
-        return not _uses(scene, self._held_pairs) and scene not in self._evaluated
+        return (
+            not _has_held_out_pair(scene, self._held_out_pairs)
+            and scene not in self._evaluation_scenes
+        )
 
     @cached_property
-    def _held_pairs(self) -> "Pairs":
-        return _held_out(self._settings)
+    def _held_out_pairs(self) -> "Pairs":
+        return _select_held_out_pairs(self._settings)
 
     @cached_property
-    def _evaluated(self) -> set[Scene]:
+    def _evaluation_scenes(self) -> set[Scene]:
         rows = [row for row in self._rows if row["split"] != "train"]
         return {Scene.from_meta(scene) for row in rows for scene in row["meta"]["scenes"]}
 
     def stated(self, caption: str) -> dict[str, set[str]]:
-        """The attributes that a caption states; see `toy_grammar.attributes_in`."""
+        """Parse the attributes that a caption states; see `grammar.attributes_in`."""
         return attributes_in(caption)
 
     def truth(self, clip: Clip) -> dict[str, set[str]]:
-        """The attributes of a clip, in the same form."""
+        """The true attributes of a clip, in the form of `stated`."""
         return true_attributes(clip)
 
     def _clip(self, row: dict[str, Any]) -> Clip:
@@ -277,7 +279,9 @@ class ToyDataset:
         return self.manifest.read_bytes()
 
     def _write_manifest(self, rows: list[dict[str, Any]]) -> None:
-        held = {kind: sorted(pairs) for kind, pairs in _held_out(self._settings).items()}
+        held = {
+            kind: sorted(pairs) for kind, pairs in _select_held_out_pairs(self._settings).items()
+        }
         content = {"settings": asdict(self._settings), "held_out": held, "videos": rows}
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.manifest.with_suffix(".part")
@@ -285,7 +289,7 @@ class ToyDataset:
         unfinished.replace(self.manifest)
         self.__dict__.pop("_rows", None)
 
-    def _generate(self, plan: _Plan) -> None:
+    def _generate(self, plan: _VideoPlan) -> None:
         settings = self._settings
         rng = np.random.default_rng(_seed(settings, plan.video_id, "pixels"))
         flash_frames = settings.clip_s * settings.fps / 6
@@ -295,7 +299,7 @@ class ToyDataset:
         ]
         write_video(self.folder / plan.file, np.concatenate(parts), settings.fps, crf=27)
 
-    def _row(self, plan: _Plan) -> dict[str, Any]:
+    def _row(self, plan: _VideoPlan) -> dict[str, Any]:
         rng = random.Random(_seed(self._settings, plan.video_id, "words"))
         scenes, start = [], 0
         for scene, frames in plan.scenes:
@@ -304,134 +308,136 @@ class ToyDataset:
             scenes.append(scene.as_meta() | at_s)
             start += frames
         sentences: list[str] = []
-        if plan.split == _VIDEOS:
+        if plan.split == _LONG_VIDEOS:
             for entry, (scene, _) in zip(scenes, plan.scenes, strict=True):
-                entry["references"] = describe_differently([scene], _REFERENCES, rng)
+                entry["references"] = describe_differently([scene], _REFERENCES_PER_CLIP, rng)
         else:
-            sentences = describe_differently([s for s, _ in plan.scenes], _REFERENCES + 1, rng)
+            sentences = describe_differently(
+                [s for s, _ in plan.scenes], _REFERENCES_PER_CLIP + 1, rng
+            )
         return {
             "video_id": plan.video_id,
             "split": plan.split,
             "file": plan.file,
             "sha256": hashlib.sha256((self.folder / plan.file).read_bytes()).hexdigest(),
-            "references": sentences[:_REFERENCES],
-            "queries": sentences[_REFERENCES:] if plan.split != "train" else [],
+            "references": sentences[:_REFERENCES_PER_CLIP],
+            "queries": sentences[_REFERENCES_PER_CLIP:] if plan.split != "train" else [],
             "meta": {"combination": plan.combination, "scenes": scenes},
         }
 
 
 def true_attributes(clip: Clip) -> dict[str, set[str]]:
-    """What is to be seen in a clip of this data set, in the form of `attributes_in`."""
+    """The true attributes of a clip of this data set, in the form of `attributes_in`."""
     return attributes_of([Scene.from_meta(scene) for scene in clip.meta["scenes"]])
 
 
-# --- Which scenes -------------------------------------------------------------------------
+# --- Sampling of scenes -------------------------------------------------------------------
 
 Pairs = dict[str, set[tuple[str, str]]]
 
 
 def _seed(settings: _Settings, *parts: str) -> int:
-    """A seed of its own for each use, so that no clip depends on how many others there are."""
+    """Derive a seed per use, so that no clip depends on the number of others."""
     text = "/".join([str(settings.seed), *parts])
     return int.from_bytes(hashlib.md5(text.encode()).digest()[:8])
 
 
-def _held_out(settings: _Settings) -> Pairs:
+def _select_held_out_pairs(settings: _Settings) -> Pairs:
     """Pairs that only held-out test clips show: the first by md5, the same for every seed."""
 
-    def first(kind: str, pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    def first_by_hash(kind: str, pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
         pairs.sort(key=lambda pair: hashlib.md5(f"{kind}:{pair[0]}:{pair[1]}".encode()).digest())
         return set(pairs[: round(len(pairs) * settings.held_out_share)])
 
     return {
-        "colour_object": first("colour_object", [(c, o) for c in COLOURS for o in OBJECTS]),
-        "object_motion": first("object_motion", [(o, m) for o in OBJECTS for m in MOTIONS]),
+        "colour_object": first_by_hash("colour_object", [(c, o) for c in COLOURS for o in OBJECTS]),
+        "object_motion": first_by_hash("object_motion", [(o, m) for o in OBJECTS for m in MOTIONS]),
     }
 
 
-def _uses(scene: Scene, held_out: Pairs) -> bool:
+def _has_held_out_pair(scene: Scene, held_out_pairs: Pairs) -> bool:
     return any(
-        (colour, thing) in held_out["colour_object"]
-        or (thing, scene.motion) in held_out["object_motion"]
+        (colour, thing) in held_out_pairs["colour_object"]
+        or (thing, scene.motion) in held_out_pairs["object_motion"]
         for colour, thing in scene.things
     )
 
 
-def _plan(settings: _Settings) -> Iterator[_Plan]:
-    """All videos. Test comes first, so that it stays the same for any size of training set;
-    no two evaluation clips show the same, and training never shows what one of them does."""
-    held_out = _held_out(settings)
-    taken: set[tuple[Scene, ...]] = set()
+def _plan_videos(settings: _Settings) -> Iterator[_VideoPlan]:
+    """Plan all videos. Test comes first, so that it is the same for any size of training set; no
+    two evaluation clips have the same scenes, and no training clip has those of one of them."""
+    held_out_pairs = _select_held_out_pairs(settings)
+    used: set[tuple[Scene, ...]] = set()
     counts = {"test": settings.test, "validation": settings.validation, "train": settings.train}
-    for split in ("test", "validation", _VIDEOS, "train"):
+    for split in ("test", "validation", _LONG_VIDEOS, "train"):
         for i in range(counts.get(split, settings.long_videos)):
             video_id = f"toy-{split}-{i:05d}"
             rng = random.Random(_seed(settings, video_id, "scenes"))
-            if split == _VIDEOS:
+            if split == _LONG_VIDEOS:
                 lengths = _video_lengths(settings, rng)
             else:
                 lengths = _clip_lengths(settings, rng)
-            held = split == "test" and i % 2 == 1
-            scenes = _scenes(len(lengths), held, held_out, taken, rng)
-            if split == _VIDEOS:
-                taken.update((scene,) for scene in scenes)
+            is_held_out = split == "test" and i % 2 == 1
+            scenes = _draw_scenes(len(lengths), is_held_out, held_out_pairs, used, rng)
+            if split == _LONG_VIDEOS:
+                used.update((scene,) for scene in scenes)
             elif split != "train":
-                taken.add(scenes)
-            yield _Plan(
+                used.add(scenes)
+            yield _VideoPlan(
                 split,
                 video_id,
                 tuple(zip(scenes, lengths, strict=True)),
-                "held_out" if held else "seen",
+                "held_out" if is_held_out else "seen",
             )
 
 
 def _clip_lengths(settings: _Settings, rng: random.Random) -> list[int]:
-    """Frames of each scene; the cut of a two-scene clip is in the middle, so that each half
-    gets half of uniformly sampled frames, jittered ones too."""
+    """Draw the frames of each scene; a two-scene clip is cut in the middle, so that each half gets
+    half of uniformly sampled frames, also with jitter."""
     frames = round(settings.clip_s * settings.fps)
-    if rng.random() < _TWO_SCENES:
+    if rng.random() < _TWO_SCENE_SHARE:
         return [frames // 2, frames - frames // 2]
     return [frames]
 
 
 def _video_lengths(settings: _Settings, rng: random.Random) -> list[int]:
-    shortest_s, longest_s = (settings.clip_s * length for length in _VIDEO_LENGTHS)
+    shortest_s, longest_s = (settings.clip_s * length for length in _VIDEO_LENGTH_RANGE)
     while True:
         lengths_s = [
-            settings.clip_s * rng.uniform(*_SCENE_LENGTHS) for _ in range(rng.randint(3, 5))
+            settings.clip_s * rng.uniform(*_SCENE_LENGTH_RANGE) for _ in range(rng.randint(3, 5))
         ]
         lengths = [round(length_s * settings.fps) for length_s in lengths_s]
         if shortest_s <= sum(lengths) / settings.fps <= longest_s:
             return lengths
 
 
-def _scenes(
+def _draw_scenes(
     count: int,
-    held: bool,
-    held_out: Pairs,
-    taken: set[tuple[Scene, ...]],
+    is_held_out: bool,
+    held_out_pairs: Pairs,
+    used: set[tuple[Scene, ...]],
     rng: random.Random,
 ) -> tuple[Scene, ...]:
-    """`count` scenes, neighbours in different places, with or without held-out pairs."""
+    """Draw `count` scenes, neighbours in different places, with or without held-out pairs."""
     for _ in range(10_000):
-        scenes = tuple(_scene(rng) for _ in range(count))
-        if any(_uses(scene, held_out) for scene in scenes) is not held:
+        scenes = tuple(_draw_scene(rng) for _ in range(count))
+        if any(_has_held_out_pair(scene, held_out_pairs) for scene in scenes) is not is_held_out:
             continue
         # A sentence about two relations would be too long.
         if count == 2 and sum(scene.relation is not None for scene in scenes) > 1:
             continue
         if any(a.place == b.place for a, b in pairwise(scenes)):
             continue
-        if scenes not in taken:
+        if scenes not in used:
             return scenes
-    raise AtomError("dataset: no new scene is left; lower dataset.test or dataset.validation")
+    raise AtomError("dataset: no unused scene is left; lower dataset.test or dataset.validation")
 
 
-def _scene(rng: random.Random) -> Scene:
-    """Any scene that can be seen."""
+def _draw_scene(rng: random.Random) -> Scene:
+    """Draw a scene whose things contrast with the place."""
     place = rng.choice(PLACES)
     visible = [colour for colour in COLOURS if (colour, place) not in INVISIBLE]
-    if rng.random() < _RELATED:
+    if rng.random() < _RELATION_SHARE:
         relation = rng.choice(RELATIONS)
         (first, second), (colour, other) = rng.sample(OBJECTS, 2), rng.sample(visible, 2)
         motion = rng.choice(RELATION_MOTIONS[relation])

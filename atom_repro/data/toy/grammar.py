@@ -1,9 +1,9 @@
-"""The words of the generated data set: sentences about scenes, and scenes read back from sentences.
+"""Captions of the generated data set: sentences from scenes, attributes parsed from sentences.
 
-`describe` says everything that a scene's caption may say (object, colour, count, motion, place,
-relation) in one of many ways; which way is chance alone and never depends on what is seen, so
-the best a captioner can do is the consensus, as with human captions. `attributes_in` reads any
-sentence, a model's too, and lists the attributes that it states; it judges words, not grammar.
+`describe` states all attributes of a scene (object, colour, count, motion, place, relation). The
+wording is random and independent of the scene, so the best a captioner can do is the consensus,
+as with human captions. `attributes_in` parses any sentence, also a model's, and returns the
+attributes that it states; it matches phrases and ignores grammar.
 Sentences are lower-case without punctuation, like those of MSR-VTT.
 """
 
@@ -16,8 +16,8 @@ from atom_repro.data.toy.world import RELATIONS, Scene
 
 MAX_WORDS = 21  # leaves room for start and end within the paper's 23 caption tokens
 
-# The first way to say a thing is the usual one; the rest share what is left of the chance.
-_USUAL = 0.7
+# Probability of the first phrase of each list, its default; the others share the rest.
+_DEFAULT_PROBABILITY = 0.7
 
 _OBJECTS = {
     "ball": [("ball", "balls"), ("sphere", "spheres")],
@@ -63,8 +63,7 @@ _PLACE_NAMES = {
     "desert": ["the desert", "the dunes", "a dry desert"],
     "city": ["the city", "the town", "a city street"],
 }
-# Third person, plural, participle; then the rest of the phrase. A verb in _PLAIN says nothing
-# of the motion by itself.
+# Third person, plural, participle. A verb in _NEUTRAL_VERBS does not identify a motion by itself.
 _VERBS = {
     "move": ("moves", "move", "moving"),
     "go": ("goes", "go", "going"),
@@ -89,7 +88,19 @@ _VERBS = {
     "flash": ("flashes", "flash", "flashing"),
     "blink": ("blinks", "blink", "blinking"),
 }
-_PLAIN = {"move", "go", "drift", "slide", "travel", "get", "become", "stay", "stand", "jump"}
+_NEUTRAL_VERBS = {
+    "move",
+    "go",
+    "drift",
+    "slide",
+    "travel",
+    "get",
+    "become",
+    "stay",
+    "stand",
+    "jump",
+}
+# (verb, rest of the phrase).
 _MOTIONS = {
     "right": [
         ("move", "to the right"),
@@ -124,8 +135,8 @@ _RELATIONS = {
     "above": ["above", "over"],
     "below": ["below", "under", "beneath"],
 }
-# {n} the things, {f} moves, {b} is moving, {i} moving, {p} the place, {are} is or are.
-_ONE_FORMS = [
+# {n} noun phrase, {f} "moves …", {b} "is moving …", {i} "moving …", {p} place, {are} is or are.
+_SINGLE_TEMPLATES = [
     "{n} {f} {p}",
     "{p} {n} {f}",
     "{n} {b} {p}",
@@ -136,8 +147,8 @@ _ONE_FORMS = [
     "{n} {are} shown {i} {p}",
     "{n} {p} {f}",
 ]
-# {r} left of and the like, {m} the second thing.
-_TWO_FORMS = [
+# {r} relation such as "left of", {m} noun phrase of the second thing.
+_RELATION_TEMPLATES = [
     "{n} {f} {r} {m} {p}",
     "{p} {n} {f} {r} {m}",
     "{n} {b} {r} {m} {p}",
@@ -146,8 +157,8 @@ _TWO_FORMS = [
     "{n} can be seen {i} {r} {m} {p}",
     "{p} {n} is shown {i} {r} {m}",
 ]
-_SHORT_FORMS = {False: _ONE_FORMS[:4], True: _TWO_FORMS[:4]}
-_JOINS = ["{a} then {b}", "{a} and then {b}", "first {a} then {b}", "{a} before {b}"]
+_SHORT_TEMPLATES = {False: _SINGLE_TEMPLATES[:4], True: _RELATION_TEMPLATES[:4]}
+_JOIN_TEMPLATES = ["{a} then {b}", "{a} and then {b}", "first {a} then {b}", "{a} before {b}"]
 
 
 def describe(scenes: Sequence[Scene], rng: random.Random) -> str:
@@ -156,10 +167,10 @@ def describe(scenes: Sequence[Scene], rng: random.Random) -> str:
         raise ValueError(f"a sentence holds one scene or two, got {len(scenes)}")
     while True:
         if len(scenes) == 1:
-            sentence = _clause(scenes[0], rng, _forms(scenes[0], short=False))
+            sentence = _clause(scenes[0], rng, _templates(scenes[0], short=False))
         else:
-            first, second = (_clause(s, rng, _forms(s, short=True)) for s in scenes)
-            sentence = usually(_JOINS, rng).format(a=first, b=second)
+            first, second = (_clause(s, rng, _templates(s, short=True)) for s in scenes)
+            sentence = choose_phrase(_JOIN_TEMPLATES, rng).format(a=first, b=second)
         if len(sentence.split()) <= MAX_WORDS:
             return sentence
 
@@ -172,8 +183,8 @@ def describe_differently(scenes: Sequence[Scene], count: int, rng: random.Random
     return list(sentences)
 
 
-def glimpse(scene: Scene) -> str:
-    """What is where, in the usual words and without the motion: "two red boats on the beach"."""
+def static_caption(scene: Scene) -> str:
+    """Caption in default phrases without the motion: "two red boats on the beach"."""
     thing = _noun_phrase(scene.count, scene.colour, scene.object, None)
     if scene.relation is not None:
         other = _noun_phrase(1, str(scene.second_colour), str(scene.second_object), None)
@@ -181,205 +192,214 @@ def glimpse(scene: Scene) -> str:
     return f"{thing} {_PLACES[scene.place][0]}"
 
 
-def tell(scene: Scene) -> str:
-    """Everything about a scene, in the usual words."""
-    return _clause(scene, None, _forms(scene, short=True)[:1])
+def canonical_caption(scene: Scene) -> str:
+    """Caption with all attributes of a scene, in default phrases."""
+    return _clause(scene, None, _templates(scene, short=True)[:1])
 
 
 def noun(thing: str, count: int, rng: random.Random) -> str:
-    """A thing's name alone: "boat", or "boats" for a count above 1."""
-    return str(usually(_OBJECTS[thing], rng)[count > 1])
+    """Noun of a thing: "boat", or "boats" for a count above 1."""
+    return str(choose_phrase(_OBJECTS[thing], rng)[count > 1])
 
 
-def with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+def with_article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def colour_word(colour: str, rng: random.Random | None) -> str:
-    return str(usually(_COLOURS[colour], rng))
+    return str(choose_phrase(_COLOURS[colour], rng))
 
 
 def count_word(count: int, rng: random.Random) -> str:
-    return str(usually(_COUNTS[count], rng))
+    return str(choose_phrase(_COUNTS[count], rng))
 
 
-def where(place: str, rng: random.Random) -> str:
-    """A place as the end of a sentence: "on the beach"."""
-    return str(usually(_PLACES[place], rng))
+def place_phrase(place: str, rng: random.Random) -> str:
+    """Prepositional phrase of a place: "on the beach"."""
+    return str(choose_phrase(_PLACES[place], rng))
 
 
 def place_name(place: str, rng: random.Random) -> str:
-    """A place as a noun: "the beach"."""
-    return str(usually(_PLACE_NAMES[place], rng))
+    """Noun phrase of a place: "the beach"."""
+    return str(choose_phrase(_PLACE_NAMES[place], rng))
 
 
-def doing(motion: str, rng: random.Random) -> str:
-    """A motion as a participle: "moving to the left"."""
-    verb, rest = usually(_MOTIONS[motion], rng)
+def motion_participle(motion: str, rng: random.Random) -> str:
+    """Participle of a motion: "moving to the left"."""
+    verb, rest = choose_phrase(_MOTIONS[motion], rng)
     return f"{_VERBS[verb][2]} {rest}".strip()
 
 
-def ways_to_say(kind: str, value: str) -> tuple[str, ...]:
-    """Every short answer that means an attribute's value, the usual one first.
+def accepted_phrases(kind: str, value: str) -> tuple[str, ...]:
+    """All short answers with the meaning of an attribute's value, the default first.
 
     Args:
         kind: object, colour, count, motion or place, with values as in `attributes_in`.
     """
     match kind:
         case "object":
-            ways = [form for nouns in _OBJECTS[value] for form in nouns]
+            phrases = [form for nouns in _OBJECTS[value] for form in nouns]
         case "colour":
-            ways = _COLOURS[value]
+            phrases = _COLOURS[value]
         case "count":
             number = {name: number for number, name in COUNT_NAMES.items()}[value]
-            ways = [value, *_COUNTS[number]]
+            phrases = [value, *_COUNTS[number]]
         case "place":
-            ways = [*_PLACES[value], *_PLACE_NAMES[value], value]
+            phrases = [*_PLACES[value], *_PLACE_NAMES[value], value]
         case "motion":
-            ways = [
+            phrases = [
                 f"{verb_form} {rest}".strip()
                 for form in (2, 0, 1)
                 for verb, rest in _MOTIONS[value]
                 for verb_form in [_VERBS[verb][form]]
             ]
         case _:
-            raise ValueError(f"{kind!r} is no kind of short answer")
-    return tuple(dict.fromkeys(ways))
+            raise ValueError(
+                f"no short answers of kind {kind!r}; choose object, colour, count, motion or place"
+            )
+    return tuple(dict.fromkeys(phrases))
 
 
 def attributes_of(scenes: Sequence[Scene]) -> dict[str, set[str]]:
-    """What a caption of these scenes should state, in the form of `attributes_in`."""
-    found = _nothing()
+    """The attributes that a caption of the scenes should state, in the form of `attributes_in`."""
+    attributes = _empty_attributes()
     for scene in scenes:
         for colour, thing in scene.things:
-            found["colour"].add(colour)
-            found["object"].add(thing)
-        found["count"].add(COUNT_NAMES[scene.count])
-        found["motion"].add(scene.motion)
-        found["place"].add(scene.place)
+            attributes["colour"].add(colour)
+            attributes["object"].add(thing)
+        attributes["count"].add(COUNT_NAMES[scene.count])
+        attributes["motion"].add(scene.motion)
+        attributes["place"].add(scene.place)
         if scene.relation is not None:
-            found["relation"].add(scene.relation)
-    return found
+            attributes["relation"].add(scene.relation)
+    return attributes
 
 
 def attributes_in(caption: str) -> dict[str, set[str]]:
-    """The attributes that a caption states, whichever synonyms it uses.
+    """Parse the attributes that a caption states, in any of the known synonyms.
 
     Keys are object, colour, count, motion, relation and place; values are the world's names
-    ("box" for "crates"), counts "one", "two", "three". What is not stated is an empty set.
-    The longest known phrase wins at each word, so "to the left of" is never a motion.
+    ("box" for "crates"), counts "one", "two", "three". An attribute that
+    is not stated has an empty set. The longest known phrase wins at each word, so "to the left of"
+    is never a motion.
     """
     words = re.findall(r"[a-z]+", caption.lower())
-    found = _nothing()
+    attributes = _empty_attributes()
     count = ""
-    at = 0
-    while at < len(words):
-        phrase = _phrase_at(words, at)
+    position = 0
+    while position < len(words):
+        phrase = _longest_phrase_at(words, position)
         if phrase is None:
-            at += 1
+            position += 1
             continue
         kind, value = _LEXICON[phrase]
         if kind == "number":
             count = value
         else:
-            found[kind].add(value)
+            attributes[kind].add(value)
         if kind == "object":
             # A number belongs to the thing it precedes; a bare "a" elsewhere counts nothing.
             if count:
-                found["count"].add(count)
+                attributes["count"].add(count)
             count = ""
-        at += len(phrase)
-    return found
+        position += len(phrase)
+    return attributes
 
 
 def vocabulary() -> set[str]:
     """Every word that `describe` can use."""
-    phrases = [*_all(_OBJECTS), *_all(_COLOURS), *_all(_COUNTS), *_all(_PLACES), *_all(_RELATIONS)]
-    phrases += [*_ONE_FORMS, *_TWO_FORMS, *_JOINS, "an is are"]
-    for verb, rest in _all(_MOTIONS):
+    phrases = [
+        *_flatten(_OBJECTS),
+        *_flatten(_COLOURS),
+        *_flatten(_COUNTS),
+        *_flatten(_PLACES),
+        *_flatten(_RELATIONS),
+    ]
+    phrases += [*_SINGLE_TEMPLATES, *_RELATION_TEMPLATES, *_JOIN_TEMPLATES, "an is are"]
+    for verb, rest in _flatten(_MOTIONS):
         phrases += [*_VERBS[verb], rest]
-    flat = " ".join(p if isinstance(p, str) else " ".join(p) for p in phrases)
-    return set(re.sub(r"\{\w+\}", " ", flat).split())
+    text = " ".join(p if isinstance(p, str) else " ".join(p) for p in phrases)
+    return set(re.sub(r"\{\w+\}", " ", text).split())
 
 
-def _all(table: dict[Any, list[Any]]) -> list[Any]:
-    return [way for ways in table.values() for way in ways]
+def _flatten(table: dict[Any, list[Any]]) -> list[Any]:
+    return [phrase for phrases in table.values() for phrase in phrases]
 
 
-def usually(ways: Sequence[Any], rng: random.Random | None) -> Any:
-    """The first way with chance _USUAL, any of the others otherwise; always it without chance."""
-    if rng is None or len(ways) == 1 or rng.random() < _USUAL:
-        return ways[0]
-    return rng.choice(ways[1:])
+def choose_phrase(phrases: Sequence[Any], rng: random.Random | None) -> Any:
+    """Draw a phrase: the first with `_DEFAULT_PROBABILITY` or without `rng`, otherwise another."""
+    if rng is None or len(phrases) == 1 or rng.random() < _DEFAULT_PROBABILITY:
+        return phrases[0]
+    return rng.choice(phrases[1:])
 
 
-def _forms(scene: Scene, *, short: bool) -> Sequence[str]:
+def _templates(scene: Scene, *, short: bool) -> Sequence[str]:
     related = scene.relation is not None
     if short:
-        return _SHORT_FORMS[related]
-    return _TWO_FORMS if related else _ONE_FORMS
+        return _SHORT_TEMPLATES[related]
+    return _RELATION_TEMPLATES if related else _SINGLE_TEMPLATES
 
 
-def _clause(scene: Scene, rng: random.Random | None, forms: Sequence[str]) -> str:
+def _clause(scene: Scene, rng: random.Random | None, templates: Sequence[str]) -> str:
     related = scene.relation is not None
-    verb, rest = usually(_MOTIONS[scene.motion], rng)
+    verb, rest = choose_phrase(_MOTIONS[scene.motion], rng)
     third, plural, participle = _VERBS[verb]
-    alone = scene.count == 1
-    are = "is" if alone else "are"
+    single = scene.count == 1
+    are = "is" if single else "are"
     parts = {
         "n": _noun_phrase(scene.count, scene.colour, scene.object, rng),
-        "f": f"{third if alone else plural} {rest}",
+        "f": f"{third if single else plural} {rest}",
         "b": f"{are} {participle} {rest}",
         "i": f"{participle} {rest}",
-        "p": usually(_PLACES[scene.place], rng),
+        "p": choose_phrase(_PLACES[scene.place], rng),
         "are": are,
     }
     if related:
-        parts["r"] = usually(_RELATIONS[str(scene.relation)], rng)
+        parts["r"] = choose_phrase(_RELATIONS[str(scene.relation)], rng)
         parts["m"] = _noun_phrase(1, str(scene.second_colour), str(scene.second_object), rng)
-    return " ".join(usually(forms, rng).format(**parts).split())
+    return " ".join(choose_phrase(templates, rng).format(**parts).split())
 
 
 def _noun_phrase(count: int, colour: str, thing: str, rng: random.Random | None) -> str:
-    number, adjective = usually(_COUNTS[count], rng), colour_word(colour, rng)
-    noun = usually(_OBJECTS[thing], rng)[count > 1]
+    number, adjective = choose_phrase(_COUNTS[count], rng), colour_word(colour, rng)
+    noun = choose_phrase(_OBJECTS[thing], rng)[count > 1]
     if number == "a" and adjective[0] in "aeiou":
         number = "an"
     return f"{number} {adjective} {noun}"
 
 
-def _nothing() -> dict[str, set[str]]:
+def _empty_attributes() -> dict[str, set[str]]:
     return {kind: set() for kind in ("object", "colour", "count", "motion", "relation", "place")}
 
 
 def _lexicon() -> dict[tuple[str, ...], tuple[str, str]]:
-    """Phrases and what they state."""
-    known: dict[str, tuple[str, str]] = {"an": ("number", "one")}
+    """Known phrases, split into words, to the attribute and value that they state."""
+    lexicon: dict[str, tuple[str, str]] = {"an": ("number", "one")}
     for thing, nouns in _OBJECTS.items():
-        known |= {form: ("object", thing) for noun in nouns for form in noun}
+        lexicon |= {form: ("object", thing) for noun in nouns for form in noun}
     for colour, adjectives in _COLOURS.items():
-        known |= dict.fromkeys(adjectives, ("colour", colour))
-    for number, ways in _COUNTS.items():
-        known |= dict.fromkeys(ways, ("number", COUNT_NAMES[number]))
-    for place, ways in _PLACES.items():
-        known |= dict.fromkeys(ways, ("place", place))
+        lexicon |= dict.fromkeys(adjectives, ("colour", colour))
+    for number, phrases in _COUNTS.items():
+        lexicon |= dict.fromkeys(phrases, ("number", COUNT_NAMES[number]))
+    for place, phrases in _PLACES.items():
+        lexicon |= dict.fromkeys(phrases, ("place", place))
     for relation in RELATIONS:
-        known |= dict.fromkeys(_RELATIONS[relation], ("relation", relation))
-    for motion, phrases in _MOTIONS.items():
-        for verb, rest in phrases:
-            if verb not in _PLAIN:
-                known |= dict.fromkeys(_VERBS[verb], ("motion", motion))
+        lexicon |= dict.fromkeys(_RELATIONS[relation], ("relation", relation))
+    for motion, verb_phrases in _MOTIONS.items():
+        for verb, rest in verb_phrases:
+            if verb not in _NEUTRAL_VERBS:
+                lexicon |= dict.fromkeys(_VERBS[verb], ("motion", motion))
             if rest not in ("", "around", "away"):
-                known[rest] = ("motion", motion)
-    return {tuple(phrase.split()): stated for phrase, stated in known.items()}
+                lexicon[rest] = ("motion", motion)
+    return {tuple(phrase.split()): stated for phrase, stated in lexicon.items()}
 
 
 _LEXICON = _lexicon()
-_LONGEST = max(len(phrase) for phrase in _LEXICON)
+_MAX_PHRASE_WORDS = max(len(phrase) for phrase in _LEXICON)
 
 
-def _phrase_at(words: Sequence[str], at: int) -> tuple[str, ...] | None:
-    for length in range(min(_LONGEST, len(words) - at), 0, -1):
+def _longest_phrase_at(words: Sequence[str], at: int) -> tuple[str, ...] | None:
+    for length in range(min(_MAX_PHRASE_WORDS, len(words) - at), 0, -1):
         phrase = tuple(words[at : at + length])
         if phrase in _LEXICON:
             return phrase

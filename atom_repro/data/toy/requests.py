@@ -1,8 +1,9 @@
-"""What is asked of the generated data set: wishes for scenes, requests that order them, questions.
+"""Requests and questions about scenes of the generated data set, with their ground truth.
 
-A `Wish` is what one part of a request wants to see; a request joins wishes in an order or in none.
-The truth is in the attributes, never read back from the words: `Wish.fits` and `Question.accepted`
-judge. Training examples and evaluation ask with the same functions.
+A `SceneFilter` describes the scenes that one part of a request asks for; a request joins filters
+with or without an order. The truth comes from attributes, never from parsed text:
+`SceneFilter.matches` and `Question.accepted` decide. Training examples and evaluation use the
+same functions.
 """
 
 import random
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from atom_repro.data.toy import grammar as words
+from atom_repro.data.toy import grammar
 from atom_repro.data.toy.world import COLOURS, MOTIONS, OBJECTS, PLACES, Scene
 
 QuestionKind = Literal["object", "colour", "count", "place", "motion", "yes_no"]
@@ -25,9 +26,9 @@ QUESTION_KINDS: tuple[QuestionKind, ...] = (
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Attributes that a scene must show, by the world's names; None asks nothing. A colour and
-    a count are those of `object`, and are never asked without it."""
+class SceneFilter:
+    """Attributes that a scene must have, by the names in `world`; None matches any. Colour and
+    count refer to `object` and are never set without it."""
 
     object: str | None = None
     colour: str | None = None
@@ -35,7 +36,7 @@ class Wish:
     place: str | None = None
     motion: str | None = None
 
-    def fits(self, scene: Scene) -> bool:
+    def matches(self, scene: Scene) -> bool:
         if self.place not in (None, scene.place) or self.motion not in (None, scene.motion):
             return False
         if self.object is None:
@@ -48,15 +49,15 @@ class Wish:
 
     @property
     def attributes(self) -> dict[str, set[str]]:
-        """What is asked, in the form of `toy_grammar.attributes_in`, without empty kinds."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The set attributes, in the form of `grammar.attributes_in`, without empty kinds."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.count is not None:
-            asked["count"] = words.COUNT_NAMES[self.count]
-        return {kind: {value} for kind, value in asked.items() if value is not None}
+            values["count"] = grammar.COUNT_NAMES[self.count]
+        return {kind: {value} for kind, value in values.items() if value is not None}
 
 
-# Which attributes a wish names, and how often. A count is asked for two or three things only.
-_WISHES: list[tuple[tuple[str, ...], int]] = [
+# Attributes that a filter sets, with their weights. A count of 1 is never set.
+_FILTER_WEIGHTS: list[tuple[tuple[str, ...], int]] = [
     (("place",), 4),
     (("object",), 4),
     (("colour", "object"), 3),
@@ -67,44 +68,48 @@ _WISHES: list[tuple[tuple[str, ...], int]] = [
 ]
 
 
-def wish_for(scene: Scene, rng: random.Random) -> Wish:
-    """A wish that the scene fulfils, from one to three of its attributes."""
-    kinds = rng.choices([kinds for kinds, _ in _WISHES], [weight for _, weight in _WISHES])[0]
-    named = {kind: getattr(scene, kind) for kind in kinds}
-    if named.get("count") == 1:
-        del named["count"]
-    return Wish(**named)
+def sample_filter(scene: Scene, rng: random.Random) -> SceneFilter:
+    """Draw a filter that the scene matches, from one to three of its attributes."""
+    (kinds,) = rng.choices(
+        [kinds for kinds, _ in _FILTER_WEIGHTS], [weight for _, weight in _FILTER_WEIGHTS]
+    )
+    attributes = {kind: getattr(scene, kind) for kind in kinds}
+    if attributes.get("count") == 1:
+        del attributes["count"]
+    return SceneFilter(**attributes)
 
 
-def say_wish(wish: Wish, rng: random.Random, *, place_first: float = 0.3) -> str:
-    """The wish as a noun phrase: "two boats on the beach", "a trip to the beach".
+def filter_phrase(
+    scene_filter: SceneFilter, rng: random.Random, *, place_first: float = 0.3
+) -> str:
+    """Noun phrase of a filter: "two boats on the beach", "a trip to the beach".
 
-    `place_first` is the chance of "the beach with two boats".
+    `place_first` is the probability of "the beach with two boats".
     """
-    if wish.object is None:
-        assert wish.place is not None
-        opening = rng.choice(_SIGHTS)
+    if scene_filter.object is None:
+        assert scene_filter.place is not None
+        opening = rng.choice(_PLACE_OPENINGS)
         if opening.endswith("thing"):
-            return f"{opening} {words.where(wish.place, rng)}"
-        return f"{opening} {words.place_name(wish.place, rng)}".strip()
-    count = wish.count or 1
-    thing = words.noun(wish.object, count, rng)
-    if wish.colour is not None:
-        thing = f"{words.colour_word(wish.colour, rng)} {thing}"
-    number = words.count_word(count, rng) if wish.count else None
-    thing = words.with_article(thing) if number is None else f"{number} {thing}"
-    if wish.motion is not None:
-        thing = f"{thing} {words.doing(wish.motion, rng)}"
-    if wish.place is None:
+            return f"{opening} {grammar.place_phrase(scene_filter.place, rng)}"
+        return f"{opening} {grammar.place_name(scene_filter.place, rng)}".strip()
+    count = scene_filter.count or 1
+    thing = grammar.noun(scene_filter.object, count, rng)
+    if scene_filter.colour is not None:
+        thing = f"{grammar.colour_word(scene_filter.colour, rng)} {thing}"
+    number = grammar.count_word(count, rng) if scene_filter.count else None
+    thing = grammar.with_article(thing) if number is None else f"{number} {thing}"
+    if scene_filter.motion is not None:
+        thing = f"{thing} {grammar.motion_participle(scene_filter.motion, rng)}"
+    if scene_filter.place is None:
         return thing
     if rng.random() < place_first:
-        return f"{words.place_name(wish.place, rng)} with {thing}"
-    return f"{thing} {words.where(wish.place, rng)}"
+        return f"{grammar.place_name(scene_filter.place, rng)} with {thing}"
+    return f"{thing} {grammar.place_phrase(scene_filter.place, rng)}"
 
 
-_SIGHTS = ["", "", "", "a trip to", "a day at", "a look at", "something", "everything"]
-_OPENINGS = ["", "", "show ", "a video of ", "i want to see "]
-_ORDERED = {
+_PLACE_OPENINGS = ["", "", "", "a trip to", "a day at", "a look at", "something", "everything"]
+_REQUEST_OPENINGS = ["", "", "show ", "a video of ", "i want to see "]
+_ORDERED_TEMPLATES = {
     2: [
         "{0}, then {1}",
         "first {0}, then {1}",
@@ -117,24 +122,24 @@ _ORDERED = {
         "start with {0}, then {1}, and end with {2}",
     ],
 }  # fmt: skip
-_UNORDERED = {
+_UNORDERED_TEMPLATES = {
     1: ["{0}"],
     2: ["{0} and {1}", "{0}, {1}"],
     3: ["{0}, {1} and {2}", "{0}, {1}, {2}"],
 }
 
 
-def say_request(wishes: Sequence[Wish], *, ordered: bool, rng: random.Random) -> str:
-    """A request for one to three wishes, in the order given or in none."""
-    forms = (_ORDERED if ordered else _UNORDERED)[len(wishes)]
-    parts = [say_wish(wish, rng) for wish in wishes]
-    asked = rng.choice(forms).format(*parts)
-    return asked if asked.startswith(("first", "start")) else rng.choice(_OPENINGS) + asked
+def request_text(filters: Sequence[SceneFilter], *, ordered: bool, rng: random.Random) -> str:
+    """Text of a request for one to three kinds of scenes, in their order or in none."""
+    templates = (_ORDERED_TEMPLATES if ordered else _UNORDERED_TEMPLATES)[len(filters)]
+    parts = [filter_phrase(scene_filter, rng) for scene_filter in filters]
+    text = rng.choice(templates).format(*parts)
+    return text if text.startswith(("first", "start")) else rng.choice(_REQUEST_OPENINGS) + text
 
 
 @dataclass(frozen=True)
 class Question:
-    """`accepted` are all right answers, the usual one first."""
+    """A question and its kind; `accepted` are all correct answers, the default first."""
 
     kind: QuestionKind
     text: str
@@ -148,39 +153,40 @@ class Question:
 def question_about(
     scene: Scene, others: Sequence[Scene], kind: QuestionKind, rng: random.Random
 ) -> Question | None:
-    """A question of a kind with one answer: what it names tells the scene from `others`.
+    """Draw a question of a kind with one answer: what it names occurs in no scene of `others`.
 
     None where the scene has no such question: a count in a relation, or a thing that another
     scene shows too.
     """
     if kind == "yes_no":
-        return _yes_or_no(scene, others, rng)
+        return _yes_no_question(scene, others, rng)
     unique_thing = not any(scene.object in _objects(other) for other in others)
     unique_place = all(scene.place != other.place for other in others)
-    name = words.noun(scene.object, scene.count, rng)
+    name = grammar.noun(scene.object, scene.count, rng)
     parts = {
         "n": name,
-        "ns": words.noun(scene.object, 2, rng),
-        "p": words.where(scene.place, rng),
+        "ns": grammar.noun(scene.object, 2, rng),
+        "p": grammar.place_phrase(scene.place, rng),
         "are": "is" if scene.count == 1 else "are",
         "do": "does" if scene.count == 1 else "do",
     }
     if kind == "object":
         if not unique_place or scene.relation is not None:
             return None
-        accepted = words.ways_to_say(kind, scene.object)
+        accepted = grammar.accepted_phrases(kind, scene.object)
     elif not unique_thing or (kind == "count" and scene.relation is not None):
         return None
     elif kind == "count":
-        accepted = words.ways_to_say(kind, words.COUNT_NAMES[scene.count])
+        accepted = grammar.accepted_phrases(kind, grammar.COUNT_NAMES[scene.count])
     else:
-        accepted = words.ways_to_say(kind, getattr(scene, kind))
-    text = _asked(words.usually(_QUESTIONS[kind], rng).format(**parts), rng)
+        accepted = grammar.accepted_phrases(kind, getattr(scene, kind))
+    template = grammar.choose_phrase(_QUESTION_TEMPLATES[kind], rng)
+    text = _vary_spelling(template.format(**parts), rng)
     return Question(kind, text, accepted)
 
 
-# {n} the thing, {ns} its plural, {p} where, {are} and {do} agreeing with {n}.
-_QUESTIONS = {
+# {n} noun, {ns} its plural, {p} place, {are} and {do} agreeing with {n}.
+_QUESTION_TEMPLATES = {
     "object": ["what is {p}?", "what can be seen {p}?", "what do we see {p}?"],
     "colour": [
         "what colour {are} the {n}?",
@@ -195,47 +201,48 @@ _QUESTIONS = {
         "what {do} the {n} do?",
     ],
 }
-_YES_NO = ["is there {a}?", "can we see {a}?", "do we see {a}?"]
+_YES_NO_TEMPLATES = ["is there {a}?", "can we see {a}?", "do we see {a}?"]
 
 
-def _asked(question: str, rng: random.Random) -> str:
-    """As people type: with a question mark or without, in British spelling or American."""
+def _vary_spelling(question: str, rng: random.Random) -> str:
+    """Randomly use American spelling, and randomly omit the question mark."""
     if rng.random() < 0.3:
         question = question.replace("colour", "color")
     return question if rng.random() < 0.7 else question.removesuffix("?")
 
 
-def _yes_or_no(scene: Scene, others: Sequence[Scene], rng: random.Random) -> Question:
-    """Whether there is a thing, or a coloured thing, or a place; as often yes as no."""
-    everywhere = [scene, *others]
-    asked = rng.choice(
+def _yes_no_question(scene: Scene, others: Sequence[Scene], rng: random.Random) -> Question:
+    """Draw a question whether a thing (of a colour, in a place) occurs; yes in half the draws."""
+    scenes = [scene, *others]
+    target = rng.choice(
         [
-            Wish(object=scene.object),
-            Wish(object=scene.object, colour=scene.colour),
-            Wish(object=scene.object, place=scene.place),
+            SceneFilter(object=scene.object),
+            SceneFilter(object=scene.object, colour=scene.colour),
+            SceneFilter(object=scene.object, place=scene.place),
         ]
     )
     yes = rng.random() < 0.5
-    while not yes and any(asked.fits(seen) for seen in everywhere):
-        asked = _changed(asked, rng)
-    text = _asked(words.usually(_YES_NO, rng).format(a=say_wish(asked, rng, place_first=0.0)), rng)
+    while not yes and any(target.matches(other) for other in scenes):
+        target = _change_one_attribute(target, rng)
+    template = grammar.choose_phrase(_YES_NO_TEMPLATES, rng)
+    text = _vary_spelling(template.format(a=filter_phrase(target, rng, place_first=0.0)), rng)
     return Question("yes_no", text, ("yes",) if yes else ("no",))
 
 
-def _changed(wish: Wish, rng: random.Random) -> Wish:
-    """The wish with one attribute exchanged, which makes it a near miss."""
+def _change_one_attribute(scene_filter: SceneFilter, rng: random.Random) -> SceneFilter:
+    """The filter with one attribute replaced, so that it is nearly right."""
     choices: dict[str, Sequence[str]] = {
         "object": OBJECTS,
         "colour": tuple(COLOURS),
         "place": PLACES,
     }
-    kind = rng.choice([kind for kind in choices if getattr(wish, kind) is not None])
+    kind = rng.choice([kind for kind in choices if getattr(scene_filter, kind) is not None])
     changed: dict[str, Any] = {kind: rng.choice(choices[kind])}
-    return replace(wish, **changed)
+    return replace(scene_filter, **changed)
 
 
-def misread(scene: Scene, rng: random.Random) -> Scene:
-    """The scene as a captioner may take it for: one of its attributes exchanged."""
+def with_wrong_attribute(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with one attribute replaced, as a captioner may mistake it."""
     kind = rng.choice(("object", "object", "colour", "motion", "count"))
     if scene.relation is not None and kind in ("motion", "count"):
         kind = "colour"

@@ -1,11 +1,11 @@
-"""What is true of the generated data set's evaluation clips and long videos, for the text tasks.
+"""Evaluation examples of the text tasks on the generated data set, with their ground truth.
 
-Requests with the scenes that fulfil them, questions with their answers, events with their times,
-and what a scene's summary should state (`toy.true_attributes` has it for a whole video).
-Everything is a function of the clips and a seed. Pictures decide: no caption is involved, so a
-wrong caption costs whoever relies on it.
+Requests with the scenes that match them, questions with their answers, events with their times,
+and what a scene's summary should state (`dataset.true_attributes` for a whole video). All are
+functions of the clips and a seed. The truth comes from the rendered scenes and not from captions,
+so that wrong captions lower a score.
 
-A scene is named by its video and its number in it, as "toy-videos-00001#2".
+A scene's id is its video's id and its number in the video, as "toy-videos-00001#2".
 """
 
 import random
@@ -17,21 +17,21 @@ from atom_repro.data.toy.requests import (
     QUESTION_KINDS,
     Question,
     QuestionKind,
-    Wish,
+    SceneFilter,
     question_about,
-    say_request,
-    wish_for,
+    request_text,
+    sample_filter,
 )
 from atom_repro.data.toy.world import Scene
 from atom_repro.datatypes import AtomError, Clip
 
-_ORDERED = 0.7
-_MOST_FITTING = 3
+_ORDERED_PROBABILITY = 0.7
+_MAX_MATCHES = 3
 
 
 @dataclass(frozen=True)
 class SceneSpan:
-    """One scene of a video and when it is shown."""
+    """One scene of a video and its time span."""
 
     scene_id: str
     video_id: str
@@ -41,21 +41,21 @@ class SceneSpan:
 
     @property
     def attributes(self) -> dict[str, set[str]]:
-        """What a summary of the scene should state, in the form of `attributes_in`."""
+        """The attributes that a summary should state, in the form of `attributes_in`."""
         return attributes_of([self.scene])
 
 
 @dataclass(frozen=True)
 class AssemblyRequest:
-    """A request to a pool of videos. `wanted` holds for each part of it the ids of the scenes
-    that fulfil the part, in the order asked for if `ordered`; `relevant` are their videos."""
+    """A request to a pool of videos. `wanted` holds, per filter, the ids of the scenes that match
+    it, in the requested order if `ordered`; `relevant_videos` are their videos' ids."""
 
     request_id: str
     text: str
     ordered: bool
-    wishes: tuple[Wish, ...]
+    filters: tuple[SceneFilter, ...]
     wanted: tuple[frozenset[str], ...]
-    relevant: frozenset[str]
+    relevant_videos: frozenset[str]
     pool: tuple[str, ...]
 
 
@@ -92,116 +92,121 @@ def scenes_of(clip: Clip) -> list[SceneSpan]:
 
 
 def scene_at(clip: Clip, start_s: float, end_s: float) -> SceneSpan:
-    """The scene that fills most of a window, the earlier of equals.
+    """The scene with the largest overlap with a window, the earlier of equals.
 
     Raises:
-        ValueError: the window lies outside the video.
+        ValueError: the window is outside the video.
     """
 
-    def shared_s(span: SceneSpan) -> float:
+    def overlap_s(span: SceneSpan) -> float:
         return min(span.end_s, end_s) - max(span.start_s, start_s)
 
-    best = max(scenes_of(clip), key=shared_s)
-    if shared_s(best) <= 0:
+    best = max(scenes_of(clip), key=overlap_s)
+    if overlap_s(best) <= 0:
         raise ValueError(f"{clip.video_id} shows nothing from {start_s:g} s to {end_s:g} s")
     return best
 
 
 def one_scene(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips that show one scene only, so that showing the clip is showing the scene."""
+    """The clips with a single scene, so that the clip stands for the scene."""
     return [clip for clip in clips if len(clip.meta["scenes"]) == 1]
 
 
 def assembly_requests(
     clips: Sequence[Clip], *, count: int, pool: int, seed: int
 ) -> list[AssemblyRequest]:
-    """Requests of one to three parts, each fulfilled by one to three scenes of its own.
+    """Draw requests of one to three filters, each matched by one to three scenes of its own.
 
     Args:
-        clips: clips of `one_scene`, or long videos, of which windows are shown.
-        count: of requests.
-        pool: how many of the clips a request chooses from; at most as many as there are.
-        seed: of the requests.
+        clips: clips of `one_scene`, or long videos.
+        count: number of requests.
+        pool: number of clips that a request chooses from, at most all.
+        seed: of the random draws.
 
     Raises:
-        AtomError: too few clips for the pool.
+        AtomError: `pool` is not between 1 and the number of clips.
     """
     if not 0 < pool <= len(clips):
         raise AtomError(
             f"a pool of {pool} clips out of {len(clips)}: choose 1 to {len(clips)}, or make "
             "dataset.test larger"
         )
-    made = []
+    requests = []
     for number in range(count):
         rng = random.Random(f"request/{seed}/{number}")
-        while (asked := _request(f"request-{number:04d}", clips, pool, rng)) is None:
+        while (request := _draw_request(f"request-{number:04d}", clips, pool, rng)) is None:
             pass
-        made.append(asked)
-    return made
+        requests.append(request)
+    return requests
 
 
-def _request(
-    name: str, clips: Sequence[Clip], pool: int, rng: random.Random
+def _draw_request(
+    request_id: str, clips: Sequence[Clip], pool: int, rng: random.Random
 ) -> AssemblyRequest | None:
-    """One draw; None where its parts overlap or too many scenes fit."""
-    chosen = rng.sample(list(clips), pool)
-    spans = [span for clip in chosen for span in scenes_of(clip)]
+    """Draw a request; None if a scene matches two filters or too many scenes match one."""
+    pool_clips = rng.sample(list(clips), pool)
+    spans = [span for clip in pool_clips for span in scenes_of(clip)]
     sources = rng.sample(spans, min(len(spans), rng.choice((1, 2, 2, 3))))
-    wishes = tuple(wish_for(source.scene, rng) for source in sources)
-    fitting = [[span for span in spans if wish.fits(span.scene)] for wish in wishes]
-    wanted = tuple(frozenset(span.scene_id for span in some) for some in fitting)
-    # In a small pool of long videos even one thing may be everywhere; half of all is too much.
-    most = max(1, min(_MOST_FITTING, len(spans) // 2))
-    if any(len(ids) > most for ids in wanted):
+    filters = tuple(sample_filter(source.scene, rng) for source in sources)
+    matches = [[span for span in spans if f.matches(span.scene)] for f in filters]
+    wanted = tuple(frozenset(span.scene_id for span in matching) for matching in matches)
+    # In a small pool of long videos one thing may be in most scenes: at most half may match.
+    max_matches = max(1, min(_MAX_MATCHES, len(spans) // 2))
+    if any(len(ids) > max_matches for ids in wanted):
         return None
     if len(frozenset().union(*wanted)) < sum(len(ids) for ids in wanted):
         return None
-    ordered = len(wishes) > 1 and rng.random() < _ORDERED
+    ordered = len(filters) > 1 and rng.random() < _ORDERED_PROBABILITY
     return AssemblyRequest(
-        request_id=name,
-        text=say_request(wishes, ordered=ordered, rng=rng),
+        request_id=request_id,
+        text=request_text(filters, ordered=ordered, rng=rng),
         ordered=ordered,
-        wishes=wishes,
+        filters=filters,
         wanted=wanted,
-        relevant=frozenset(span.video_id for some in fitting for span in some),
-        pool=tuple(clip.video_id for clip in chosen),
+        relevant_videos=frozenset(span.video_id for matching in matches for span in matching),
+        pool=tuple(clip.video_id for clip in pool_clips),
     )
 
 
 def questions(clips: Sequence[Clip], *, per_clip: int, seed: int) -> list[VideoQuestion]:
-    """Up to `per_clip` questions about each clip, of different kinds, each with one answer.
+    """Draw up to `per_clip` questions about each clip, of different kinds, each with one answer.
 
-    Which kinds is chance; what a clip cannot be asked without ambiguity is left out.
+    The kinds are random; a kind that would be ambiguous for the clip is left out.
     """
-    made = []
+    video_questions = []
     for clip in clips:
         rng = random.Random(f"question/{seed}/{clip.video_id}")
         scenes = [span.scene for span in scenes_of(clip)]
         kinds = rng.sample(QUESTION_KINDS, len(QUESTION_KINDS))
-        asked = [q for kind in kinds if (q := _question(scenes, kind, rng)) is not None]
-        made += [
+        unambiguous = [q for kind in kinds if (q := _draw_question(scenes, kind, rng)) is not None]
+        video_questions += [
             VideoQuestion(f"{clip.video_id}?{question.kind}", clip.video_id, question)
-            for question in asked[:per_clip]
+            for question in unambiguous[:per_clip]
         ]
-    return made
+    return video_questions
 
 
-def _question(scenes: Sequence[Scene], kind: QuestionKind, rng: random.Random) -> Question | None:
-    """About the first scene, in random order, that can be asked about."""
-    for at in rng.sample(range(len(scenes)), len(scenes)):
-        question = question_about(scenes[at], [*scenes[:at], *scenes[at + 1 :]], kind, rng)
+def _draw_question(
+    scenes: Sequence[Scene], kind: QuestionKind, rng: random.Random
+) -> Question | None:
+    """Draw a question about the first scene, in random order, that has one of this kind."""
+    for index in rng.sample(range(len(scenes)), len(scenes)):
+        others = [*scenes[:index], *scenes[index + 1 :]]
+        question = question_about(scenes[index], others, kind, rng)
         if question is not None:
             return question
     return None
 
 
 def events(videos: Sequence[Clip]) -> list[Event]:
-    """A sentence about each scene of the long videos that its video shows only once."""
-    found = []
+    """One sentence about each scene that its long video shows only once."""
+    unique_events = []
     for video in videos:
         spans = scenes_of(video)
         for span, entry in zip(spans, video.meta["scenes"], strict=True):
             if sum(other.scene == span.scene for other in spans) == 1:
                 text = str(entry["references"][0])
-                found.append(Event(span.scene_id, video.video_id, text, span.start_s, span.end_s))
-    return found
+                unique_events.append(
+                    Event(span.scene_id, video.video_id, text, span.start_s, span.end_s)
+                )
+    return unique_events

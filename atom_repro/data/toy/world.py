@@ -1,9 +1,8 @@
-"""The pictures of the generated data set: what a scene may hold, and how it is drawn.
+"""Scenes of the generated data set and their rendering to video frames.
 
 A scene is one place, one thing (or two or three alike, or two different ones in a relation) and
-one motion. This file knows no words beyond the attributes' names and no files: `render` turns
-a `Scene` into frames. All drawing is integer arithmetic, so the same scene is the same bytes
-on any machine.
+one motion; `render` turns it into frames. Captions and files are handled elsewhere. Compositing
+and drawing use integer arithmetic, so that a scene is the same bytes on any machine.
 """
 
 import math
@@ -29,7 +28,7 @@ PLACES = ("beach", "night sky", "snow", "forest", "desert", "city")
 MOTIONS = ("right", "left", "up", "down", "circle", "bounce", "grow", "shrink", "still", "flash")
 RELATIONS = ("left of", "right of", "above", "below")
 
-# Colours that cannot be told from the place behind them.
+# (colour, place) without enough contrast; no scene has them.
 INVISIBLE = {
     ("yellow", "beach"),
     ("blue", "beach"),
@@ -43,7 +42,7 @@ INVISIBLE = {
     ("white", "city"),
 }
 
-# Two things side by side leave no room to move along their own line.
+# Motions of a pair: there is no room to move along the axis that joins the two things.
 RELATION_MOTIONS = {
     "left of": ("up", "down", "still"),
     "right of": ("up", "down", "still"),
@@ -54,8 +53,8 @@ RELATION_MOTIONS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What one stretch of footage shows. The second thing exists where `relation` does:
-    the first is `relation` the second ("left of" it, ...), and both share the motion."""
+    """Contents of one shot. A second thing exists if `relation` is set: the first thing is
+    `relation` ("left of", ...) the second, and both share the motion."""
 
     place: str
     object: str
@@ -72,12 +71,12 @@ class Scene:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> "Scene":
-        """The scene that `as_meta` described; other keys (times, references) are passed over."""
+        """Inverse of `as_meta`; other keys (times, references) are ignored."""
         return cls(**{field.name: meta[field.name] for field in fields(cls)})
 
     @property
     def things(self) -> tuple[tuple[str, str], ...]:
-        """The (colour, object) pairs in sight."""
+        """The (colour, object) of the first and, with a relation, the second thing."""
         if self.second_object is None or self.second_colour is None:
             return ((self.colour, self.object),)
         return ((self.colour, self.object), (self.second_colour, self.second_object))
@@ -86,106 +85,106 @@ class Scene:
 def render(
     scene: Scene, *, frames: int, size: int, flash_frames: float, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Draws a scene: (frames, size, size, 3) uint8 RGB.
+    """Render a scene: (frames, size, size, 3) uint8 RGB.
 
-    Chance decides what no caption mentions: exact position, size and facing, the place's
-    details, and noise. `flash_frames` is how long a flashing thing stays in or out of sight.
+    `rng` decides what no caption mentions: exact position and path, facing, the place's details
+    and noise. `flash_frames` is how long a flashing thing stays visible, and then hidden.
     """
-    texture, extent = _group(scene, bool(rng.integers(2)))
-    background = _place(scene.place, size, rng)
-    cx, cy, scale, shown = _path(scene, extent, frames, flash_frames, rng)
-    moments, which = np.unique(
-        np.stack([cx, cy, scale, shown], axis=1), axis=0, return_inverse=True
+    texture, extent = _thing_texture(scene, bool(rng.integers(2)))
+    background = _background(scene.place, size, rng)
+    cx, cy, scale, visible = _trajectory(scene, extent, frames, flash_frames, rng)
+    states, state_of_frame = np.unique(
+        np.stack([cx, cy, scale, visible], axis=1), axis=0, return_inverse=True
     )
-    pictures = _composite(background, texture, moments, extent)[which.reshape(-1)]
-    return _with_noise(pictures, rng)
+    images = _composite(background, texture, states, extent)[state_of_frame.reshape(-1)]
+    return _with_noise(images, rng)
 
 
 # --- Motion -------------------------------------------------------------------------------
 
 
-def _path(
+def _trajectory(
     scene: Scene, extent: float, frames: int, flash_frames: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], ...]:
     """Centre x and y (shares of the frame), scale, and visibility, each (frames,)."""
-    p = (np.arange(frames) + 0.5) / frames
-    steady = np.ones(frames)
-    # The centre may roam where the group stays in the picture but for a tenth of it.
+    time = (np.arange(frames) + 0.5) / frames
+    ones = np.ones(frames)
+    # The centre's range: about a tenth of the things may leave the frame.
     low, high = extent - 0.06, 1 - extent + 0.06
     middle = (low + high) / 2
-    spare = max(0.0, min(0.1, (high - low) / 2))
-    x0, y0 = middle + spare * rng.uniform(-1, 1, 2)
-    cx, cy, scale, shown = x0 * steady, y0 * steady, steady.copy(), steady.copy()
+    jitter = max(0.0, min(0.1, (high - low) / 2))
+    x0, y0 = middle + jitter * rng.uniform(-1, 1, 2)
+    cx, cy, scale, visible = x0 * ones, y0 * ones, ones.copy(), ones.copy()
     # Slightly different speeds, so that one frame does not give the motion away.
     start, stop = low + 0.06 * rng.random(), high - 0.06 * rng.random()
-    forth, back = start + (stop - start) * p, stop + (start - stop) * p
+    forward, backward = start + (stop - start) * time, stop + (start - stop) * time
     motion = scene.motion
     if motion == "right":
-        cx = forth
+        cx = forward
     elif motion == "left":
-        cx = back
+        cx = backward
     elif motion == "up":
-        cy = back
+        cy = backward
     elif motion == "down":
-        cy = forth
+        cy = forward
     elif motion == "circle":
         radius = (high - low) / 2 - 0.02
-        turn = 2 * math.pi * (p + rng.random()) * (1 if rng.integers(2) else -1)
-        cx, cy = middle + radius * np.cos(turn), middle + radius * np.sin(turn)
+        angle = 2 * math.pi * (time + rng.random()) * (1 if rng.integers(2) else -1)
+        cx, cy = middle + radius * np.cos(angle), middle + radius * np.sin(angle)
     elif motion == "bounce":
-        cy = high - (high - low) * np.abs(np.sin(2 * math.pi * p))
+        cy = high - (high - low) * np.abs(np.sin(2 * math.pi * time))
     elif motion == "grow":
-        scale = 0.5 + 0.8 * p
+        scale = 0.5 + 0.8 * time
     elif motion == "shrink":
-        scale = 1.3 - 0.8 * p
+        scale = 1.3 - 0.8 * time
     elif motion == "flash":
-        shown = (np.floor((np.arange(frames) + 0.5) / flash_frames) % 2 == 0).astype(np.float64)
+        visible = (np.floor((np.arange(frames) + 0.5) / flash_frames) % 2 == 0).astype(np.float64)
     # A grid of 1/1024 hides last-bit differences of sine and cosine between CPUs.
-    return tuple(np.round(v * 1024) / 1024 for v in (cx, cy, scale, shown))
+    return tuple(np.round(v * 1024) / 1024 for v in (cx, cy, scale, visible))
 
 
 # --- Compositing --------------------------------------------------------------------------
 
-_WEIGHT = 64  # resampling weights are whole 64ths: products of them are exact in float32
+_WEIGHT_STEPS = 64  # resampling weights are whole 64ths: products of them are exact in float32
 
 
 def _composite(
     background: npt.NDArray[np.uint8],
     texture: npt.NDArray[np.uint8],
-    moments: npt.NDArray[np.float64],
+    states: npt.NDArray[np.float64],
     extent: float,
 ) -> npt.NDArray[np.uint8]:
-    """Lays the texture over the background at each moment (cx, cy, scale, shown): (N, H, W, 3).
+    """Composite the texture on the background per state (cx, cy, scale, visible): (N, H, W, 3).
 
     The texture (K, K, 4), premultiplied colour and coverage, is box-filtered along each axis.
     """
     size, side = background.shape[0], texture.shape[0]
-    half = extent * moments[:, 2]
-    across = _weights(moments[:, 0], half, size, side)
-    down = _weights(moments[:, 1], half, size, side)
-    count = len(moments)
+    half_width = extent * states[:, 2]
+    weights_x = _weights(states[:, 0], half_width, size, side)
+    weights_y = _weights(states[:, 1], half_width, size, side)
+    count = len(states)
     flat = texture.astype(np.float32).reshape(side, side * 4)
-    rows = (down @ flat).reshape(count, size, side, 4)
-    layer = np.matmul(across[:, None], rows)  # (N, H, W, 4)
-    layer = (layer.astype(np.int32) >> 12) * (moments[:, 3] > 0).astype(np.int32)[
+    rows = (weights_y @ flat).reshape(count, size, side, 4)
+    layer = np.matmul(weights_x[:, None], rows)  # (N, H, W, 4)
+    layer = (layer.astype(np.int32) >> 12) * (states[:, 3] > 0).astype(np.int32)[
         :, None, None, None
     ]
-    cover = layer[..., 3:]
-    # 257/65536 stands for 1/255: exact at both ends, and a shift where a division would be slow.
-    under = (background.astype(np.int32) * (255 - cover) * 257 + 32768) >> 16
-    pictures: npt.NDArray[np.uint8] = np.minimum(under + layer[..., :3], 255).astype(np.uint8)
-    return pictures
+    coverage = layer[..., 3:]
+    # 257/65536 approximates 1/255: exact at both ends, and a shift in place of a slow division.
+    behind = (background.astype(np.int32) * (255 - coverage) * 257 + 32768) >> 16
+    images: npt.NDArray[np.uint8] = np.minimum(behind + layer[..., :3], 255).astype(np.uint8)
+    return images
 
 
 def _weights(
-    centre: npt.NDArray[np.float64], half: npt.NDArray[np.float64], size: int, side: int
+    centre: npt.NDArray[np.float64], half_width: npt.NDArray[np.float64], size: int, side: int
 ) -> npt.NDArray[np.float32]:
-    """(N, size, side): the share of each texel in each pixel, in 64ths."""
+    """Share of each texel in each pixel along one axis, in 64ths: (N, size, side)."""
     edges = np.arange(size + 1) / size
-    at = ((edges - centre[:, None]) / half[:, None] + 1) * (side / 2)  # pixel edges, in texels
-    left, right = at[:, :-1, None], at[:, 1:, None]
+    edges = ((edges - centre[:, None]) / half_width[:, None] + 1) * (side / 2)  # in texels
+    left, right = edges[:, :-1, None], edges[:, 1:, None]
     covered = (np.clip(np.arange(side + 1), left, right) - left) / (right - left)
-    return np.diff(np.round(covered * _WEIGHT), axis=-1).astype(np.float32)
+    return np.diff(np.round(covered * _WEIGHT_STEPS), axis=-1).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -193,16 +192,16 @@ def _noise_bank(size: int) -> npt.NDArray[np.int16]:
     return np.random.default_rng(7).integers(-6, 7, (8, size, size, 1)).astype(np.int16)
 
 
-def _with_noise(pictures: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Grain that changes from frame to frame, and one brightness per scene."""
-    bank = _noise_bank(pictures.shape[1])
-    grain = bank[rng.integers(0, len(bank), len(pictures))] + np.int16(rng.integers(-8, 9))
-    return np.clip(pictures + grain, 0, 255).astype(np.uint8)
+def _with_noise(images: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Add grain that changes from frame to frame, and one brightness offset per scene."""
+    bank = _noise_bank(images.shape[1])
+    grain = bank[rng.integers(0, len(bank), len(images))] + np.int16(rng.integers(-8, 9))
+    return np.clip(images + grain, 0, 255).astype(np.uint8)
 
 
 # --- Things -------------------------------------------------------------------------------
 
-_TEXELS = 32  # across one icon
+_ICON_TEXELS = 32  # width of one icon
 _OVERSAMPLE = 4
 _MAIN, _DARK, _LIGHT = 0, 1, 2
 
@@ -210,8 +209,8 @@ Polygon = tuple[int, Sequence[tuple[float, float]]]
 
 
 def _disc(role: int, x: float, y: float, rx: float, ry: float) -> Polygon:
-    turns = [2 * math.pi * k / 36 for k in range(36)]
-    return role, [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns]
+    angles = [2 * math.pi * k / 36 for k in range(36)]
+    return role, [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in angles]
 
 
 def _rect(role: int, x0: float, y0: float, x1: float, y1: float) -> Polygon:
@@ -285,15 +284,15 @@ _ICONS: dict[str, list[Polygon]] = {
 }
 OBJECTS = tuple(_ICONS)
 
-# One thing: radius 0.23 of the frame. Several share a square: its half side, and the centre
-# and radius of each in units of it.
+# Per count: half the side of the square that holds the things, as a share of the frame, and the
+# (x, y, radius) of each thing in units of it.
 _RADIUS = 0.23
 _LAYOUTS: dict[int, tuple[float, list[tuple[float, float, float]]]] = {
     1: (_RADIUS, [(0, 0, 1)]),
     2: (0.36, [(-0.5, 0, 0.47), (0.5, 0, 0.47)]),
     3: (0.36, [(-0.5, 0.47, 0.47), (0.5, 0.47, 0.47), (0, -0.5, 0.47)]),
 }
-_PAIRS = {
+_RELATION_CENTRES = {
     "left of": ((-0.5, 0), (0.5, 0)),
     "right of": ((0.5, 0), (-0.5, 0)),
     "above": ((0, -0.5), (0, 0.5)),
@@ -302,46 +301,46 @@ _PAIRS = {
 _PAIR_EXTENT = 0.42
 
 
-def _group(scene: Scene, mirrored: bool) -> tuple[npt.NDArray[np.uint8], float]:
-    """The scene's things as one premultiplied texture (K, K, 4), and its half side."""
+def _thing_texture(scene: Scene, mirrored: bool) -> tuple[npt.NDArray[np.uint8], float]:
+    """The scene's things as one premultiplied texture (K, K, 4), and half its side in the frame."""
     if scene.relation is not None:
         extent = _PAIR_EXTENT
-        places = [(x, y, 0.5) for x, y in _PAIRS[scene.relation]]
+        slots = [(x, y, 0.5) for x, y in _RELATION_CENTRES[scene.relation]]
         things = list(scene.things)
     else:
-        extent, places = _LAYOUTS[scene.count]
+        extent, slots = _LAYOUTS[scene.count]
         things = list(scene.things) * scene.count
-    side = round(_TEXELS * extent / _RADIUS)
+    side = round(_ICON_TEXELS * extent / _RADIUS)
     texture = np.zeros((side, side, 4), np.uint8)
-    for (colour, thing), (x, y, radius) in zip(things, places, strict=True):
-        across = round(side * radius)
-        icon = _icon(thing, colour, across)
+    for (colour, thing), (x, y, radius) in zip(things, slots, strict=True):
+        icon_side = round(side * radius)
+        icon = _icon(thing, colour, icon_side)
         if mirrored:
             icon = icon[:, ::-1]
-        left = min(max(round((x + 1) * side / 2 - across / 2), 0), side - across)
-        top = min(max(round((y + 1) * side / 2 - across / 2), 0), side - across)
-        texture[top : top + across, left : left + across] = icon
+        left = min(max(round((x + 1) * side / 2 - icon_side / 2), 0), side - icon_side)
+        top = min(max(round((y + 1) * side / 2 - icon_side / 2), 0), side - icon_side)
+        texture[top : top + icon_side, left : left + icon_side] = icon
     return texture, extent
 
 
 @lru_cache(maxsize=1024)
-def _icon(thing: str, colour: str, across: int) -> npt.NDArray[np.uint8]:
-    """(across, across, 4) uint8: premultiplied RGB and coverage."""
+def _icon(thing: str, colour: str, side: int) -> npt.NDArray[np.uint8]:
+    """Icon of a thing, premultiplied RGB and coverage: (side, side, 4) uint8."""
     base = np.array(COLOURS[colour])
     dark = (70, 70, 78) if colour == "black" else tuple(int(v) for v in base * 9 // 20)
     light = (150, 150, 158) if colour in ("white", "black") else (244, 244, 238)
-    paints = {_MAIN: COLOURS[colour], _DARK: dark, _LIGHT: light}
-    fine = across * _OVERSAMPLE
-    grid = (np.arange(fine) + 0.5) * 2 / fine - 1
-    canvas = np.zeros((fine, fine, 4), np.int32)
+    palette = {_MAIN: COLOURS[colour], _DARK: dark, _LIGHT: light}
+    fine_side = side * _OVERSAMPLE
+    grid = (np.arange(fine_side) + 0.5) * 2 / fine_side - 1
+    canvas = np.zeros((fine_side, fine_side, 4), np.int32)
     for role, points in _ICONS[thing]:
-        canvas[_inside(points, grid)] = (*paints[role], 255)
-    blocks = canvas.reshape(across, _OVERSAMPLE, across, _OVERSAMPLE, 4)
+        canvas[_inside_polygon(points, grid)] = (*palette[role], 255)
+    blocks = canvas.reshape(side, _OVERSAMPLE, side, _OVERSAMPLE, 4)
     icon: npt.NDArray[np.uint8] = (blocks.sum(axis=(1, 3)) // _OVERSAMPLE**2).astype(np.uint8)
     return icon
 
 
-def _inside(points: Sequence[tuple[float, float]], grid: npt.NDArray[np.float64]) -> Any:
+def _inside_polygon(points: Sequence[tuple[float, float]], grid: npt.NDArray[np.float64]) -> Any:
     """Even-odd test of every grid point (y down the rows) against a polygon."""
     y, x = grid[:, None], grid[None, :]
     inside = np.zeros((len(grid), len(grid)), bool)
@@ -358,41 +357,41 @@ def _inside(points: Sequence[tuple[float, float]], grid: npt.NDArray[np.float64]
 Canvas = npt.NDArray[np.uint8]
 
 
-def _place(place: str, size: int, rng: np.random.Generator) -> Canvas:
-    """(size, size, 3): the place, its details left to chance."""
+def _background(place: str, size: int, rng: np.random.Generator) -> Canvas:
+    """Background of a place with random details: (size, size, 3)."""
     canvas = np.zeros((size, size, 3), np.uint8)
     _PAINTERS[place](canvas, rng)
     return canvas
 
 
-def _rows(canvas: Canvas, top: float, bottom: float, colour: tuple[int, int, int]) -> None:
+def _fill_rows(canvas: Canvas, top: float, bottom: float, colour: tuple[int, int, int]) -> None:
     size = len(canvas)
     canvas[round(top * size) : round(bottom * size)] = colour
 
 
-def _blob(
+def _fill_ellipse(
     canvas: Canvas, x: float, y: float, rx: float, ry: float, colour: tuple[int, int, int]
 ) -> None:
-    at = (np.arange(len(canvas)) + 0.5) / len(canvas)
-    canvas[((at[None, :] - x) / rx) ** 2 + ((at[:, None] - y) / ry) ** 2 < 1] = colour
+    centres = (np.arange(len(canvas)) + 0.5) / len(canvas)
+    canvas[((centres[None, :] - x) / rx) ** 2 + ((centres[:, None] - y) / ry) ** 2 < 1] = colour
 
 
-def _cone(
+def _fill_triangle(
     canvas: Canvas, x: float, top: float, bottom: float, half: float, colour: tuple[int, int, int]
 ) -> None:
-    at = (np.arange(len(canvas)) + 0.5) / len(canvas)
-    down = (at[:, None] - top) / (bottom - top)
-    canvas[(down > 0) & (down < 1) & (np.abs(at[None, :] - x) < half * down)] = colour
+    centres = (np.arange(len(canvas)) + 0.5) / len(canvas)
+    depth = (centres[:, None] - top) / (bottom - top)  # 0 at the tip, 1 at the base
+    canvas[(depth > 0) & (depth < 1) & (np.abs(centres[None, :] - x) < half * depth)] = colour
 
 
 def _beach(canvas: Canvas, rng: np.random.Generator) -> None:
     horizon = 0.3 + 0.06 * rng.random()
     shore = horizon + 0.25
-    _rows(canvas, 0, horizon, (176, 224, 246))
-    _rows(canvas, horizon, shore, (52, 168, 196))
-    _rows(canvas, shore, shore + 0.03, (236, 246, 246))
-    _rows(canvas, shore + 0.03, 1, (238, 216, 160))
-    _blob(canvas, rng.uniform(0.1, 0.9), 0.12, 0.08, 0.08, (255, 246, 170))
+    _fill_rows(canvas, 0, horizon, (176, 224, 246))
+    _fill_rows(canvas, horizon, shore, (52, 168, 196))
+    _fill_rows(canvas, shore, shore + 0.03, (236, 246, 246))
+    _fill_rows(canvas, shore + 0.03, 1, (238, 216, 160))
+    _fill_ellipse(canvas, rng.uniform(0.1, 0.9), 0.12, 0.08, 0.08, (255, 246, 170))
 
 
 def _night_sky(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -401,38 +400,40 @@ def _night_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     spots = rng.integers(0, size, (30, 2))
     canvas[spots[:, 0], spots[:, 1]] = (206, 206, 216)
     x, y = rng.choice([0.14, 0.86]), rng.uniform(0.1, 0.2)
-    _blob(canvas, x, y, 0.11, 0.11, (226, 224, 196))
-    _blob(canvas, x + 0.05, y - 0.02, 0.1, 0.1, (14, 16, 46))
+    _fill_ellipse(canvas, x, y, 0.11, 0.11, (226, 224, 196))
+    _fill_ellipse(canvas, x + 0.05, y - 0.02, 0.1, 0.1, (14, 16, 46))
 
 
 def _snow(canvas: Canvas, rng: np.random.Generator) -> None:
-    _rows(canvas, 0, 1, (206, 218, 232))
-    _blob(canvas, rng.uniform(0.1, 0.4), 1.0, 0.7, 0.4, (242, 246, 252))
-    _blob(canvas, rng.uniform(0.6, 0.9), 1.05, 0.6, 0.5, (232, 240, 250))
+    _fill_rows(canvas, 0, 1, (206, 218, 232))
+    _fill_ellipse(canvas, rng.uniform(0.1, 0.4), 1.0, 0.7, 0.4, (242, 246, 252))
+    _fill_ellipse(canvas, rng.uniform(0.6, 0.9), 1.05, 0.6, 0.5, (232, 240, 250))
     spots = rng.integers(0, len(canvas), (46, 2))
     canvas[spots[:, 0], spots[:, 1]] = (255, 255, 255)
 
 
 def _forest(canvas: Canvas, rng: np.random.Generator) -> None:
-    _rows(canvas, 0, 0.72, (118, 158, 112))
-    _rows(canvas, 0.72, 1, (74, 96, 54))
+    _fill_rows(canvas, 0, 0.72, (118, 158, 112))
+    _fill_rows(canvas, 0.72, 1, (74, 96, 54))
     for x in np.linspace(0.02, 0.98, 7) + rng.uniform(-0.05, 0.05, 7):
         top = rng.uniform(0.02, 0.2)
         shade = int(rng.integers(0, 20))
-        _cone(canvas, float(x), float(top), 0.8, 0.12, (34 + shade, 84 + shade, 46 + shade))
+        _fill_triangle(
+            canvas, float(x), float(top), 0.8, 0.12, (34 + shade, 84 + shade, 46 + shade)
+        )
 
 
 def _desert(canvas: Canvas, rng: np.random.Generator) -> None:
-    _rows(canvas, 0, 0.45, (252, 214, 158))
-    _rows(canvas, 0.45, 1, (222, 172, 98))
-    _blob(canvas, rng.uniform(0.0, 0.4), 0.62, 0.5, 0.2, (206, 150, 80))
-    _blob(canvas, rng.uniform(0.6, 1.0), 0.8, 0.5, 0.24, (212, 160, 88))
-    _blob(canvas, rng.uniform(0.15, 0.85), 0.14, 0.09, 0.09, (255, 244, 214))
+    _fill_rows(canvas, 0, 0.45, (252, 214, 158))
+    _fill_rows(canvas, 0.45, 1, (222, 172, 98))
+    _fill_ellipse(canvas, rng.uniform(0.0, 0.4), 0.62, 0.5, 0.2, (206, 150, 80))
+    _fill_ellipse(canvas, rng.uniform(0.6, 1.0), 0.8, 0.5, 0.24, (212, 160, 88))
+    _fill_ellipse(canvas, rng.uniform(0.15, 0.85), 0.14, 0.09, 0.09, (255, 244, 214))
 
 
 def _city(canvas: Canvas, rng: np.random.Generator) -> None:
-    _rows(canvas, 0, 0.84, (196, 202, 212))
-    _rows(canvas, 0.84, 1, (104, 104, 110))
+    _fill_rows(canvas, 0, 0.84, (196, 202, 212))
+    _fill_rows(canvas, 0.84, 1, (104, 104, 110))
     size = len(canvas)
     for k in range(5):
         top, shade = rng.uniform(0.08, 0.46), int(rng.integers(0, 26))

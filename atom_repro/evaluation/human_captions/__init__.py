@@ -1,1 +1,1 @@
-"""What human captions give as captions and as a retrieval index (a ceiling for models)."""
+"""Human captions as captioner and as retrieval index: a reference level for models."""

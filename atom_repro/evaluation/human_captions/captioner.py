@@ -1,7 +1,7 @@
-"""People's captions in the model's place: one person's of each clip, a consensus, indexes of them.
+"""Human captions in the place of a model's: random draws, a consensus, and retrieval indexes.
 
-With a captioner's videos out of reach, the text side can still be measured. A human caption is a
-reference and not a bound, as models write the consensus sentence better than any one person.
+They measure the text side of the system without a video. They are a reference level and not an
+upper bound: models can come closer to the consensus than any one person.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.evaluation.human_captions.text_index import (
-    Choice,
+    CaptionSelector,
     Gallery,
-    How,
+    Pooling,
+    all_captions,
     at_random,
-    everything,
     most_central,
     same_text,
 )
@@ -25,8 +25,8 @@ from atom_repro.evaluation.human_captions.text_index import (
 
 @dataclass(frozen=True)
 class Study:
-    """What a study of human captions records: `values`, `samples` (a line a clip or a video), and
-    which metric its rows are told by."""
+    """Results of a study of human captions: record `values`, `samples` (one per clip or video), and
+    the metric that summarises a row."""
 
     values: dict[str, Any]
     samples: list[dict[str, Any]]
@@ -43,8 +43,8 @@ class Study:
 
 @dataclass(frozen=True)
 class HumanCaptions:
-    """One person's caption of each clip, with the others' as references; `position` (N,) is the
-    place of the caption among the clip's references."""
+    """One human caption of each clip as prediction and the others as references; `position` (N,) is
+    the prediction's index among the clip's captions."""
 
     predictions: dict[str, str]
     references: dict[str, tuple[str, ...]]
@@ -52,45 +52,46 @@ class HumanCaptions:
 
     @classmethod
     def of(
-        cls, clips: Sequence[Clip], position: Sequence[int], *, copies: bool = True
+        cls, clips: Sequence[Clip], position: Sequence[int], *, keep_duplicates: bool = True
     ) -> "HumanCaptions":
-        """The captions at these places.
+        """Take the captions at `position` as predictions.
 
         Args:
             clips: N clips.
-            position: N places.
-            copies: whether others who wrote the same sentence stay among the references. They
-                are evidence of agreement, and also let a caption be scored against itself.
+            position: N indexes into the clips' captions.
+            keep_duplicates: whether references equal to the prediction stay. They are evidence of
+                agreement, but score a caption against itself.
 
         Raises:
             AtomError: a clip without another caption.
         """
         predictions, references = {}, {}
-        for clip, place in zip(clips, position, strict=True):
-            said = clip.references[place]
-            others = clip.references[:place] + clip.references[place + 1 :]
-            if not copies:
-                others = tuple(t for t in others if same_text(t) != same_text(said))
+        for clip, index in zip(clips, position, strict=True):
+            caption = clip.references[index]
+            others = clip.references[:index] + clip.references[index + 1 :]
+            if not keep_duplicates:
+                others = tuple(t for t in others if same_text(t) != same_text(caption))
             if not others:
-                raise AtomError(f"{clip.video_id} has no other caption to compare people by")
-            predictions[clip.video_id], references[clip.video_id] = said, others
+                raise AtomError(f"{clip.video_id} has no other caption to compare its caption with")
+            predictions[clip.video_id], references[clip.video_id] = caption, others
         return cls(predictions, references, np.array(position, dtype=np.int64))
 
-    def without_copies(self, clips: Sequence[Clip]) -> "HumanCaptions":
-        """The same captions, references that say the same left out."""
-        return self.of(clips, self.position.tolist(), copies=False)
+    def without_duplicates(self, clips: Sequence[Clip]) -> "HumanCaptions":
+        """The same predictions, without the references equal to them."""
+        return self.of(clips, self.position.tolist(), keep_duplicates=False)
 
 
-def drawn_people(clips: Sequence[Clip], draws: int, seed: int) -> list[HumanCaptions]:
-    """One caption of each clip at random, `draws` times without taking one twice.
+def draw_captions(clips: Sequence[Clip], draws: int, seed: int) -> list[HumanCaptions]:
+    """Draw one caption of each clip at random, `draws` times without replacement.
 
     Raises:
         AtomError: a clip has fewer captions than draws.
     """
-    poorest = min(clips, key=lambda c: len(c.references))
-    if len(poorest.references) < draws:
+    fewest = min(clips, key=lambda c: len(c.references))
+    if len(fewest.references) < draws:
         raise AtomError(
-            f"captioner.draws={draws}: {poorest.video_id} has {len(poorest.references)} captions"
+            f"captioner.draws={draws}: {fewest.video_id} has {len(fewest.references)} captions; "
+            "lower captioner.draws"
         )
     orders = [
         np.random.default_rng((seed, i)).permutation(len(c.references)) for i, c in enumerate(clips)
@@ -99,65 +100,67 @@ def drawn_people(clips: Sequence[Clip], draws: int, seed: int) -> list[HumanCapt
 
 
 def consensus(clips: Sequence[Clip]) -> HumanCaptions:
-    """The caption of each clip that shares most words with the others (mean Dice overlap).
+    """Caption of each clip with the highest mean word overlap (Dice) with its other captions.
 
-    It is chosen with the references in view, as no captioner could.
+    The choice uses the references, which no captioner could.
     """
-    places = []
+    positions = []
     for clip in clips:
-        words = [_words(t) for t in clip.references]
-        weight = [
-            sum(2 * len(a & b) / (len(a) + len(b)) for j, b in enumerate(words) if j != i)
-            for i, a in enumerate(words)
+        word_sets = [_word_set(t) for t in clip.references]
+        overlap = [
+            sum(2 * len(a & b) / (len(a) + len(b)) for j, b in enumerate(word_sets) if j != i)
+            for i, a in enumerate(word_sets)
         ]
-        places.append(int(np.argmax(weight)))
-    return HumanCaptions.of(clips, places)
+        positions.append(int(np.argmax(overlap)))
+    return HumanCaptions.of(clips, positions)
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(same_text(word) for word in text.split())
 
 
 @dataclass(frozen=True)
 class HumanCaptioner:
-    """`captioner=human`: how many draws, and how many captions `several` are."""
+    """Settings of `captioner=human`; see `build`."""
 
     draws: int
     several: int
     seed: int
 
-    def indexes(self, gallery: Gallery) -> list[tuple[str, Choice, How, Choice | None]]:
-        """(row name, choice, how, own choice) of every index that is tried, drawn ones first."""
-        drawn: list[tuple[str, Choice, How, Choice | None]] = [
+    def indexes(
+        self, gallery: Gallery
+    ) -> list[tuple[str, CaptionSelector, Pooling, CaptionSelector | None]]:
+        """(row name, selector, pooling, own selector) of every index of the study."""
+        drawn: list[tuple[str, CaptionSelector, Pooling, CaptionSelector | None]] = [
             (f"one at random/{d}", at_random(gallery, 1, self.seed + d), "mean", None)
             for d in range(self.draws)
         ]
         several = at_random(gallery, self.several, self.seed)
-        whole = everything(gallery)
+        all_selector = all_captions(gallery)
         return [
             *drawn,
             ("most central", most_central(gallery), "mean", None),
             (f"{self.several} joined", several, "joined", None),
             (f"mean of {self.several}", several, "mean", None),
-            ("mean of all", whole, "mean", None),
+            ("mean of all", all_selector, "mean", None),
             (f"maximum over {self.several}", several, "max", None),
-            ("maximum over all", whole, "max", None),
-            ("best of N, query known", at_random(gallery, 1, self.seed), "max", whole),
+            ("maximum over all", all_selector, "max", None),
+            ("best of N, query known", at_random(gallery, 1, self.seed), "max", all_selector),
         ]
 
 
 def build(*, draws: int, several: int, seed: int) -> HumanCaptioner:
-    """The captioner of `conf/captioner/human.yaml`.
+    """Build the captioner of `conf/captioner/human.yaml`.
 
     Args:
-        draws: how often one caption a video is drawn.
-        several: how many captions an index of several has.
-        seed: of the draws.
+        draws: number of random draws of one caption per video.
+        several: captions per video of an index of several.
+        seed: seed of the draws.
 
     Raises:
         AtomError: a count below 1.
     """
     for key, value in (("draws", draws), ("several", several)):
         if value < 1:
-            raise AtomError(f"captioner.{key}={value}: at least 1")
+            raise AtomError(f"captioner.{key}={value}: must be at least 1")
     return HumanCaptioner(draws, several, seed)

@@ -1,6 +1,6 @@
-"""The human oracle for captioning: one person against the others, a consensus, and floors.
+"""Caption metrics of human captions: one person against the others, a consensus, and floors.
 
-Makes the values and samples of a record: numbers and ids, never a caption's text.
+The values and samples of a record: numbers and ids, never a caption's text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +15,19 @@ from atom_repro.evaluation.human_captions.captioner import (
     HumanCaptions,
     Study,
     consensus,
-    drawn_people,
+    draw_captions,
 )
 from atom_repro.metrics.bootstrap import clustered_interval, corpus_bleu, paired_bleu_difference
 from atom_repro.metrics.caption import METRICS, CaptionScores, score_captions
 from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
 
-SHOWN = ("bleu_4", "rouge_l", "meteor", "cider")
+REPORTED_METRICS = ("bleu_4", "rouge_l", "meteor", "cider")
 
 
 def caption_study(
     clips: Sequence[Clip],
     training: Mapping[str, Sequence[str]],
-    people: HumanCaptioner,
+    captioner: HumanCaptioner,
     *,
     draws: int,
     seed: int,
@@ -35,55 +35,55 @@ def caption_study(
     progress: Callable[[str], object],
     metrics: Sequence[str] = METRICS,
 ) -> Study:
-    """Score people like a captioner.
+    """Score human captions like those of a captioner.
 
-    A person's caption is scored against the clip's other captions, one fewer than a model's is;
-    floors against all of them. `copies out` takes references that say the same out as well: with
-    them in, choosing a caption that several people wrote is scoring it against itself. `best of n
-    draws` takes for each clip the drawn caption with the highest CIDEr.
+    A human caption is scored against the clip's other captions, one fewer than a model's; floors
+    against all of them. Rows with `copies out` also drop references equal to the caption: with
+    them, a caption that several people wrote is scored against itself. `best of n draws` takes
+    for each clip the drawn caption with the highest CIDEr.
 
     Args:
         clips: of a captioning protocol.
         training: captions of training clips, for the constant sentence; empty to leave it out.
-        people: how many draws.
-        draws: of the bootstrap over clips.
-        seed: of the bootstrap.
+        captioner: settings of the draws.
+        draws: resamples of the bootstrap over clips.
+        seed: seed of the bootstrap.
         java: see `java.find_java`.
-        progress: told the name of each row before it is scored.
+        progress: called with the name of each row before it is scored.
         metrics: BLEU and CIDEr are needed, the others may be left out.
     """
-    whole = {c.video_id: c.references for c in clips}
+    references = {c.video_id: c.references for c in clips}
 
-    def scored(name: str, said: HumanCaptions) -> CaptionScores:
+    def scored(name: str, captions: HumanCaptions) -> CaptionScores:
         progress(name)
-        return score_captions(said.predictions, said.references, metrics=metrics, java=java)
+        return score_captions(captions.predictions, captions.references, metrics=metrics, java=java)
 
-    drawn = drawn_people(clips, people.draws, people.seed)
-    one = [scored(f"one at random/{d}", each) for d, each in enumerate(drawn)]
-    best = np.argmax([s.per_clip["cider"] for s in one], axis=0)
-    chosen = [int(drawn[d].position[i]) for i, d in enumerate(best)]
-    common = consensus(clips)
+    drawn = draw_captions(clips, captioner.draws, captioner.seed)
+    random_scores = [scored(f"one at random/{d}", captions) for d, captions in enumerate(drawn)]
+    best_draw = np.argmax([s.per_clip["cider"] for s in random_scores], axis=0)
+    best_positions = [int(drawn[d].position[i]) for i, d in enumerate(best_draw)]
+    consensus_captions = consensus(clips)
     rows = {
-        "one at random": one,
-        "one at random, copies out": [scored("copies out", drawn[0].without_copies(clips))],
+        "one at random": random_scores,
+        "one at random, copies out": [scored("copies out", drawn[0].without_duplicates(clips))],
         "consensus, references known, copies out": [
-            scored("consensus, copies out", common.without_copies(clips))
+            scored("consensus, copies out", consensus_captions.without_duplicates(clips))
         ],
-        "consensus, references known": [scored("consensus", common)],
-        f"best of {people.draws} draws, references known": [
-            scored("best of the draws", HumanCaptions.of(clips, chosen))
+        "consensus, references known": [scored("consensus", consensus_captions)],
+        f"best of {captioner.draws} draws, references known": [
+            scored("best of the draws", HumanCaptions.of(clips, best_positions))
         ],
         "floor: next video's caption": [
-            scored("floor", _against_all(shuffled_predictions(whole), whole))
+            scored("floor", _against_all(shuffled_predictions(references), references))
         ],
     }
     if training:
-        same = constant_predictions(constant_sentence(training), whole)
-        rows["floor: constant sentence"] = [scored("constant", _against_all(same, whole))]
+        constant = constant_predictions(constant_sentence(training), references)
+        rows["floor: constant sentence"] = [scored("constant", _against_all(constant, references))]
     values = {
         "videos": len(clips),
         "captions": sum(len(c.references) for c in clips),
-        "draws": people.draws,
+        "draws": captioner.draws,
         "rows": {name: _row(scores, draws, seed) for name, scores in rows.items()},
     }
     return Study(values, _samples(clips, rows), "cider")
@@ -100,22 +100,22 @@ def _against_all(
 def _row(scores: Sequence[CaptionScores], draws: int, seed: int) -> dict[str, Any]:
     """Means over draws with bootstrap intervals over clips.
 
-    BLEU pools the draws' n-gram counts clip by clip. METEOR's corpus score is not the mean of its
-    clips; its interval is that of the mean, moved to the corpus score.
+    BLEU pools the draws' n-gram counts clip by clip. METEOR's corpus score is not the mean over
+    clips; its interval is that of the mean, shifted to the corpus score.
     """
     row: dict[str, Any] = {}
     pooled = np.sum([np.asarray(s.bleu_statistics) for s in scores], axis=0)
-    # A bootstrap of one value is that of its difference from nothing.
-    sure = paired_bleu_difference(pooled, np.zeros_like(pooled), draws=draws, seed=seed)
+    # The bootstrap of one BLEU is that of its difference to zero counts.
+    bleu_interval = paired_bleu_difference(pooled, np.zeros_like(pooled), draws=draws, seed=seed)
     bleu = float(corpus_bleu(pooled.sum(axis=0))[3])
-    row["bleu_4"] = {"mean": bleu, "low": sure.low, "high": sure.high}
-    names = [name for name in SHOWN if name in scores[0].corpus]
+    row["bleu_4"] = {"mean": bleu, "low": bleu_interval.low, "high": bleu_interval.high}
+    names = [name for name in REPORTED_METRICS if name in scores[0].corpus]
     for name in names[1:]:
         corpus = float(np.mean([s.corpus[name] for s in scores]))
         clips = np.mean([s.per_clip[name] for s in scores], axis=0)
-        each = clustered_interval(clips, np.arange(len(clips)), draws=draws, seed=seed)
-        moved = corpus - each.mean
-        row[name] = {"mean": corpus, "low": each.low + moved, "high": each.high + moved}
+        interval = clustered_interval(clips, np.arange(len(clips)), draws=draws, seed=seed)
+        shift = corpus - interval.mean
+        row[name] = {"mean": corpus, "low": interval.low + shift, "high": interval.high + shift}
     spread = {name: [s.corpus[name] for s in scores] for name in names}
     return row | {
         "draws": {name: [min(v), max(v)] for name, v in spread.items()},

@@ -1,6 +1,6 @@
-"""The human oracle for retrieval: every index of human captions, under one protocol.
+"""Retrieval metrics of indexes of human captions, under one protocol.
 
-Makes the values and samples of a record: numbers and ids, never a caption's text.
+The values and samples of a record: numbers and ids, never a caption's text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,120 +12,130 @@ from numpy.typing import NDArray
 from atom_repro.datatypes import Clip
 from atom_repro.evaluation.human_captions.captioner import HumanCaptioner, Study
 from atom_repro.evaluation.human_captions.text_index import (
-    NOTHING,
-    Choice,
+    NO_GROUP,
+    CaptionSelector,
     Embed,
     Gallery,
-    How,
-    Questions,
+    Pooling,
+    Queries,
     at_random,
     index_texts,
     most_central,
-    paragraph_questions,
-    search_people,
+    paragraph_queries,
+    search_human_index,
 )
 from atom_repro.metrics.bootstrap import clustered_interval
 from atom_repro.metrics.gallery import recall_by_size
 from atom_repro.metrics.retrieval import RankResult
 
 KS = (1, 5, 10)
-SIZES = (50, 100, 200, 500, 670, 1000, 1004, 1500, 2000, 2990)
+GALLERY_SIZES = (50, 100, 200, 500, 670, 1000, 1004, 1500, 2000, 2990)
 
 # Appendix B: a clip's latent is 2048 x 1024 numbers, "up to 8MB" in fp32.
 PAPER_LATENT_BYTES = 2048 * 1024 * 4
 
 
 def retrieval_study(
-    clips: Sequence[Clip], people: HumanCaptioner, embed: Embed, *, draws: int, seed: int
+    clips: Sequence[Clip], captioner: HumanCaptioner, embed: Embed, *, draws: int, seed: int
 ) -> Study:
-    """Try every index of human captions on the clips' queries.
+    """Evaluate every index of human captions on the clips' queries.
 
-    Rows that are drawn (`one at random`) are averaged over their draws query by query; the
-    interval is a bootstrap over videos, which the spread over draws stands beside.
+    Random rows (`one at random`) are averaged over their draws query by query. The interval is a
+    bootstrap over videos; the spread over draws is recorded beside it.
 
     Args:
         clips: of a retrieval protocol, with references.
-        people: how captions become an index.
+        captioner: settings of the indexes.
         embed: the text embedder.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
+        draws: resamples of the bootstrap.
+        seed: seed of the bootstrap.
     """
     gallery = Gallery.of(clips, embed)
     paragraphs = any(q.kind == "paragraph" for c in clips for q in c.queries)
-    found = (
-        _paragraph_rows(gallery, people, embed)
+    results_by_row = (
+        _paragraph_rows(gallery, captioner, embed)
         if paragraphs
-        else _sentence_rows(clips, gallery, people, embed)
+        else _sentence_rows(clips, gallery, captioner, embed)
     )
     resample = {"draws": draws, "seed": seed}
-    random = found["one at random"]
+    random = results_by_row["one at random"]
     values = {
         "videos": len(clips),
         "captions": len(gallery.texts),
         "queries": sum(len(c.queries) for c in clips),
-        "draws": people.draws,
+        "draws": captioner.draws,
         "chance_r1": 100 / len(clips),
-        "rows": {name: _row(results, resample) for name, results in found.items()},
+        "rows": {name: _row(results, resample) for name, results in results_by_row.items()},
         "curve": _curve(random, resample),
-        "bytes": _bytes(gallery, people),
+        "bytes": _index_bytes(gallery, captioner),
     }
-    return Study(values, _samples(gallery, found), "r1")
+    return Study(values, _samples(gallery, results_by_row), "r1")
 
 
 def _sentence_rows(
-    clips: Sequence[Clip], gallery: Gallery, people: HumanCaptioner, embed: Embed
+    clips: Sequence[Clip], gallery: Gallery, captioner: HumanCaptioner, embed: Embed
 ) -> dict[str, list[RankResult]]:
-    questions = Questions.of(clips, gallery, embed)
-    found: dict[str, list[RankResult]] = {}
-    for name, choice, how, own in people.indexes(gallery):
-        result = search_people(gallery, questions, choice, how, embed, own=own)
-        found.setdefault(name.split("/")[0], []).append(result)
-    return found | {
+    queries = Queries.of(clips, gallery, embed)
+    results_by_row: dict[str, list[RankResult]] = {}
+    for name, selector, pooling, own_selector in captioner.indexes(gallery):
+        result = search_human_index(
+            gallery, queries, selector, pooling, embed, own_selector=own_selector
+        )
+        results_by_row.setdefault(name.split("/")[0], []).append(result)
+    return results_by_row | {
         "floor: next video's caption": [
-            search_people(gallery, questions, next_video(gallery, people.seed), "mean", embed)
+            search_human_index(gallery, queries, next_video(gallery, captioner.seed), "mean", embed)
         ]
     }
 
 
 def _paragraph_rows(
-    gallery: Gallery, people: HumanCaptioner, embed: Embed
+    gallery: Gallery, captioner: HumanCaptioner, embed: Embed
 ) -> dict[str, list[RankResult]]:
     """Indexes of one or two sentences; the query is the rest of the paragraph.
 
-    The most central sentence is the one most like the rest, so it is chosen by the query.
+    The most central sentence is the one most similar to the rest, which is the query.
     """
 
-    def ask(choice: Choice, how: How, own: Choice | None = None) -> RankResult:
-        return search_people(
-            gallery, paragraph_questions(gallery, own or choice, embed), choice, how, embed
+    def search(
+        selector: CaptionSelector, pooling: Pooling, own_selector: CaptionSelector | None = None
+    ) -> RankResult:
+        return search_human_index(
+            gallery,
+            paragraph_queries(gallery, own_selector or selector, embed),
+            selector,
+            pooling,
+            embed,
         )
 
-    drawn = [at_random(gallery, 1, people.seed + d) for d in range(people.draws)]
-    one = [ask(choice, "mean") for choice in drawn]
+    drawn = [at_random(gallery, 1, captioner.seed + d) for d in range(captioner.draws)]
+    random_results = [search(selector, "mean") for selector in drawn]
     return {
-        "one at random": one,
-        "most central, query known": [ask(most_central(gallery), "mean")],
-        "2 joined": [ask(at_random(gallery, 2, people.seed), "joined")],
-        f"best of {people.draws} draws, query known": [_best(one)],
-        "floor: next video's caption": [ask(next_video(gallery, people.seed), "mean", drawn[0])],
+        "one at random": random_results,
+        "most central, query known": [search(most_central(gallery), "mean")],
+        "2 joined": [search(at_random(gallery, 2, captioner.seed), "joined")],
+        f"best of {captioner.draws} draws, query known": [_best_draw(random_results)],
+        "floor: next video's caption": [
+            search(next_video(gallery, captioner.seed), "mean", drawn[0])
+        ],
     }
 
 
-def next_video(gallery: Gallery, seed: int) -> Choice:
-    """A random caption of the video that follows: the floor."""
+def next_video(gallery: Gallery, seed: int) -> CaptionSelector:
+    """Select a random caption of the next video: the floor."""
     random = at_random(gallery, 1, seed)
-    return lambda video, excluded: random((video + 1) % len(gallery.rows), NOTHING)
+    return lambda video, excluded: random((video + 1) % len(gallery.rows), NO_GROUP)
 
 
-def _best(results: Sequence[RankResult]) -> RankResult:
-    """For each query the draw that ranked its video best; all draws asked for the same videos."""
-    place = np.array([r.rank + r.ties / 2 for r in results])
-    chosen = place.argmin(axis=0)
-    at = (chosen, np.arange(place.shape[1]))
+def _best_draw(results: Sequence[RankResult]) -> RankResult:
+    """Best draw of each query by the rank of its video; all draws have the same queries."""
+    expected_rank = np.array([r.rank + r.ties / 2 for r in results])
+    best_draw = expected_rank.argmin(axis=0)
+    index = (best_draw, np.arange(expected_rank.shape[1]))
     first = results[0]
     return RankResult(
-        np.array([r.rank for r in results])[at],
-        np.array([r.ties for r in results])[at],
+        np.array([r.rank for r in results])[index],
+        np.array([r.ties for r in results])[index],
         first.missed,
         first.target,
         first.index_size,
@@ -133,7 +143,7 @@ def _best(results: Sequence[RankResult]) -> RankResult:
 
 
 def _hits(results: Sequence[RankResult], k: int) -> NDArray[np.float64]:
-    """(Q,) per cent, averaged over draws."""
+    """(Q,) R@k of each query in per cent, averaged over draws."""
     return np.asarray(100 * np.mean([r.hits(k) for r in results], axis=0))
 
 
@@ -143,7 +153,7 @@ def _row(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[str
         f"r{k}": clustered_interval(_hits(results, k), first.target, **resample).to_dict()
         for k in KS
     }
-    each = [float(_hits([r], 1).mean()) for r in results]
+    r1_by_draw = [float(_hits([r], 1).mean()) for r in results]
     return row | {
         "median_rank": float(np.mean([r.median_rank for r in results])),
         "mean_rank": float(np.mean([r.mean_rank for r in results])),
@@ -151,21 +161,21 @@ def _row(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[str
         "missed_queries": int(first.missed.sum()),
         "tied_queries": first.tied_queries,
         "index_size": first.index_size,
-        "r1_draws": [min(each), max(each)],
-        # A video with many queries weighs no more than another.
-        "r1_macro": _macro(_hits(results, 1), first.target),
+        "r1_draws": [min(r1_by_draw), max(r1_by_draw)],
+        # Mean over videos of the mean over their queries.
+        "r1_macro": _macro_mean(_hits(results, 1), first.target),
     }
 
 
-def _macro(hits: NDArray[np.float64], target: NDArray[np.int64]) -> float:
-    _, member = np.unique(target, return_inverse=True)
-    return float(np.mean(np.bincount(member, weights=hits) / np.bincount(member)))
+def _macro_mean(hits: NDArray[np.float64], target: NDArray[np.int64]) -> float:
+    _, video = np.unique(target, return_inverse=True)
+    return float(np.mean(np.bincount(video, weights=hits) / np.bincount(video)))
 
 
 def _curve(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[str, Any]:
-    """Recall by gallery size, for the index of one caption at random."""
+    """Recall by gallery size, for the index of one random caption per video."""
     whole = results[0].index_size
-    sizes = sorted({s for s in SIZES if s < whole} | {whole})
+    sizes = sorted({s for s in GALLERY_SIZES if s < whole} | {whole})
     curve: dict[str, Any] = {str(size): {} for size in sizes}
     for k in KS:
         by_draw = [recall_by_size(r, sizes, k=k) for r in results]
@@ -176,11 +186,14 @@ def _curve(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[s
     return curve
 
 
-def _bytes(gallery: Gallery, people: HumanCaptioner) -> dict[str, Any]:
-    """Appendix B, its text half: what a video's entry takes in UTF-8 and as a vector."""
+def _index_bytes(gallery: Gallery, captioner: HumanCaptioner) -> dict[str, Any]:
+    """Size of a video's index entry (appendix B): bytes of UTF-8 text and of the embedding."""
     sizes: dict[str, Any] = {}
-    for name, count in (("one caption", 1), (f"{people.several} captions joined", people.several)):
-        texts = index_texts(gallery, at_random(gallery, count, people.seed), "joined")
+    for name, count in (
+        ("one caption", 1),
+        (f"{captioner.several} captions joined", captioner.several),
+    ):
+        texts = index_texts(gallery, at_random(gallery, count, captioner.seed), "joined")
         lengths = [len(t.encode()) for t in texts]
         sizes[name] = {
             "mean_bytes": float(np.mean(lengths)),
@@ -195,10 +208,12 @@ def _bytes(gallery: Gallery, people: HumanCaptioner) -> dict[str, Any]:
     }
 
 
-def _samples(gallery: Gallery, found: Mapping[str, Sequence[RankResult]]) -> list[dict[str, Any]]:
-    """For each video its recall at 1, averaged over its queries and the draws, a row each."""
+def _samples(
+    gallery: Gallery, results_by_row: Mapping[str, Sequence[RankResult]]
+) -> list[dict[str, Any]]:
+    """One sample per video: its R@1 in each row, averaged over its queries and the draws."""
     lines: list[dict[str, Any]] = [{"video_id": v, "r1": {}} for v in gallery.video_ids]
-    for name, results in found.items():
+    for name, results in results_by_row.items():
         target = results[0].target
         total = np.bincount(target, weights=_hits(results, 1), minlength=len(lines))
         count = np.bincount(target, minlength=len(lines))

@@ -1,8 +1,8 @@
-"""A text index of human captions, and the search of it: each video by what people wrote of it.
+"""Retrieval index of human captions, and its search.
 
-Whatever a query says never stands in the index of its own video, nor does a copy of it (equal
-but for case, punctuation and spaces). So the own video's entry is chosen anew for each query,
-without that sentence, and the other videos' entries are the same for all.
+A query's text is never in the index entry of its own video, nor is a duplicate of it (equal up to
+case, punctuation and spaces). So the entry of a query's own video is selected anew for each query,
+without that sentence; the entries of the other videos are the same for all queries.
 """
 
 import unicodedata
@@ -20,28 +20,28 @@ from atom_repro.models.text_embedder import TextEmbedder
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]  # texts to (B, D) unit vectors
-# Rows of a gallery that stand for a video, given the group of texts that may not be among them;
-# best first, and empty where nothing is left.
-Choice = Callable[[int, int], tuple[int, ...]]
-How = Literal["mean", "max", "joined"]
+# Maps (video, excluded group of texts) to the gallery rows that index the video; best first, and
+# empty where no caption remains.
+CaptionSelector = Callable[[int, int], tuple[int, ...]]
+Pooling = Literal["mean", "max", "joined"]
 
-NOTHING = -1  # no group is excluded
-_QUERIES_AT_ONCE = 2048
-_CELLS_AT_ONCE = 8_000_000  # bounds the memory of a block of similarities
-_TEXTS_AT_ONCE = 4096
-_JOINT = ". "
+NO_GROUP = -1  # no group is excluded
+_QUERIES_PER_BLOCK = 2048
+_MAX_BLOCK_ELEMENTS = 8_000_000  # bounds the memory of a block of similarities
+_TEXTS_PER_BLOCK = 4096
+_SEPARATOR = ". "
 
 
 def same_text(text: str) -> str:
-    """What of a sentence counts for being the same: its letters, digits and marks, no case.
+    """Normalise a sentence for comparison: its letters, digits and marks, case-folded.
 
-    Spaces do not count, as one release of a caption has "wrestler's" and the other "wrestler s".
+    Spaces are dropped, as one release of a caption has "wrestler's" and the other "wrestler s".
     """
     return "".join(c for c in text.casefold() if unicodedata.category(c)[0] in "LNM") or text
 
 
 class CachedEmbedder:
-    """An embedder that embeds each text once in its life; galleries of one data set overlap."""
+    """Text embedder with a cache of all texts, as the galleries of a data set overlap."""
 
     def __init__(self, embedder: TextEmbedder, progress: Callable[[int], object] | None = None):
         self._embedder = embedder
@@ -50,16 +50,16 @@ class CachedEmbedder:
         self._vectors: list[Vectors] = []
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        """(B, D) unit vectors; `progress` is told how many texts were embedded."""
+        """(B, D) unit vectors; `progress` is called with the number of texts newly embedded."""
         new = [t for t in dict.fromkeys(texts) if t not in self._row]
-        for first in range(0, len(new), _TEXTS_AT_ONCE):
-            part = new[first : first + _TEXTS_AT_ONCE]
-            vectors = self._embedder(part).numpy()
-            for text, vector in zip(part, vectors, strict=True):
+        for first in range(0, len(new), _TEXTS_PER_BLOCK):
+            block = new[first : first + _TEXTS_PER_BLOCK]
+            vectors = self._embedder(block).numpy()
+            for text, vector in zip(block, vectors, strict=True):
                 self._row[text] = len(self._vectors)
                 self._vectors.append(vector)
             if self._progress is not None:
-                self._progress(len(part))
+                self._progress(len(block))
         if not texts:
             return np.empty((0, self._embedder.dimensions), np.float32)
         return np.stack([self._vectors[self._row[t]] for t in texts])
@@ -67,10 +67,10 @@ class CachedEmbedder:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Every caption of every video: T texts in rows, and which rows are whose.
+    """All captions of N videos: T texts and their embeddings, one row each.
 
-    `rows[v]` are the rows of video v; `group` (T,) is equal for two rows of a video that say the
-    same; `vectors` (T, D) are unit vectors.
+    `rows[v]` are the rows of video v; `group` (T,) is equal for duplicate captions of a video;
+    `vectors` (T, D) are unit vectors.
     """
 
     video_ids: tuple[str, ...]
@@ -81,10 +81,10 @@ class Gallery:
 
     @classmethod
     def of(cls, clips: Sequence[Clip], embed: Embed) -> "Gallery":
-        """The references of these clips.
+        """Build the gallery of the references of clips.
 
         Raises:
-            AtomError: a clip without any.
+            AtomError: a clip without references.
         """
         texts: list[str] = []
         rows = []
@@ -106,7 +106,7 @@ class Gallery:
 
     @cached_property
     def group_of(self) -> dict[tuple[int, str], int]:
-        """The group of a text on a video."""
+        """Group by (video, normalised text)."""
         return {
             (v, same_text(self.texts[r])): int(self.group[r])
             for v, rows in enumerate(self.rows)
@@ -115,8 +115,8 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Q queries: each one's video, the group of captions that it excludes there, its vector."""
+class Queries:
+    """Q queries: id, own video, group of captions excluded there (or `NO_GROUP`), unit vector."""
 
     ids: tuple[str, ...]
     video: NDArray[np.int64]
@@ -124,60 +124,60 @@ class Questions:
     vectors: Vectors
 
     @classmethod
-    def of(cls, clips: Sequence[Clip], gallery: Gallery, embed: Embed) -> "Questions":
-        """The clips' own queries."""
-        asked = [(v, q) for v, clip in enumerate(clips) for q in clip.queries]
+    def of(cls, clips: Sequence[Clip], gallery: Gallery, embed: Embed) -> "Queries":
+        """Build the queries of clips."""
+        pairs = [(v, q) for v, clip in enumerate(clips) for q in clip.queries]
         return cls(
-            tuple(q.query_id for _, q in asked),
-            np.array([v for v, _ in asked]),
-            np.array([gallery.group_of.get((v, same_text(q.text)), NOTHING) for v, q in asked]),
-            embed([q.text for _, q in asked]),
+            tuple(q.query_id for _, q in pairs),
+            np.array([v for v, _ in pairs]),
+            np.array([gallery.group_of.get((v, same_text(q.text)), NO_GROUP) for v, q in pairs]),
+            embed([q.text for _, q in pairs]),
         )
 
 
-def without_queries(clips: Sequence[Clip], seed: int) -> list[Clip]:
-    """Each clip with one of its captions at random, none that its queries say.
+def with_one_caption(clips: Sequence[Clip], seed: int) -> list[Clip]:
+    """Reduce each clip to one random caption that is none of its queries.
 
-    For several embedders over one index with a query a video: only what is used gets embedded.
+    To compare embedders on one index with one query per video: only the texts in use are embedded.
 
     Raises:
         AtomError: a clip whose captions are all among its queries.
     """
-    kept = []
+    reduced = []
     for v, clip in enumerate(clips):
-        asked = {same_text(q.text) for q in clip.queries}
-        left = [t for t in clip.references if same_text(t) not in asked]
-        if not left:
+        query_texts = {same_text(q.text) for q in clip.queries}
+        remaining = [t for t in clip.references if same_text(t) not in query_texts]
+        if not remaining:
             raise AtomError(f"{clip.dataset}/{clip.video_id} has no caption besides its query's")
-        chosen = np.random.default_rng((seed, v)).permutation(len(left))[0]
-        kept.append(replace(clip, references=(left[chosen],)))
-    return kept
+        chosen = np.random.default_rng((seed, v)).permutation(len(remaining))[0]
+        reduced.append(replace(clip, references=(remaining[chosen],)))
+    return reduced
 
 
-def paragraph_questions(gallery: Gallery, choice: Choice, embed: Embed) -> Questions:
-    """A video's sentences as one query, less those that its index entry is made of.
+def paragraph_queries(gallery: Gallery, selector: CaptionSelector, embed: Embed) -> Queries:
+    """A video's sentences joined to one query, without those of its index entry.
 
-    For data whose only texts are the sentences of the query (DiDeMo): an index of one of them and
-    a query with all would find itself. Videos of which nothing would be left ask no question; they
-    stay in the gallery.
+    For data whose only texts are the sentences of the query (DiDeMo): with all sentences in the
+    query it would contain its own index entry. A video without a remaining sentence has no query,
+    but stays in the gallery.
     """
     ids, videos, texts = [], [], []
     for v, rows in enumerate(gallery.rows):
-        indexed = set(gallery.group[list(choice(v, NOTHING))].tolist())
-        left = [gallery.texts[r] for r in rows if gallery.group[r] not in indexed]
-        if left:
+        indexed = set(gallery.group[list(selector(v, NO_GROUP))].tolist())
+        remaining = [gallery.texts[r] for r in rows if gallery.group[r] not in indexed]
+        if remaining:
             ids.append(gallery.video_ids[v])
             videos.append(v)
-            texts.append(" ".join(left))
-    none = np.full(len(ids), NOTHING)
-    return Questions(tuple(ids), np.array(videos), none, embed(texts))
+            texts.append(" ".join(remaining))
+    no_groups = np.full(len(ids), NO_GROUP)
+    return Queries(tuple(ids), np.array(videos), no_groups, embed(texts))
 
 
-# --- What stands for a video ----------------------------------------------------------------
+# --- Selection of the captions that index a video ---------------------------------------------
 
 
-def at_random(gallery: Gallery, count: int, seed: int) -> Choice:
-    """The first `count` allowed captions of an order drawn once for each video."""
+def at_random(gallery: Gallery, count: int, seed: int) -> CaptionSelector:
+    """Select the first `count` allowed captions in a random order fixed per video."""
     orders = [
         np.random.default_rng((seed, v)).permutation(rows) for v, rows in enumerate(gallery.rows)
     ]
@@ -189,8 +189,8 @@ def at_random(gallery: Gallery, count: int, seed: int) -> Choice:
     return choose
 
 
-def everything(gallery: Gallery) -> Choice:
-    """All allowed captions."""
+def all_captions(gallery: Gallery) -> CaptionSelector:
+    """Select all allowed captions."""
 
     def choose(video: int, excluded: int) -> tuple[int, ...]:
         rows = gallery.rows[video]
@@ -199,9 +199,8 @@ def everything(gallery: Gallery) -> Choice:
     return choose
 
 
-def most_central(gallery: Gallery) -> Choice:
-    """The caption whose mean cosine with the video's others is highest, the excluded ones
-    having no say in it."""
+def most_central(gallery: Gallery) -> CaptionSelector:
+    """Select the caption with the highest mean cosine to the video's other allowed captions."""
     cosines = [gallery.vectors[rows] @ gallery.vectors[rows].T for rows in gallery.rows]
 
     def choose(video: int, excluded: int) -> tuple[int, ...]:
@@ -209,107 +208,107 @@ def most_central(gallery: Gallery) -> Choice:
         allowed = gallery.group[rows] != excluded
         if not allowed.any():
             return ()
-        weight = cosines[video][np.ix_(allowed, allowed)].sum(axis=1)
-        return (int(rows[allowed][int(np.argmax(weight))]),)
+        centrality = cosines[video][np.ix_(allowed, allowed)].sum(axis=1)
+        return (int(rows[allowed][int(np.argmax(centrality))]),)
 
     return choose
 
 
-def search_people(
+def search_human_index(
     gallery: Gallery,
-    questions: Questions,
-    choice: Choice,
-    how: How,
+    queries: Queries,
+    selector: CaptionSelector,
+    pooling: Pooling,
     embed: Embed,
     *,
-    own: Choice | None = None,
+    own_selector: CaptionSelector | None = None,
 ) -> RankResult:
-    """Rank every video for every query, each indexed by the rows that `choice` gives.
+    """Rank every video for every query, each video indexed by its selected captions.
 
     Args:
         gallery: N videos.
-        questions: Q queries.
-        choice: what stands for a video.
-        how: several rows make one vector (`mean`), one text (`joined`), or are tried each
-            (`max`). The three are one for a single row.
-        embed: for joined texts.
-        own: another choice for the query's own video; with all rows and `max`, the best caption
-            of N with the query known.
+        queries: Q queries.
+        selector: selects the captions that index a video.
+        pooling: of several captions: mean vector (`mean`), one joined text (`joined`), or the
+            maximum similarity (`max`). The three are equal for a single caption.
+        embed: embeds joined texts.
+        own_selector: another selector for the query's own video; with all captions and `max`, the
+            best caption of N with the query known.
 
     Returns:
-        Ranks among N. A query whose video has no allowed caption left is missed.
+        Ranks among N. A query whose video has no allowed caption is missed.
     """
-    common = [choice(v, NOTHING) for v in range(len(gallery.rows))]
-    mine = [
-        (own or choice)(int(v), int(g))
-        for v, g in zip(questions.video, questions.group, strict=True)
+    selected = [selector(v, NO_GROUP) for v in range(len(gallery.rows))]
+    own_rows = [
+        (own_selector or selector)(int(v), int(g))
+        for v, g in zip(queries.video, queries.group, strict=True)
     ]
-    lost = np.array([not rows for rows in mine])
-    vectors, starts = _index(gallery, common, how, embed)
-    at_once = max(1, _CELLS_AT_ONCE // len(vectors))
-    scores = _own_scores(gallery, questions, mine, how, embed)
+    missed = np.array([not rows for rows in own_rows])
+    vectors, starts = _index(gallery, selected, pooling, embed)
+    queries_per_block = max(1, _MAX_BLOCK_ELEMENTS // len(vectors))
+    scores = _own_scores(gallery, queries, own_rows, pooling, embed)
     parts = []
-    for first in range(0, len(mine), at_once):
-        block = slice(first, first + at_once)
-        alike = questions.vectors[block] @ vectors.T
-        if len(starts) < alike.shape[1]:
-            alike = np.maximum.reduceat(alike, starts, axis=1)
-        alike[np.arange(len(alike)), questions.video[block]] = scores[block]
-        parts.append(ranks(alike, questions.video[block]))
+    for first in range(0, len(own_rows), queries_per_block):
+        block = slice(first, first + queries_per_block)
+        similarity = queries.vectors[block] @ vectors.T
+        if len(starts) < similarity.shape[1]:
+            similarity = np.maximum.reduceat(similarity, starts, axis=1)
+        similarity[np.arange(len(similarity)), queries.video[block]] = scores[block]
+        parts.append(ranks(similarity, queries.video[block]))
     rank = np.concatenate([p.rank for p in parts])
     ties = np.concatenate([p.ties for p in parts])
-    rank[lost], ties[lost] = len(common), 0
-    return RankResult(rank, ties, lost, questions.video, len(common))
+    rank[missed], ties[missed] = len(selected), 0
+    return RankResult(rank, ties, missed, queries.video, len(selected))
 
 
-def index_texts(gallery: Gallery, choice: Choice, how: How) -> list[str]:
-    """What the text index of a gallery holds: a text a video, or several under `max`."""
-    chosen = [choice(v, NOTHING) for v in range(len(gallery.rows))]
-    if how == "joined":
-        return [_joined(gallery, rows) for rows in chosen]
+def index_texts(gallery: Gallery, selector: CaptionSelector, pooling: Pooling) -> list[str]:
+    """Texts of the index: one per video, or several with `max` pooling."""
+    chosen = [selector(v, NO_GROUP) for v in range(len(gallery.rows))]
+    if pooling == "joined":
+        return [_joined_text(gallery, rows) for rows in chosen]
     return [gallery.texts[r] for rows in chosen for r in rows]
 
 
 def _index(
-    gallery: Gallery, chosen: Sequence[tuple[int, ...]], how: How, embed: Embed
+    gallery: Gallery, chosen: Sequence[tuple[int, ...]], pooling: Pooling, embed: Embed
 ) -> tuple[Vectors, NDArray[np.int64]]:
-    """Vectors of the index, and where each video's begin."""
-    if how == "max":
+    """Vectors of the index, and the first row of each video."""
+    if pooling == "max":
         starts = np.cumsum([0, *(len(rows) for rows in chosen[:-1])])
         return gallery.vectors[[r for rows in chosen for r in rows]], starts
-    return _one_vector_each(gallery, chosen, how, embed), np.arange(len(chosen))
+    return _pooled_vectors(gallery, chosen, pooling, embed), np.arange(len(chosen))
 
 
 def _own_scores(
     gallery: Gallery,
-    questions: Questions,
-    mine: Sequence[tuple[int, ...]],
-    how: How,
+    queries: Queries,
+    own_rows: Sequence[tuple[int, ...]],
+    pooling: Pooling,
     embed: Embed,
 ) -> NDArray[np.float32]:
-    """(Q,) similarity of each query to its own video; below every cosine where nothing is left."""
-    scores = np.full(len(mine), -2.0, np.float32)
-    if how == "max":
-        for q, rows in enumerate(mine):
+    """(Q,) similarity of each query to its own video; -2, below every cosine, without captions."""
+    scores = np.full(len(own_rows), -2.0, np.float32)
+    if pooling == "max":
+        for q, rows in enumerate(own_rows):
             if rows:
-                scores[q] = (gallery.vectors[list(rows)] @ questions.vectors[q]).max()
+                scores[q] = (gallery.vectors[list(rows)] @ queries.vectors[q]).max()
         return scores
-    distinct = {rows: i for i, rows in enumerate(dict.fromkeys(rows for rows in mine if rows))}
-    vectors = _one_vector_each(gallery, list(distinct), how, embed)
-    asked = np.array([q for q, rows in enumerate(mine) if rows], dtype=np.int64)
-    which = np.array([distinct[mine[q]] for q in asked], dtype=np.int64)
-    for first in range(0, len(asked), _QUERIES_AT_ONCE):
-        block = slice(first, first + _QUERIES_AT_ONCE)
-        pair = questions.vectors[asked[block]] * vectors[which[block]]
-        scores[asked[block]] = pair.sum(axis=1)
+    distinct = {rows: i for i, rows in enumerate(dict.fromkeys(rows for rows in own_rows if rows))}
+    vectors = _pooled_vectors(gallery, list(distinct), pooling, embed)
+    answerable = np.array([q for q, rows in enumerate(own_rows) if rows], dtype=np.int64)
+    vector_index = np.array([distinct[own_rows[q]] for q in answerable], dtype=np.int64)
+    for first in range(0, len(answerable), _QUERIES_PER_BLOCK):
+        block = slice(first, first + _QUERIES_PER_BLOCK)
+        pair = queries.vectors[answerable[block]] * vectors[vector_index[block]]
+        scores[answerable[block]] = pair.sum(axis=1)
     return scores
 
 
-def _one_vector_each(
-    gallery: Gallery, chosen: Sequence[tuple[int, ...]], how: How, embed: Embed
+def _pooled_vectors(
+    gallery: Gallery, chosen: Sequence[tuple[int, ...]], pooling: Pooling, embed: Embed
 ) -> Vectors:
-    if how == "joined":
-        return embed([_joined(gallery, rows) for rows in chosen])
+    if pooling == "joined":
+        return embed([_joined_text(gallery, rows) for rows in chosen])
     width = gallery.vectors.shape[1]
     means = np.empty((len(chosen), width), np.float32)
     for i, rows in enumerate(chosen):
@@ -317,8 +316,5 @@ def _one_vector_each(
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
 
 
-def _joined(gallery: Gallery, rows: Sequence[int]) -> str:
-    return _JOINT.join(gallery.texts[r] for r in rows)
-
-
-# --- People as captioners ---------------------------------------------------------------------
+def _joined_text(gallery: Gallery, rows: Sequence[int]) -> str:
+    return _SEPARATOR.join(gallery.texts[r] for r in rows)

@@ -1,1 +1,1 @@
-"""One file a table, or a family of tables that share their columns."""
+"""One module per table, or per family of tables with the same columns."""

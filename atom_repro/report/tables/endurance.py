@@ -1,4 +1,4 @@
-"""What many clips in one session do to memory, as a pure function of records."""
+"""Endurance table: memory growth over many clips in one session, as a function of records."""
 
 from collections.abc import Sequence
 
@@ -6,49 +6,49 @@ from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured, omitted_records
 from atom_repro.report.select import (
     by_machine,
-    functional,
+    device_and_model,
     load_definition,
     of_newest_definition,
     quietness,
-    ran_on,
+    validity_note,
 )
 
 
 def endurance(records: Sequence[Record]) -> list[Row]:
-    """A row for each machine, device, model, arm and precision: the quietest of its runs, of
-    several the longest, of several the newest."""
+    """A row per machine, device, model, arm and precision, of its quietest run; among equally quiet
+    runs the longest, then the newest."""
     machines = by_machine(of_newest_definition(records, "endurance"))
-    rows = [row for mine in machines for row in _rows(mine)]
+    rows = [row for of_machine in machines for row in _machine_rows(of_machine)]
     return rows + omitted_records(records, "endurance", "endurance")
 
 
-def _rows(records: Sequence[Record]) -> list[Row]:
+def _machine_rows(records: Sequence[Record]) -> list[Row]:
     def rank(record: Record) -> tuple[int, int]:
         return quietness(record), record.values["clips"]
 
-    found: dict[tuple[str, str, str], Record] = {}
+    selected: dict[tuple[str, str, str], Record] = {}
     for record in records:
         values = record.values
-        ran = (ran_on(record), str(values["arm"]), str(values["precision"]))
-        if ran not in found or rank(record) >= rank(found[ran]):
-            found[ran] = record
+        configuration = (device_and_model(record), str(values["arm"]), str(values["precision"]))
+        if configuration not in selected or rank(record) >= rank(selected[configuration]):
+            selected[configuration] = record
     rows: list[Row] = []
-    for ran, record in found.items():
+    for configuration, record in selected.items():
         values = record.values
-        rise = values["slope_bytes_per_clip"]
+        slope = values["slope_bytes_per_clip"]
         for column, value, unit, spread in (
             ("clips", values["clips"], "clips", ""),
             ("captions", values["captioned"], "clips", ""),
             ("broken clips named", len(values["broken_named"]), "clips", ""),
-            ("memory a clip, bytes", rise["mean"], "bytes",
-             "95 % block bootstrap {low:+.0f} to {high:+.0f}".format(**rise)),
+            ("memory a clip, bytes", slope["mean"], "bytes",
+             "95 % block bootstrap {low:+.0f} to {high:+.0f}".format(**slope)),
             ("clips/s", values["clips_per_s"], "clips/s", ""),
         ):  # fmt: skip
             rows.append(
                 measured(
-                    "endurance", "/".join(ran), f"toy/{column}", value, unit, record,
+                    "endurance", "/".join(configuration), f"toy/{column}", value, unit, record,
                     n=values["samples_after_warmup"] if unit == "bytes" else values["clips"],
-                    spread=spread, note=f"{functional(record)}; memory after the warm-up; "
+                    spread=spread, note=f"{validity_note(record)}; memory after the warm-up; "
                     f"{load_definition(record)}",
                 )
             )  # fmt: skip

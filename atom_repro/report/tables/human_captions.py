@@ -1,9 +1,8 @@
-"""Human captions as captions and as a text index, beside Tables 1, 2 and 10 and appendix B.
+"""Tables of human captions as captions and as a text index, beside the paper's numbers.
 
 Pure functions of records. Unlike the toy tables, these are on the paper's own text data, so both
-stand in one grid. What a comparison may say is limited: a human caption is a reference and not a
-bound, so a figure of the paper above all of ours is "above every human-caption index tried", and
-nothing more.
+stand in one grid. A human caption is a reference and not an upper bound, so a number of the paper
+above all of ours is "above every human-caption index tried", and nothing more.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,46 +16,46 @@ from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.svg import svg
 
-_PAPER_DATA = {"msrvtt": "MSR-VTT", "msvd": "MSVD", "didemo": "DiDeMo"}
-_CAPTION = {"BLEU@4": "bleu_4", "ROUGE-L": "rouge_l", "METEOR": "meteor", "CIDEr": "cider"}
-_RECALL = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
-_TO_FILL = "`make human-captions` fills ours"
+_PAPER_DATASETS = {"msrvtt": "MSR-VTT", "msvd": "MSVD", "didemo": "DiDeMo"}
+_CAPTION_METRICS = {"BLEU@4": "bleu_4", "ROUGE-L": "rouge_l", "METEOR": "meteor", "CIDEr": "cider"}
+_RECALL_METRICS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
+_HOW_TO_FILL = "`make human-captions` fills ours"
 
 
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
-    """All tables of this file by stem."""
+    """Rows of the tables of this module by file stem."""
     return {
-        "oracle": people_beside_paper(records, paper),
+        "oracle": human_beside_paper(records, paper),
         "oracle_gallery": gallery(records),
         "oracle_bytes": index_bytes(records),
     }
 
 
-def people_beside_paper(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """People as captioners and as the text index; the paper's rows of the same data under them."""
+def human_beside_paper(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """Scores of human captions and of text indexes of them, above the paper's on the same data."""
     rows: list[Row] = []
-    for stage, table, metrics in (
-        ("oracle_caption", {"msrvtt": "table01", "msvd": "table01"}, _CAPTION),
+    for stage, tables, metrics in (
+        ("oracle_caption", {"msrvtt": "table01", "msvd": "table01"}, _CAPTION_METRICS),
         (
             "oracle_retrieval",
             {"msrvtt": "table02", "msvd": "table02", "didemo": "table10"},
-            _RECALL,
+            _RECALL_METRICS,
         ),
     ):
         for protocol, record in sorted(newest_by_protocol(records, stage).items()):
-            data = protocol.split("/")[0]
-            ours = _people(protocol, record, metrics)
-            rows += ours + _papers(paper, table.get(data, ""), protocol, ours, metrics)
+            dataset = protocol.split("/")[0]
+            ours = _human_rows(protocol, record, metrics)
+            rows += ours + _paper_rows(paper, tables.get(dataset, ""), protocol, ours, metrics)
     if not rows:
         return [
-            Row("oracle", c.row, c.column, None, c.value, c.unit, note=_TO_FILL)
+            Row("oracle", c.row, c.column, None, c.value, c.unit, note=_HOW_TO_FILL)
             for c in paper
             if c.table in ("table01", "table02", "table10")
         ]
     return rows
 
 
-def _people(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[Row]:
+def _human_rows(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[Row]:
     rows = []
     n = record.values.get("queries") or record.values["videos"]
     for name, values in record.values["rows"].items():
@@ -68,13 +67,14 @@ def _people(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[R
         if "copies out" in name:
             note = "; ".join(filter(None, (note, "references that say the same taken out")))
         for column, key in metrics.items():
-            v = values[key]
+            score = values[key]
             rows.append(
                 measured(
-                    "oracle", f"people/{name}", f"{protocol}/{column}", v["mean"],
-                    "%" if key in _RECALL.values() else "point", record,
+                    "oracle", f"people/{name}", f"{protocol}/{column}", score["mean"],
+                    "%" if key in _RECALL_METRICS.values() else "point", record,
                     n=values.get("queries", n),
-                    spread=bootstrap_interval("over videos", v["low"], v["high"], 1), note=note,
+                    spread=bootstrap_interval("over videos", score["low"], score["high"], 1),
+                    note=note,
                 )
             )  # fmt: skip
         if "index_size" in values:
@@ -88,64 +88,64 @@ def _people(protocol: str, record: Record, metrics: Mapping[str, str]) -> list[R
     return rows
 
 
-def _papers(
+def _paper_rows(
     paper: Iterable[Cell],
     table: str,
     protocol: str,
     ours: Sequence[Row],
     metrics: Mapping[str, str],
 ) -> list[Row]:
-    """The paper's cells of this data set, with what may be said of them beside ours."""
-    data = _PAPER_DATA[protocol.split("/")[0]]
-    found = []
+    """The paper's cells of this data set, each with a note that compares it with ours."""
+    paper_dataset = _PAPER_DATASETS[protocol.split("/")[0]]
+    rows = []
     for cell in paper:
         if cell.table != table or cell.value is None:
             continue
-        name, _, metric = cell.column.partition("/")
-        if name != data or metric not in metrics:
+        dataset, _, metric = cell.column.partition("/")
+        if dataset != paper_dataset or metric not in metrics:
             continue
-        same = [r for r in ours if r.column.endswith(f"/{metric}")]
-        found.append(
+        same_metric = [r for r in ours if r.column.endswith(f"/{metric}")]
+        rows.append(
             Row(
                 "oracle", f"paper/{cell.row}", f"{protocol}/{metric}", None, cell.value, cell.unit,
-                note="; ".join(filter(None, (_verdict(cell, same, protocol), cell.note))),
+                note="; ".join(filter(None, (_verdict(cell, same_metric, protocol), cell.note))),
             )
         )  # fmt: skip
-    return found
+    return rows
 
 
 def _verdict(cell: Cell, ours: Sequence[Row], protocol: str) -> str:
-    """Where a figure of the paper lies among ours: those that know the answer, and the others."""
-    tried = [(r.ours, r.row) for r in ours if r.ours is not None]
-    if not tried or cell.value is None or "exchanged" in cell.note:
+    """Compare a number of the paper with ours, with and without those that know the answer."""
+    scores = [(r.ours, r.row) for r in ours if r.ours is not None]
+    if not scores or cell.value is None or "exchanged" in cell.note:
         return ""
     caption = protocol.split("/")[1].startswith("caption")
-    what = "human captioner" if caption else "human-caption index"
-    unknown = ", if this is the paper's protocol" if protocol.startswith("msrvtt/ret") else ""
-    best = max(tried)
-    blind = max((t for t in tried if "known" not in t[1]), default=best)
+    kind = "human captioner" if caption else "human-caption index"
+    caveat = ", if this is the paper's protocol" if protocol.startswith("msrvtt/ret") else ""
+    best = max(scores)
+    unaided = max((s for s in scores if "known" not in s[1]), default=best)
     if cell.value > best[0]:
-        return f"above every {what} tried (best {best[0]:.1f}){unknown}"
-    if cell.value > blind[0]:
+        return f"above every {kind} tried (best {best[0]:.1f}){caveat}"
+    if cell.value > unaided[0]:
         return (
-            f"above every {what} tried that does not know the answer (best {blind[0]:.1f}), and "
-            f"not above {best[1]} ({best[0]:.1f}){unknown}"
+            f"above every {kind} tried that does not know the answer (best {unaided[0]:.1f}), and "
+            f"not above {best[1]} ({best[0]:.1f}){caveat}"
         )
-    return f"not above {blind[1]} ({blind[0]:.1f}){unknown}"
+    return f"not above {unaided[1]} ({unaided[0]:.1f}){caveat}"
 
 
 def gallery(records: Sequence[Record]) -> list[Row]:
-    """Recall of one caption at random in random sub-galleries, exact from the ranks."""
+    """Recall of one random human caption by gallery size, computed exactly from the ranks."""
     rows = []
     for protocol, record in sorted(newest_by_protocol(records, "oracle_retrieval").items()):
         for size, values in record.values["curve"].items():
-            for column, key in _RECALL.items():
-                v = values[key]
+            for column, key in _RECALL_METRICS.items():
+                recall = values[key]
                 rows.append(
                     measured(
-                        "oracle_gallery", size, f"{protocol}/{column}", v["mean"], "%", record,
+                        "oracle_gallery", size, f"{protocol}/{column}", recall["mean"], "%", record,
                         n=record.values["rows"]["one at random"]["queries"],
-                        spread=bootstrap_interval("over videos", v["low"], v["high"], 1),
+                        spread=bootstrap_interval("over videos", recall["low"], recall["high"], 1),
                         note="all other videos drawn at random, the query's own kept",
                     )
                 )  # fmt: skip
@@ -153,7 +153,7 @@ def gallery(records: Sequence[Record]) -> list[Row]:
 
 
 def index_bytes(records: Sequence[Record]) -> list[Row]:
-    """A video's entry in a text index, in bytes, beside the latent that the paper names."""
+    """Bytes of a video's entry in a text index, beside those of the latent that the paper names."""
     rows: list[Row] = []
     latent = 0
     for protocol, record in sorted(newest_by_protocol(records, "oracle_retrieval").items()):
@@ -187,11 +187,11 @@ def gallery_figure(records: Sequence[Record], paper: Sequence[Cell]) -> str | No
 
     The same bytes for the same records. None without a record.
     """
-    found = newest_by_protocol(records, "oracle_retrieval")
-    if not found:
+    by_protocol = newest_by_protocol(records, "oracle_retrieval")
+    if not by_protocol:
         return None
     figure, axis = plt.subplots(figsize=(7, 4.2))
-    for i, (protocol, record) in enumerate(sorted(found.items())):
+    for i, (protocol, record) in enumerate(sorted(by_protocol.items())):
         curve = record.values["curve"]
         sizes = [int(s) for s in curve]
         r1 = [curve[str(s)]["r1"] for s in sizes]

@@ -1,6 +1,6 @@
-"""Latency, arm by arm, and how close its stages come to what the device allows (Table 3).
+"""Latency tables: Table 3, every runtime arm by stage, and stages against the roofline.
 
-Pure functions of records, like `tables`. Devices, models and precisions never share a row.
+Pure functions of records. Devices, models and precisions never share a row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,148 +8,152 @@ from statistics import median
 from typing import Any
 
 from atom_repro.records.record import Record
-from atom_repro.report.cells import Row, extremes, measured, omitted_records, unfilled
+from atom_repro.report.cells import Row, extremes, measured, omitted_records, paper_rows
 from atom_repro.report.paper import Cell
 from atom_repro.report.select import (
     by_machine,
-    functional,
+    device_and_model,
+    is_reportable,
     keep_quietest,
     load_definition,
     of_newest_definition,
-    ran_on,
-    shown,
+    validity_note,
 )
 
 BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
-SAVED = ("load", "retrieval", "assembly")
+SAVING_COLUMNS = ("load", "retrieval", "assembly")
 PIPELINES = ("retrieval", "assembly")
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
-    """The newest good latency record of each pipeline, device, model, scale and precision, a quiet
-    one before one beside other work; smoke left out. Retrieval comes first, and the tiny scale."""
-    found: dict[tuple[str, ...], Record] = {}
+    """Newest reportable latency records, one for each pipeline, device, model, scale and precision.
+
+    A quiet record is preferred to a busy one. The tiny scale and retrieval come first.
+    """
+    selected: dict[tuple[str, ...], Record] = {}
     for record in of_newest_definition(records, "latency"):
         pipeline = record.config("pipeline.name")
         if pipeline in PIPELINES:
             scale, precision = str(record.data["scale"]), str(record.values["precision"])
-            keep_quietest(found, (pipeline, ran_on(record), scale, precision), record)
-    order = sorted(found, key=lambda k: (k[2] != "tiny", PIPELINES.index(k[0]), k[1], k[3]))
-    return [found[key] for key in order]
+            keep_quietest(selected, (pipeline, device_and_model(record), scale, precision), record)
+    order = sorted(selected, key=lambda k: (k[2] != "tiny", PIPELINES.index(k[0]), k[1], k[3]))
+    return [selected[key] for key in order]
 
 
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
-    """The tables by file stem, machine by machine."""
+    """Rows of the latency tables by file stem, machine by machine."""
     machines = by_machine(of_newest_definition(records, "latency"))
     return {
-        "table03": [row for mine in machines for row in table3(mine)]
+        "table03": [row for of_machine in machines for row in table3(of_machine)]
         + omitted_records(records, "latency", "table03")
-        + unfilled(
+        + paper_rows(
             paper,
             "table03",
             "`python -m device_bench.latency experiment=latency/full_size` measures this machine, "
             "and its GPU with device=cuda; the phones' rows need phones",
         ),
-        "arms": [row for mine in machines for row in arms(mine)]
+        "arms": [row for of_machine in machines for row in arms(of_machine)]
         + omitted_records(records, "latency", "arms"),
-        # No load is in it, so records under every definition may stand there.
+        # It has no load times, so records under every definition of load time may be shown.
         "limits": [
             row
-            for mine in by_machine(r for r in records if shown(r, "latency"))
-            for row in limits(mine)
+            for of_machine in by_machine(r for r in records if is_reportable(r, "latency"))
+            for row in limits(of_machine)
         ],
     }
 
 
 def table3(records: Sequence[Record]) -> list[Row]:
-    """Latency, Table 3's shape: `baseline` is w/o reuse, one prompt over a job of clips.
+    """Latency in the layout of Table 3: without reuse (`baseline`) and with (`atom`), one prompt.
 
-    Encoding and captioning are a clip's; indexing is embedding the captions and the prompt and
-    ranking. Loading is the whole job's, in seconds that pass; it is the assembly pipeline's, the
-    one in which the baseline reads a module twice, as are script and assembly. The movie is cut
-    after the session ends and is not counted, as in the paper. A saving is that of atom over the
-    baseline, of the medians, and its extremes are those of pairs that ran in one round.
+    Encoding and captioning are per clip; indexing is embedding the captions and the prompt and
+    ranking. Loading is wall-clock time of all clips; like script and assembly it is of the assembly
+    pipeline, in which the baseline loads a module twice. The movie is cut after the session ends
+    and is not counted, as in the paper. A saving is that of atom over the baseline, of the medians,
+    and its extremes are those of pairs that ran in one round.
     """
     rows = []
-    shown_records = newest(records)
-    searched = {_subject(r) for r in shown_records if r.config("pipeline.name") == "retrieval"}
-    for record in shown_records:
-        row = f"{ran_on(record)}/{record.values['precision']}"
+    selected = newest(records)
+    with_retrieval = {
+        _configuration(r) for r in selected if r.config("pipeline.name") == "retrieval"
+    }
+    for record in selected:
+        row = f"{device_and_model(record)}/{record.values['precision']}"
         scale = record.data["scale"]
-        about = f"{functional(record)}; {record.values['clips']} clips; {load_definition(record)}"
-        before, after = (
-            _table3_cells(record, arm, clips_too=_subject(record) not in searched)
+        note = f"{validity_note(record)}; {record.values['clips']} clips; {load_definition(record)}"
+        baseline_cells, atom_cells = (
+            _table3_cells(record, arm, per_clip=_configuration(record) not in with_retrieval)
             for arm in (BASELINE, ATOM)
         )
-        for variant, cells in (("baseline", before), ("atom", after)):
+        for variant, cells in (("baseline", baseline_cells), ("atom", atom_cells)):
             for column, by_repeat in cells.items():
                 seconds = list(by_repeat.values())
                 rows.append(
                     measured(
                         "table03", f"{row}/{variant}", f"{scale}/{column}", median(seconds), "s",
-                        record, n=len(seconds), spread=extremes(seconds), note=about,
+                        record, n=len(seconds), spread=extremes(seconds), note=note,
                     )
                 )  # fmt: skip
-        for column in SAVED:
-            if column not in before or column not in after:
+        for column in SAVING_COLUMNS:
+            if column not in baseline_cells or column not in atom_cells:
                 continue
-            first, second = before[column], after[column]
-            paired = [100 * (1 - second[r] / s) for r, s in first.items() if r in second]
-            saving = 100 * (1 - median(second.values()) / median(first.values()))
+            baseline, atom = baseline_cells[column], atom_cells[column]
+            paired = [100 * (1 - atom[r] / s) for r, s in baseline.items() if r in atom]
+            saving = 100 * (1 - median(atom.values()) / median(baseline.values()))
             rows.append(
                 measured(
                     "table03", f"{row}/atom", f"{scale}/{column}_saving", saving, "percent",
-                    record, n=len(paired), spread=extremes(paired), note=about,
+                    record, n=len(paired), spread=extremes(paired), note=note,
                 )
             )  # fmt: skip
     return rows
 
 
-def _subject(record: Record) -> tuple[str, str, str]:
-    return ran_on(record), str(record.data["scale"]), str(record.values["precision"])
+def _configuration(record: Record) -> tuple[str, str, str]:
+    return device_and_model(record), str(record.data["scale"]), str(record.values["precision"])
 
 
-def _table3_cells(record: Record, arm: str, *, clips_too: bool) -> dict[str, dict[int, float]]:
-    """Seconds by repeat of the cells that a pipeline fills, of each session's first prompt.
+def _table3_cells(record: Record, arm: str, *, per_clip: bool) -> dict[str, dict[int, float]]:
+    """Seconds by column and repeat of a pipeline, of each session's first prompt.
 
     Args:
-        clips_too: whether an assembly also fills what is a clip's, which a search does.
+        per_clip: whether an assembly also fills the columns per clip, as retrieval does.
     """
     prompts = _prompts(record, arm, first_only=True)
     if not prompts:
         return {}
-    clips, assembles = record.values["clips"], record.config("pipeline.name") == "assembly"
+    clips, is_assembly = record.values["clips"], record.config("pipeline.name") == "assembly"
 
     def by_repeat(seconds: Callable[[dict[str, Any]], float]) -> dict[int, float]:
         return {p["repeat"]: seconds(p) for p in prompts}
 
     cells = {}
-    if clips_too or not assembles:
+    if per_clip or not is_assembly:
         cells = {
             "encode": by_repeat(lambda p: p["stages_s"]["encode"] / clips),
             "caption": by_repeat(lambda p: p["stages_s"]["caption"] / clips),
             "index": by_repeat(lambda p: p["stages_s"]["embed"] + p["stages_s"]["rank"]),
         }
-    if assembles:
-        cells["load"] = by_repeat(lambda p: _load_s(record, arm, p))
+    if is_assembly:
+        cells["load"] = by_repeat(lambda p: _load_seconds(record, arm, p))
         cells["script"] = by_repeat(lambda p: p["stages_s"].get("script", 0.0))
-    cells["assembly" if assembles else "retrieval"] = by_repeat(lambda p: p["end_to_end_s"])
+    cells["assembly" if is_assembly else "retrieval"] = by_repeat(lambda p: p["end_to_end_s"])
     return cells
 
 
-def _load_s(record: Record, arm: str, prompt: Mapping[str, Any]) -> float:
-    """Seconds in which at least one module was being read; two lanes may read at once."""
+def _load_seconds(record: Record, arm: str, prompt: Mapping[str, Any]) -> float:
+    """Wall-clock seconds in which at least one module was loading: the union of load spans."""
     spans = sorted(
-        (s["start_s"], s["end_s"])
-        for s in record.samples()
-        if s["kind"] == "span"
-        and (s["stage"], s["arm"], s["repeat"]) == ("load", arm, prompt["repeat"])
-        and s["end_s"] <= prompt["end_to_end_s"] + 1e-3
+        (sample["start_s"], sample["end_s"])
+        for sample in record.samples()
+        if sample["kind"] == "span"
+        and (sample["stage"], sample["arm"], sample["repeat"]) == ("load", arm, prompt["repeat"])
+        and sample["end_s"] <= prompt["end_to_end_s"] + 1e-3
     )
-    seconds, reached = 0.0, 0.0
+    seconds, covered_until = 0.0, 0.0
     for start, end in spans:
-        seconds += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
+        seconds += max(0.0, end - max(start, covered_until))
+        covered_until = max(covered_until, end)
     return seconds
 
 
@@ -157,7 +161,7 @@ _STAGES = ("load", "decode_video", "encode", "caption", "embed", "rank", "script
 
 
 def arms(records: Sequence[Record]) -> list[Row]:
-    """Every arm: a session's first prompt, all its prompts, and where the seconds went."""
+    """Latency of every runtime arm: first prompt, all prompts, and the first prompt by stage."""
     rows = []
     for record in newest(records):
         for arm in record.values["arms"]:
@@ -165,11 +169,11 @@ def arms(records: Sequence[Record]) -> list[Row]:
             sessions: dict[int, float] = {}
             for p in _prompts(record, arm, first_only=False):
                 sessions[p["repeat"]] = sessions.get(p["repeat"], 0.0) + p["end_to_end_s"]
-            total = list(sessions.values())
+            session_totals = list(sessions.values())
             count = record.values["prompts"]
             columns: dict[str, list[float]] = {
                 "prompt 1": [p["end_to_end_s"] for p in first],
-                f"prompts 1-{count}": total,
+                f"prompts 1-{count}": session_totals,
                 **{
                     f"stage/{stage}": [p["stages_s"].get(stage, 0.0) for p in first]
                     for stage in _STAGES
@@ -178,52 +182,53 @@ def arms(records: Sequence[Record]) -> list[Row]:
                 "residual": [p["residual_s"] for p in first],
             }
             peaks = [p.get("session_device_peak_bytes") for p in first]
-            held = [peak / 2**20 for peak in peaks if peak is not None]
-            if held:
-                columns["device memory, MiB"] = held
-            for column, seconds in columns.items():
+            peaks_mib = [peak / 2**20 for peak in peaks if peak is not None]
+            if peaks_mib:
+                columns["device memory, MiB"] = peaks_mib
+            for column, values in columns.items():
                 rows.append(
                     measured(
                         "arms",
-                        f"{ran_on(record)}/{record.config('pipeline.name')}/"
+                        f"{device_and_model(record)}/{record.config('pipeline.name')}/"
                         f"{record.values['precision']}/{arm}",
                         f"{record.data['scale']}/{column}",
-                        median(seconds),
+                        median(values),
                         "MiB" if column.endswith("MiB") else "s",
                         record,
-                        n=len(seconds),
-                        spread=extremes(seconds),
-                        note=f"{functional(record)}; {load_definition(record)}",
+                        n=len(values),
+                        spread=extremes(values),
+                        note=f"{validity_note(record)}; {load_definition(record)}",
                     )
                 )
     return rows
 
 
 def limits(records: Sequence[Record]) -> list[Row]:
-    """A clip's encoding and captioning beside the least time that the device's rates allow.
+    """Encoding and captioning of a clip beside their roofline minimum on the device.
 
-    The modules work alone there (the resident, sequential arm), and the rates are the higher of
-    two that were measured in the same run, before and after.
+    In the resident, sequential arm, where modules run alone. The rates are the higher of two that
+    were measured in the same run, before and after.
     """
     rows = []
     for record in newest(records):
-        least: Mapping[str, float] = record.values.get("least_s_per_clip", {})
-        prompts = _prompts(record, "resident/sequential", first_only=True) if least else []
+        minimum_s: Mapping[str, float] = record.values.get("least_s_per_clip", {})
+        prompts = _prompts(record, "resident/sequential", first_only=True) if minimum_s else []
         if not prompts:
             continue
-        row = f"{ran_on(record)}/{record.config('pipeline.name')}/{record.values['precision']}"
+        pipeline, precision = record.config("pipeline.name"), record.values["precision"]
+        row = f"{device_and_model(record)}/{pipeline}/{precision}"
         scale, clips = record.data["scale"], record.values["clips"]
         cells = [
-            (name, max(record.values[when][name] for when in ("limits_before", "limits_after")), "")
+            (name, max(record.values[key][name] for key in ("limits_before", "limits_after")), "")
             for name in record.values["limits_before"]
         ]
         for stage in ("encode", "caption"):
             seconds = [p["stages_s"][stage] / clips for p in prompts]
             cells += [(stage, median(seconds), extremes(seconds))]
-            if stage in least:
+            if stage in minimum_s:
                 cells += [
-                    (f"{stage}, least", least[stage], ""),
-                    (f"{stage}, share of the limit", 100 * least[stage] / median(seconds), ""),
+                    (f"{stage}, least", minimum_s[stage], ""),
+                    (f"{stage}, share of the limit", 100 * minimum_s[stage] / median(seconds), ""),
                 ]
         for column, value, spread in cells:
             unit = "percent" if "share" in column else "s"
@@ -232,7 +237,7 @@ def limits(records: Sequence[Record]) -> list[Row]:
             rows.append(
                 measured(
                     "limits", row, f"{scale}/{column}", value, unit, record,
-                    n=len(prompts), spread=spread, note=f"{functional(record)}; per clip",
+                    n=len(prompts), spread=spread, note=f"{validity_note(record)}; per clip",
                 )
             )  # fmt: skip
     return rows
@@ -240,10 +245,10 @@ def limits(records: Sequence[Record]) -> list[Row]:
 
 def _prompts(record: Record, arm: str, *, first_only: bool) -> list[dict[str, Any]]:
     return [
-        s
-        for s in record.samples()
-        if s["kind"] == "prompt"
-        and s["arm"] == arm
-        and not s["warmup"]
-        and (s["prompt"] == 0 or not first_only)
+        sample
+        for sample in record.samples()
+        if sample["kind"] == "prompt"
+        and sample["arm"] == arm
+        and not sample["warmup"]
+        and (sample["prompt"] == 0 or not first_only)
     ]

@@ -1,7 +1,7 @@
-"""Tables as pure functions of records and the paper's cells: no clock, no disk, no torch.
+"""Quality tables: captioning, retrieval, cost of int8 and caption accuracy by attribute.
 
-A table is a list of `Row`s keyed like the paper's cells. What was measured at `tiny` scale stands
-in columns of its own (`toy/…`, `tiny/…`), where the paper's side is empty; the paper's cells stand
+A table is a list of `Row`s keyed like the paper's cells. What was measured at `tiny` scale has
+columns of its own (`toy/…`, `tiny/…`), where the paper's side is empty; the paper's cells stand
 with ours empty and the command that would fill them. Smoke records never appear.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from atom_repro.records.record import Record
-from atom_repro.report.cells import Row, measured, unfilled
+from atom_repro.report.cells import Row, measured, paper_rows
 from atom_repro.report.paper import Cell
-from atom_repro.report.select import newest, subjects
+from atom_repro.report.select import dataset_model_pairs, newest
 
 CAPTION_METRICS = {
     "BLEU@4": "bleu_4",
@@ -19,23 +19,23 @@ CAPTION_METRICS = {
     "METEOR": "meteor",
     "CIDEr": "cider",
 }
-RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "median rank": "median_rank"}
-_TO_FILL = (
+RECALL_METRICS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "median rank": "median_rank"}
+_HOW_TO_FILL = (
     "needs weights and videos that are yours to bring: `python -m eval.caption` and "
     "`eval.retrieval` with dataset, protocol and checkpoint.folder fill ours"
 )
 
 
 def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """Caption quality of every model and data set on record, with floors and people beside."""
+    """Caption scores of every model and data set on record, with floors and human captions."""
     rows = []
-    for data, model in subjects(records, "caption"):
+    for data, model in dataset_model_pairs(records, "caption"):
         for precision, record in newest(records, "caption", model=model, data=data).items():
             values = record.values
             versions: list[tuple[str, Mapping[str, Any]]] = [(f"{model}/{precision}", values)]
-            for part in ("seen", "held_out"):
-                if part in values:
-                    versions.append((f"{model}/{precision}/{part}", values[part]))
+            for split in ("seen", "held_out"):
+                if split in values:
+                    versions.append((f"{model}/{precision}/{split}", values[split]))
             if precision == "fp32" and model == "mPLUG2+":
                 versions += [
                     ("floor/constant sentence", values["floor_constant_sentence"]),
@@ -47,25 +47,27 @@ def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                     rows.append(
                         measured("table01", name, f"{data}/{column}", scores[key], "point", record)
                     )
-    return rows + unfilled(paper, "table01", _TO_FILL)
+    return rows + paper_rows(paper, "table01", _HOW_TO_FILL)
 
 
 def table2(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """Retrieval on all data but DiDeMo's, with the true captions and the next video's beside."""
+    """Retrieval on every data set but DiDeMo, with a ceiling (true captions) and a floor."""
     rows = _retrieval(records, "table02", lambda data: data != "DiDeMo")
-    return rows + unfilled(paper, "table02", _TO_FILL)
+    return rows + paper_rows(paper, "table02", _HOW_TO_FILL)
 
 
 def table10(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     """Retrieval on DiDeMo, by the code of Table 2."""
     rows = _retrieval(records, "table10", lambda data: data == "DiDeMo")
-    return rows + unfilled(paper, "table10", _TO_FILL)
+    return rows + paper_rows(paper, "table10", _HOW_TO_FILL)
 
 
-def _retrieval(records: Sequence[Record], table: str, wanted: Callable[[str], bool]) -> list[Row]:
+def _retrieval(
+    records: Sequence[Record], table: str, include_dataset: Callable[[str], bool]
+) -> list[Row]:
     rows = []
-    for data, model in subjects(records, "retrieval"):
-        if not wanted(data):
+    for data, model in dataset_model_pairs(records, "retrieval"):
+        if not include_dataset(data):
             continue
         for precision, record in newest(records, "retrieval", model=model, data=data).items():
             versions = [(f"{model}/{precision}", record.values["model"])]
@@ -75,7 +77,7 @@ def _retrieval(records: Sequence[Record], table: str, wanted: Callable[[str], bo
                     ("floor/next video's caption", record.values["floor_next_video"]),
                 ]
             for name, scores in versions:
-                for column, key in RECALLS.items():
+                for column, key in RECALL_METRICS.items():
                     rows.append(
                         measured(
                             table,
@@ -88,28 +90,28 @@ def _retrieval(records: Sequence[Record], table: str, wanted: Callable[[str], bo
                             note=f"gallery of {scores['index_size']}",
                         )
                     )
-            for part in ("seen", "held_out"):
-                scores = record.values.get(part, {})
-                name = f"{model}/{precision}/{part}"
+            for split in ("seen", "held_out"):
+                scores = record.values.get(split, {})
+                name = f"{model}/{precision}/{split}"
                 rows += [
                     measured(table, name, f"{data}/{column}", scores[key], "percent", record)
-                    for column, key in RECALLS.items()
+                    for column, key in RECALL_METRICS.items()
                     if key in scores
                 ]
     return rows
 
 
 def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """int8 minus fp32 of the same weights on the same clips, with its interval.
+    """Score differences int8 minus fp32, same weights and clips, with paired bootstrap intervals.
 
-    Beside it the drops that the paper's own tables imply, on other data.
+    Beside them the differences that the paper's own tables imply, on other data.
     """
     rows = []
     for stage, table, columns in (
         ("caption", "table01", CAPTION_METRICS),
-        ("retrieval", "table02", {k: v for k, v in RECALLS.items() if v != "median_rank"}),
+        ("retrieval", "table02", {k: v for k, v in RECALL_METRICS.items() if v != "median_rank"}),
     ):
-        for data, model in subjects(records, stage):
+        for data, model in dataset_model_pairs(records, stage):
             record = newest(records, stage, model=model, data=data).get("int8")
             difference = record.values.get("minus_fp32") if record else None
             if record and difference:
@@ -145,7 +147,7 @@ def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
 
 
 def attributes(records: Sequence[Record]) -> list[Row]:
-    """What the captions get right, attribute by attribute, seen and held-out combinations apart."""
+    """Caption accuracy by attribute, separately for seen and held-out combinations."""
     return [
         measured(
             "attributes",
@@ -156,7 +158,7 @@ def attributes(records: Sequence[Record]) -> list[Row]:
             record,
             n=total,
         )
-        for data, model in subjects(records, "caption")
+        for data, model in dataset_model_pairs(records, "caption")
         for precision, record in newest(records, "caption", model=model, data=data).items()
         for group, by_name in record.values.get("attribute_accuracy", {}).items()
         for name, (correct, total) in by_name.items()
@@ -164,7 +166,7 @@ def attributes(records: Sequence[Record]) -> list[Row]:
 
 
 def build_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
-    """All tables by file stem."""
+    """Rows of all quality tables by file stem."""
     return {
         "table01": table1(records, paper),
         "table02": table2(records, paper),

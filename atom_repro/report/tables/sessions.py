@@ -1,7 +1,7 @@
-"""Sessions: what each prompt of a session loads and costs, as a table and as curves.
+"""Sessions table and curves: model loads, bytes read and seconds of each prompt of a session.
 
-The paper's claim is that without reuse every prompt restarts the cycle of loading models; the
-columns of loads answer it. Pure functions of records, like `tables`.
+The paper claims that without reuse every prompt loads the models again; the columns of loads test
+that. Pure functions of records.
 """
 
 import re
@@ -13,17 +13,17 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured, omitted_records
-from atom_repro.report.render import BUSY, busy_mark, records_line, rows_by_machine, to_csv
+from atom_repro.report.render import BUSY_NOTE, busy_mark, records_line, rows_by_machine, to_csv
 from atom_repro.report.select import (
     HOST_TINY,
     busy_suffix,
     by_machine,
-    functional,
+    device_and_model,
     keep_quietest,
     load_definition,
     load_label,
     of_newest_definition,
-    ran_on,
+    validity_note,
 )
 from atom_repro.report.svg import svg
 
@@ -34,37 +34,39 @@ COLOURS = {
     "reload_stage": "#ff7f0e",
     "reload_input": "#d62728",
 }
-LINES = {"fresh": "-", "indexed": "--"}
+LINE_STYLES = {"fresh": "-", "indexed": "--"}
 
 
 def newest(records: Sequence[Record]) -> dict[tuple[str, str, str], Record]:
-    """The newest good record of each device and model, pipeline and precision, a quiet one before
-    one beside other work; smoke left out."""
-    found: dict[tuple[str, str, str], Record] = {}
-    for r in of_newest_definition(records, NAME):
-        keep_quietest(found, (ran_on(r), str(r.values["pipeline"]), str(r.values["precision"])), r)
-    return found
+    """Newest reportable record by device and model, pipeline and precision; a quiet record is
+    preferred to a busy one."""
+    selected: dict[tuple[str, str, str], Record] = {}
+    for record in of_newest_definition(records, NAME):
+        pipeline, precision = str(record.values["pipeline"]), str(record.values["precision"])
+        keep_quietest(selected, (device_and_model(record), pipeline, precision), record)
+    return selected
 
 
 def build(records: Sequence[Record]) -> dict[str, list[Row]]:
-    """The table by its file stem: a row a session, columns by what is counted.
+    """Rows of the sessions table by its file stem: one row per session.
 
     Prompts are counted from 1. Seconds are medians over repeats; loads and bytes are the same in
     every repeat, which is checked.
     """
     groups = by_machine(of_newest_definition(records, NAME))
     return {
-        NAME: [row for mine in groups for row in _rows(mine)] + omitted_records(records, NAME, NAME)
+        NAME: [row for of_machine in groups for row in _machine_rows(of_machine)]
+        + omitted_records(records, NAME, NAME)
     }
 
 
-def _rows(records: Sequence[Record]) -> list[Row]:
-    """Every session of one machine."""
+def _machine_rows(records: Sequence[Record]) -> list[Row]:
+    """Rows of every session of one machine."""
     rows: list[Row] = []
-    for ran, record in newest(records).items():
-        by_session = _sessions(record)
+    for configuration, record in newest(records).items():
+        by_session = _prompts_by_session(record)
         for name in record.values["sessions"]:
-            row = f"{'/'.join(ran)}/{name}"
+            row = f"{'/'.join(configuration)}/{name}"
             repeats = by_session.get(name)
             if repeats is None:
                 rows.append(
@@ -74,54 +76,60 @@ def _rows(records: Sequence[Record]) -> list[Row]:
                 )  # fmt: skip
                 continue
             fresh = by_session.get("fresh/" + name.partition("/")[2])
-            rows += _row(record, row, repeats, fresh if name.startswith("indexed/") else None)
+            rows += _session_rows(
+                record, row, repeats, fresh if name.startswith("indexed/") else None
+            )
     return rows
 
 
-def _row(
+def _session_rows(
     record: Record,
     row: str,
     repeats: Mapping[int, Sequence[dict[str, Any]]],
     fresh: Mapping[int, Sequence[dict[str, Any]]] | None,
 ) -> list[Row]:
-    """Every cell of one session; `fresh` is its twin that processes the videos for each prompt."""
+    """Cells of one session; an indexed one is compared with `fresh`, the same without an index."""
     counts: list[int] = record.values["prompt_counts"]
-    shown = sorted({*counts, min(2, max(counts))})
-    first = next(iter(repeats.values()))
+    prompt_numbers = sorted({*counts, min(2, max(counts))})
+    first_repeat = next(iter(repeats.values()))
     for prompts in repeats.values():
-        assert [_read(p) for p in prompts] == [_read(p) for p in first], f"{row}: loads differ"
+        assert [_loads_and_bytes(p) for p in prompts] == [
+            _loads_and_bytes(p) for p in first_repeat
+        ], f"{row}: loads differ between repeats"
     cells: list[tuple[str, float, str]] = []
-    for n in shown:
-        cells.append((f"loads in prompt {n}", sum(first[n - 1]["loads"].values()), "1"))
-    for n in shown:
-        cells.append((f"bytes read in prompt {n}", first[n - 1]["bytes_read"], "byte"))
-    made = [
+    for n in prompt_numbers:
+        cells.append((f"loads in prompt {n}", sum(first_repeat[n - 1]["loads"].values()), "1"))
+    for n in prompt_numbers:
+        cells.append((f"bytes read in prompt {n}", first_repeat[n - 1]["bytes_read"], "byte"))
+    count_rows = [
         measured(NAME, row, _column(record, name), value, unit, record, n=len(repeats),
-                 note=f"{functional(record)}; {record.values['clips']} clips")
+                 note=f"{validity_note(record)}; {record.values['clips']} clips")
         for name, value, unit in cells
     ]  # fmt: skip
     seconds: dict[str, list[float]] = {
-        f"prompt {n}": [p[n - 1]["end_to_end_s"] for p in repeats.values()] for n in shown
+        f"prompt {n}": [p[n - 1]["end_to_end_s"] for p in repeats.values()] for n in prompt_numbers
     }
-    about = f"{functional(record)}; {record.values['clips']} clips; {load_definition(record)}"
-    several = [n for n in counts if n > 1]
-    for n in several:
-        seconds[f"prompts 1-{n}"] = [_total(p, n) for p in repeats.values()]
+    note = f"{validity_note(record)}; {record.values['clips']} clips; {load_definition(record)}"
+    session_lengths = [n for n in counts if n > 1]
+    for n in session_lengths:
+        seconds[f"prompts 1-{n}"] = [_total_seconds(p, n) for p in repeats.values()]
     if fresh is not None:
-        for n in several:
+        for n in session_lengths:
             seconds[f"saved by the index in prompts 1-{n}"] = [
-                _total(fresh[r], n) - _total(p, n) for r, p in repeats.items() if r in fresh
+                _total_seconds(fresh[r], n) - _total_seconds(p, n)
+                for r, p in repeats.items()
+                if r in fresh
             ]
-    return made + [
+    return count_rows + [
         measured(NAME, row, _column(record, name), median(values), "s", record, n=len(values),
-                 spread=extremes(values), note=about)
+                 spread=extremes(values), note=note)
         for name, values in seconds.items()
         if values
     ]  # fmt: skip
 
 
 def to_markdown(name: str, rows: Sequence[Row]) -> str:
-    """A section a machine: a grid of loads and bytes, and a grid of seconds."""
+    """Render the table as Markdown: per machine a grid of loads and bytes and one of seconds."""
     lines = ["# What the n-th prompt of a session loads and costs", ""]
     if not rows:
         return "\n".join(
@@ -134,55 +142,55 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
         "rankings.",
         "",
     ]
-    for heading, mine in rows_by_machine(rows).items():
+    for heading, of_machine in rows_by_machine(rows).items():
         lines += [f"## {heading}", ""]
-        counted = [r for r in mine if r.unit != "s"]
-        timed = [r for r in mine if r.unit == "s"]
-        for part in (counted, timed):
-            lines += [*_grid(part), ""]
-        lines += [f"- {note}." for note in sorted({r.note for r in mine if r.note})]
-        lines += [BUSY] if any(r.load == "busy" for r in mine) else []
-        lines += ["", records_line(mine), ""]
+        counted = [r for r in of_machine if r.unit != "s"]
+        timed = [r for r in of_machine if r.unit == "s"]
+        for part_rows in (counted, timed):
+            lines += [*_grid(part_rows), ""]
+        lines += [f"- {note}." for note in sorted({r.note for r in of_machine if r.note})]
+        lines += [BUSY_NOTE] if any(r.load == "busy" for r in of_machine) else []
+        lines += ["", records_line(of_machine), ""]
     lines += [f"- {r.note}." for r in rows if r.machine is None]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def files(records: Sequence[Record]) -> dict[str, str]:
-    """Texts by path below the results' folder: the table twice, and the curves if there are any."""
+    """File contents by path below the results' folder: the table as CSV and Markdown, curves."""
     texts = {}
     for name, rows in build(records).items():
         texts[f"tables/{name}.csv"] = to_csv(rows)
         texts[f"tables/{name}.md"] = to_markdown(name, rows)
-    for (ran, pipeline, precision), record in newest(records).items():
-        other = "" if ran == HOST_TINY else "_" + re.sub(r"\W+", "-", ran)
-        texts[f"figures/sessions_{pipeline}_{precision}{other}.svg"] = curves(record)
+    for (device, pipeline, precision), record in newest(records).items():
+        suffix = "" if device == HOST_TINY else "_" + re.sub(r"\W+", "-", device)
+        texts[f"figures/sessions_{pipeline}_{precision}{suffix}.svg"] = curves(record)
     return texts
 
 
 def curves(record: Record) -> str:
-    """Seconds of the n-th prompt, and of all prompts up to it, of every sequential session."""
-    figure, (each, total) = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    """Figure of every sequential session: seconds by prompt, and cumulative seconds."""
+    figure, (prompt_axis, total_axis) = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     schedule = "sequential"
-    for name, repeats in _sessions(record).items():
-        session, residency, ran = name.split("/")
-        if ran != schedule:
+    for name, repeats in _prompts_by_session(record).items():
+        session, residency, session_schedule = name.split("/")
+        if session_schedule != schedule:
             continue
         prompts = range(1, len(next(iter(repeats.values()))) + 1)
-        style = {"color": COLOURS[residency], "linestyle": LINES[session], "marker": "."}
-        single = [median(p[n - 1]["end_to_end_s"] for p in repeats.values()) for n in prompts]
-        summed = [median(_total(p, n) for p in repeats.values()) for n in prompts]
-        each.plot(prompts, single, label=f"{session}, {residency}", **style)
-        total.plot(prompts, summed, **style)
-    each.set_yscale("log")
-    each.set_ylabel("seconds of the prompt")
-    total.set_ylabel("seconds of all prompts so far")
-    for axis in (each, total):
+        style = {"color": COLOURS[residency], "linestyle": LINE_STYLES[session], "marker": "."}
+        seconds = [median(p[n - 1]["end_to_end_s"] for p in repeats.values()) for n in prompts]
+        cumulative = [median(_total_seconds(p, n) for p in repeats.values()) for n in prompts]
+        prompt_axis.plot(prompts, seconds, label=f"{session}, {residency}", **style)
+        total_axis.plot(prompts, cumulative, **style)
+    prompt_axis.set_yscale("log")
+    prompt_axis.set_ylabel("seconds of the prompt")
+    total_axis.set_ylabel("seconds of all prompts so far")
+    for axis in (prompt_axis, total_axis):
         axis.set_xlabel("prompt")
-        axis.set_ylim(bottom=None if axis is each else 0)
+        axis.set_ylim(bottom=None if axis is prompt_axis else 0)
     figure.legend(loc="lower center", ncols=4, fontsize=8)
     figure.suptitle(
         f"{record.values['pipeline']}, {record.values['precision']}, {schedule}, "
-        f"{record.values['clips']} clips ({record.data['scale']}: {functional(record)}), "
+        f"{record.values['clips']} clips ({record.data['scale']}: {validity_note(record)}), "
         f"{record.machine.processor}{busy_suffix(record)}",
         fontsize=10,
     )
@@ -190,23 +198,23 @@ def curves(record: Record) -> str:
     return svg(figure)
 
 
-def _sessions(record: Record) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Prompts in order, by session and repeat; warm-ups and sessions without memory left out."""
-    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    ended = set(record.values["out_of_memory"])
-    for s in record.samples():
-        if s["kind"] == "prompt" and not s["warmup"]:
-            name = f"{s['session']}/{s['residency']}/{s['schedule']}"
-            if name not in ended:
-                found.setdefault(name, {}).setdefault(s["repeat"], []).append(s)
-    return found
+def _prompts_by_session(record: Record) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """Prompts in order, by session and repeat, without warm-ups and sessions out of memory."""
+    sessions: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    out_of_memory = set(record.values["out_of_memory"])
+    for sample in record.samples():
+        if sample["kind"] == "prompt" and not sample["warmup"]:
+            name = f"{sample['session']}/{sample['residency']}/{sample['schedule']}"
+            if name not in out_of_memory:
+                sessions.setdefault(name, {}).setdefault(sample["repeat"], []).append(sample)
+    return sessions
 
 
-def _read(prompt: Mapping[str, Any]) -> tuple[Mapping[str, int], int]:
+def _loads_and_bytes(prompt: Mapping[str, Any]) -> tuple[Mapping[str, int], int]:
     return prompt["loads"], prompt["bytes_read"]
 
 
-def _total(prompts: Sequence[Mapping[str, Any]], n: int) -> float:
+def _total_seconds(prompts: Sequence[Mapping[str, Any]], n: int) -> float:
     return float(sum(p["end_to_end_s"] for p in prompts[:n]))
 
 
@@ -219,12 +227,12 @@ def _grid(rows: Sequence[Row]) -> list[str]:
     cells = {(r.row, r.column): r for r in rows}
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in dict.fromkeys(r.row for r in rows):
-        shown = [_shown(cells.get((name, column))) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        texts = [_cell_text(cells.get((name, column))) for column in columns]
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return lines
 
 
-def _shown(row: Row | None) -> str:
+def _cell_text(row: Row | None) -> str:
     if row is None:
         return ""
     if row.ours is None:

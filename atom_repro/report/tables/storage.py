@@ -7,14 +7,14 @@ from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
 from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
-from atom_repro.report.tables.text_embedder import EMBEDDER, RUN
+from atom_repro.report.tables.text_embedder import EMBEDDER, HOW_TO_FILL
 
 _NAMES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2"}
-_PAPERS_MODEL = "mPLUG2+"
+_PAPER_MODEL = "mPLUG2+"
 _MIB = 2**20
 
-# Why a row of the paper has no match in any model that its text describes.
-_WHY = {
+# Why no model that the paper describes has the parameters of a row.
+_PAPER_NOTES = {
     "Linear": "the linear layers of Llama 3.2 1B with its tied head come to it alone; CLIP's are "
     "on top",
     "Embedding": "Llama 3.2's vocabulary alone needs more",
@@ -29,26 +29,26 @@ def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Ro
 
 
 def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """Bytes of every module's folder, beside the text embedder's file."""
+    """Bytes on disk of every module's folder and of the text embedder's file, with the paper's."""
     rows: list[Row] = []
-    for name, record in _newest(records).items():
-        for precision, sides in record.values["bytes"].items():
-            sizes = {**sides, "both": sum(sides.values())}
-            for side, size in sizes.items():
+    for name, record in _newest_by_model(records).items():
+        for precision, by_part in record.values["bytes"].items():
+            sizes = {**by_part, "both": sum(by_part.values())}
+            for part, size in sizes.items():
                 rows.append(
                     measured(
                         "table06",
                         f"{name}/{precision}",
-                        f"storage/{side}",
+                        f"storage/{part}",
                         size / 1e6,
                         "MB",
                         record,
                         note=f"{size / _MIB:.1f} MiB; random weights, files as written",
                     )
                 )
-    rows += _embedder(records, paper)
+    rows += _embedder_rows(records, paper)
     for row, note in (
-        (_PAPERS_MODEL, "printed as mPLUG+; an int8 Llama 3.2 1B alone is as large"),
+        (_PAPER_MODEL, "printed as mPLUG+; an int8 Llama 3.2 1B alone is as large"),
         ("total", "the two above"),
     ):
         cells = [c for c in paper if c.table == "table06" and c.row == row]
@@ -56,15 +56,15 @@ def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     return rows
 
 
-def _embedder(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """The embedder's row: bytes of each precision as a file, the paper's beside fp32 and nearest.
+def _embedder_rows(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
+    """Rows of the text embedder: bytes of its file by recipe, and the paper's number.
 
     The paper's MB may be 10^6 or 2^20 bytes; the note gives the other reading.
     """
-    cell = value_of(paper, "table06", EMBEDDER, "storage")
+    paper_mb = value_of(paper, "table06", EMBEDDER, "storage")
     record = newest_by_protocol(records, "text_embedder").get("stsb/test")
     if record is None:
-        return [Row("table06", EMBEDDER, "storage", None, cell, "MB", note=RUN)]
+        return [Row("table06", EMBEDDER, "storage", None, paper_mb, "MB", note=HOW_TO_FILL)]
     sizes = {name: row["saved_bytes"] for name, row in record.values["recipes"].items()}
     rows = [
         measured(
@@ -74,47 +74,48 @@ def _embedder(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
         )
         for name, size in sizes.items()
     ]  # fmt: skip
-    if cell is not None:
-        near = min(
-            sizes, key=lambda n: min(abs(sizes[n] / 1e6 - cell), abs(sizes[n] / _MIB - cell))
+    if paper_mb is not None:
+        nearest = min(
+            sizes,
+            key=lambda n: min(abs(sizes[n] / 1e6 - paper_mb), abs(sizes[n] / _MIB - paper_mb)),
         )
         rows.append(
-            Row("table06", EMBEDDER, "storage", None, cell, "MB",
-                note=f"nearest of ours: {near}, {sizes[near] / 1e6:.1f} MB or "
-                f"{sizes[near] / _MIB:.1f} MiB")
+            Row("table06", EMBEDDER, "storage", None, paper_mb, "MB",
+                note=f"nearest of ours: {nearest}, {sizes[nearest] / 1e6:.1f} MB or "
+                f"{sizes[nearest] / _MIB:.1f} MiB")
         )  # fmt: skip
     return rows
 
 
 def table9(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
-    """Millions of parameters a layer type; ours and the paper's rows, with the reason apart."""
+    """Parameters by layer type in millions; ours, then the paper's with notes on what differs."""
     rows: list[Row] = []
-    for name, record in _newest(records).items():
-        for kind, count in record.values["parameters_by_type"].items():
-            rows.append(_count(name, kind, count, record))
+    for name, record in _newest_by_model(records).items():
+        for layer_type, count in record.values["parameters_by_type"].items():
+            rows.append(_parameter_row(name, layer_type, count, record))
         tied = record.values["tied_parameters"]
         if tied:
-            both = record.values["parameters_by_type"]["Linear"] + tied
-            rows.append(_count(name, "Linear, with the tied head", both, record))
-        rows.append(_count(name, "total", record.values["parameters"], record))
+            with_tied_head = record.values["parameters_by_type"]["Linear"] + tied
+            rows.append(_parameter_row(name, "Linear, with the tied head", with_tied_head, record))
+        rows.append(_parameter_row(name, "total", record.values["parameters"], record))
     for cell in paper:
         if cell.table == "table09" and cell.column == "parameters":
-            note = _WHY.get(cell.row, "")
+            note = _PAPER_NOTES.get(cell.row, "")
             rows.append(
                 Row("table09", cell.row, "parameters/paper", None, cell.value, "Mparam", note=note)
             )
     return rows
 
 
-def _count(name: str, kind: str, count: int, record: Record) -> Row:
-    return measured("table09", kind, f"parameters/{name}", count / 1e6, "Mparam", record,
+def _parameter_row(name: str, layer_type: str, count: int, record: Record) -> Row:
+    return measured("table09", layer_type, f"parameters/{name}", count / 1e6, "Mparam", record,
                     note="counted on modules without memory; random weights")  # fmt: skip
 
 
-def _newest(records: Sequence[Record]) -> Mapping[str, Record]:
-    found: dict[str, Record] = {}
+def _newest_by_model(records: Sequence[Record]) -> Mapping[str, Record]:
+    by_model: dict[str, Record] = {}
     for record in records:
         if record.stage == "storage" and record.ok and record.data["scale"] != "smoke":
             model: Any = record.values["model"]
-            found[_NAMES.get(model, str(model))] = record
-    return found
+            by_model[_NAMES.get(model, str(model))] = record
+    return by_model

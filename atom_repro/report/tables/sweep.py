@@ -1,7 +1,7 @@
-"""The grid of learning rates and batch sizes (paper appendix G): a table, and curves by epoch.
+"""Sweep over learning rate and batch size (paper appendix G): a table, and curves by epoch.
 
-The paper chose 2e-5 and 128 and saw over-fitting after 10 epochs; the columns answer whether the
-score falls again after its best epoch. Pure functions of `finetune` records, like `tables`.
+The paper chose 2e-5 and 128 and saw over-fitting after 10 epochs; the columns show whether the
+score falls again after its best epoch. Pure functions of `finetune` records.
 """
 
 import json
@@ -15,23 +15,23 @@ import matplotlib.pyplot as plt
 from atom_repro.records.component import with_names
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
-from atom_repro.report.render import BUSY, busy_mark, records_line, rows_by_machine, to_csv
+from atom_repro.report.render import BUSY_NOTE, busy_mark, records_line, rows_by_machine, to_csv
 from atom_repro.report.select import by_machine, keep_quietest, quietness
 from atom_repro.report.svg import svg
 
 NAME = "appendix_g"
-# What tells the points of a grid apart; records that differ in anything else are of another grid.
-_AXES = ("learning_rate", "batch_size")
+# The settings that a grid varies; records that differ in any other are of another grid.
+_GRID_AXES = ("learning_rate", "batch_size")
 # The epoch after which the paper's training over-fitted.
-_PAPER_EPOCH = 10
+_PAPER_OVERFITTING_EPOCH = 10
 
 
 def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Record]]:
-    """The newest good record of each seed, by learning rate and batch size; smoke left out.
+    """Newest successful record of each seed, by learning rate and batch size, without smoke runs.
 
     Only of the grid of the newest such record: same machine, data, model and settings otherwise.
     """
-    mine = [
+    sweep_runs = [
         r
         for r in records
         if r.stage == "finetune"
@@ -39,22 +39,24 @@ def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Recor
         and r.data["scale"] != "smoke"
         and r.config("sweep") == NAME
     ]
-    found: dict[tuple[float, int], dict[int, Record]] = {}
-    for record in mine:
-        if (record.machine, _settings(record)) == (mine[-1].machine, _settings(mine[-1])):
+    by_point: dict[tuple[float, int], dict[int, Record]] = {}
+    for record in sweep_runs:
+        if (record.machine, _settings(record)) == (
+            sweep_runs[-1].machine,
+            _settings(sweep_runs[-1]),
+        ):
             train = record.data["config"]["train"]
             key = (float(train["learning_rate"]), int(train["batch_size"]))
-            keep_quietest(found.setdefault(key, {}), int(record.config("seed")), record)
-    return dict(sorted(found.items()))
+            keep_quietest(by_point.setdefault(key, {}), int(record.config("seed")), record)
+    return dict(sorted(by_point.items()))
 
 
 def build(records: Sequence[Record]) -> list[Row]:
-    """A row a machine and point. Values are means over seeds, and the spread is that of the
-    seeds."""
-    return [row for mine in by_machine(records) for row in _rows(mine)]
+    """One row per machine and grid point, with mean and spread over seeds."""
+    return [row for of_machine in by_machine(records) for row in _machine_rows(of_machine)]
 
 
-def _rows(records: Sequence[Record]) -> list[Row]:
+def _machine_rows(records: Sequence[Record]) -> list[Row]:
     rows = []
     for (rate, batch), by_seed in points(records).items():
         runs = [by_seed[seed] for seed in sorted(by_seed)]
@@ -62,7 +64,9 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         for run in runs:
             for column, unit, value in _columns(run):
                 columns.setdefault(column, (unit, []))[1].append(value)
-        worst = min(runs, key=lambda r: (r.clean, quietness(r)))  # what the cell may claim
+        worst = min(
+            runs, key=lambda r: (r.clean, quietness(r))
+        )  # the cell is marked like its worst run
         for column, (unit, values) in columns.items():
             several = len(values) > 1
             row = measured(
@@ -81,11 +85,11 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _columns(record: Record) -> list[tuple[str, str, float]]:
-    """Column, unit and value of one training."""
+    """(column, unit, value) of one training run."""
     curve = by_epoch(record)
     best_epoch, best = max(curve, key=lambda point: point[1])
     final_epoch, final = curve[-1]
-    seconds = record.values["train_s"]  # None of a training that was resumed
+    seconds = record.values["train_s"]  # None if the training was resumed
     return [
         ("best CIDEr", "point", best),
         ("epoch of the best", "epoch", best_epoch),
@@ -97,7 +101,7 @@ def _columns(record: Record) -> list[tuple[str, str, float]]:
 
 
 def by_epoch(record: Record) -> list[tuple[float, float]]:
-    """(epoch, validation CIDEr) in order; an epoch shows as many captions as there are."""
+    """(epoch, validation CIDEr) in order; an epoch trains on as many captions as there are."""
     steps = record.values["epoch_steps"]
     return [
         (s["step"] / steps, float(s["validation_cider"]))
@@ -107,15 +111,15 @@ def by_epoch(record: Record) -> list[tuple[float, float]]:
 
 
 def curves(records: Sequence[Record]) -> str | None:
-    """Validation CIDEr by epoch, a panel a batch size and a line a learning rate. None without.
+    """Figure of validation CIDEr by epoch: a panel per batch size, a line per learning rate.
 
-    A line is the mean over seeds at the epochs that all of them validated at.
+    A line is the mean over seeds at the epochs that all of them validated at. None without records.
     """
-    found = points(records)
-    if not found:
+    by_point = points(records)
+    if not by_point:
         return None
-    batches = sorted({batch for _, batch in found})
-    rates = sorted({rate for rate, _ in found})
+    batches = sorted({batch for _, batch in by_point})
+    rates = sorted({rate for rate, _ in by_point})
     colours = dict(zip(rates, plt.get_cmap("viridis")([i / len(rates) for i in range(len(rates))]),
                        strict=True))  # fmt: skip
     figure, axes = plt.subplots(
@@ -123,31 +127,32 @@ def curves(records: Sequence[Record]) -> str | None:
     )
     for axis, batch in zip(axes[0], batches, strict=True):
         for rate in rates:
-            if (rate, batch) in found:
-                line = _mean_line(list(found[rate, batch].values()))
+            if (rate, batch) in by_point:
+                line = _mean_line(list(by_point[rate, batch].values()))
                 axis.plot(*zip(*line, strict=True), color=colours[rate], marker=".",
                           label=f"{rate:g}")  # fmt: skip
-        axis.axvline(_PAPER_EPOCH, color="#9e9e9e", linewidth=0.8, linestyle=":")
+        axis.axvline(_PAPER_OVERFITTING_EPOCH, color="#9e9e9e", linewidth=0.8, linestyle=":")
         axis.set_title(f"batch {batch}", fontsize=10)
         axis.set_xlabel("epoch")
     axes[0][0].set_ylabel("validation CIDEr")
     by_label: dict[str, Any] = {}
     for axis in axes[0]:
-        handles, labels = axis.get_legend_handles_labels()
-        by_label |= dict(zip(labels, handles, strict=True))
-    ordered = [f"{rate:g}" for rate in rates]
-    figure.legend([by_label[t] for t in ordered], ordered, loc="lower center", ncols=len(rates),
-                  title="learning rate", fontsize=8, title_fontsize=8)  # fmt: skip
-    one = next(iter(next(iter(found.values())).values()))
-    figure.suptitle(f"{one.config('model.name')} on {_dataset(one)} ({one.data['scale']}), "
-                    f"{one.machine.processor}",
+        handles, axis_labels = axis.get_legend_handles_labels()
+        by_label |= dict(zip(axis_labels, handles, strict=True))
+    labels = [f"{rate:g}" for rate in rates]
+    figure.legend([by_label[label] for label in labels], labels, loc="lower center",
+                  ncols=len(rates), title="learning rate", fontsize=8,
+                  title_fontsize=8)  # fmt: skip
+    record = next(iter(next(iter(by_point.values())).values()))
+    figure.suptitle(f"{record.config('model.name')} on {_dataset(record)} "
+                    f"({record.data['scale']}), {record.machine.processor}",
                     fontsize=10)  # fmt: skip
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     return svg(figure)
 
 
 def files(records: Sequence[Record]) -> dict[str, str]:
-    """Texts by path below the results' folder; none where no point of the grid is recorded."""
+    """File contents by path below the results' folder; empty without records of the sweep."""
     rows = build(records)
     if not rows:
         return {}
@@ -160,17 +165,17 @@ def files(records: Sequence[Record]) -> dict[str, str]:
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """A section a machine: the grid, the records behind it, and which point came out best."""
+    """Render the table as Markdown: per machine the grid, its best point and its records."""
     lines = [
         "# Appendix G: learning rate and batch size",
         "",
         f"Ours, scale {', '.join(sorted({r.scale for r in rows}))}, a section a machine. The paper "
         "chose 2e-5 and 128, on other data and a model of another size, and saw over-fitting after "
-        f"{_PAPER_EPOCH} epochs.",
+        f"{_PAPER_OVERFITTING_EPOCH} epochs.",
         "",
     ]
-    for heading, mine in rows_by_machine(rows).items():
-        lines += [f"## {heading}", "", *_section(mine), ""]
+    for heading, of_machine in rows_by_machine(rows).items():
+        lines += [f"## {heading}", "", *_section(of_machine), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -182,17 +187,17 @@ def _section(rows: Sequence[Row]) -> list[str]:
         "|---" * (len(columns) + 2) + "|",
     ]
     for name in dict.fromkeys(r.row for r in rows):
-        shown = [cells.get((name, c)) for c in columns]
-        seeds = next(c.n for c in shown if c)
-        lines.append(f"| {name} | " + " | ".join(map(_words, shown)) + f" | {seeds} |")
+        row_cells = [cells.get((name, c)) for c in columns]
+        seeds = next(c.n for c in row_cells if c)
+        lines.append(f"| {name} | " + " | ".join(map(_cell_text, row_cells)) + f" | {seeds} |")
     best = max((r for r in rows if r.column.endswith("/best CIDEr")), key=lambda r: r.ours or 0.0)
     lines += ["", f"- Best validation CIDEr: {best.row}."]
     lines += [f"- {note}." for note in sorted({r.note for r in rows})]
-    lines += [BUSY] if any(r.load == "busy" for r in rows) else []
+    lines += [BUSY_NOTE] if any(r.load == "busy" for r in rows) else []
     return [*lines, "", records_line(rows)]
 
 
-def _words(cell: Row | None) -> str:
+def _cell_text(cell: Row | None) -> str:
     if cell is None or cell.ours is None:
         return ""
     if cell.unit != "s":
@@ -207,19 +212,21 @@ def _mean_line(runs: Sequence[Record]) -> list[tuple[float, float]]:
 
 
 def _settings(record: Record) -> str:
-    """The configuration without what the grid varies and where the point's weights lie."""
+    """Configuration without the grid's axes, seed and checkpoint path, as JSON."""
     config: Mapping[str, Any] = record.data["config"]
-    kept = {k: v for k, v in config.items() if k not in ("seed", "checkpoint", "force", "train")}
-    kept["train"] = {k: v for k, v in config["train"].items() if k not in _AXES}
-    return json.dumps(with_names(kept), sort_keys=True)
+    settings = {
+        k: v for k, v in config.items() if k not in ("seed", "checkpoint", "force", "train")
+    }
+    settings["train"] = {k: v for k, v in config["train"].items() if k not in _GRID_AXES}
+    return json.dumps(with_names(settings), sort_keys=True)
 
 
 def _trained_on(record: Record) -> str:
-    """How many clips, where the data set's configuration says."""
+    """Number of training clips as text, if the data set's configuration has it."""
     clips = record.config("dataset.train")
     return f"; trained on {clips} clips" if clips else ""
 
 
 def _dataset(record: Record) -> str:
-    """`toy` of `atom_repro.data.toy.dataset.build`."""
+    """Data set name of a record, such as `toy` for `atom_repro.data.toy.dataset.build`."""
     return record.component("dataset").removeprefix("data.")

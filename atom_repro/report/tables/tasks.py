@@ -1,4 +1,4 @@
-"""Scores of each text task beside its baselines, as a pure function of records."""
+"""Table of each text task's scores beside its baselines, as a function of records."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
@@ -8,7 +8,7 @@ from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
 from atom_repro.report.select import newest
 
-# Task, column, the field of a line's score, unit.
+# Task, column, key of the sample's score, unit.
 _COLUMNS = (
     ("script", "script/order (tau-b)", "order", "tau"),
     ("script", "script/coverage", "coverage", "percent"),
@@ -34,36 +34,36 @@ _NOTES = {
 
 
 def tasks(records: Sequence[Record]) -> list[Row]:
-    """One row an arm and precision; shares in per cent."""
+    """One row per arm and precision; shares in per cent."""
     rows: list[Row] = []
     for precision, record in newest(records, "tasks").items():
-        lines = record.samples()
-        for arm, said in _ARMS.items():
+        samples = record.samples()
+        for arm, label in _ARMS.items():
             for task, column, key, unit in _COLUMNS:
-                values = list(_values(lines, task, arm, key))
+                values = list(_values(samples, task, arm, key))
                 if not values:
                     continue
                 scale = 100.0 if unit == "percent" else 1.0
                 rows.append(
                     measured(
                         "tasks",
-                        f"{said}/{precision}",
+                        f"{label}/{precision}",
                         f"toy/{column}",
                         scale * mean(values),
                         unit,
                         record,
                         n=len(values),
-                        note=f"{said}: {_NOTES[arm]}" if arm in _NOTES else "",
+                        note=f"{label}: {_NOTES[arm]}" if arm in _NOTES else "",
                     )
                 )
         rows += _thresholds(record, precision)
     return rows
 
 
-def _values(lines: Iterable[Mapping[str, Any]], task: str, arm: str, key: str) -> Iterable[float]:
-    for line in lines:
-        if line["task"] == task and arm in line and line[arm][key] is not None:
-            yield float(line[arm][key])
+def _values(samples: Iterable[Mapping[str, Any]], task: str, arm: str, key: str) -> Iterable[float]:
+    for sample in samples:
+        if sample["task"] == task and arm in sample and sample[arm][key] is not None:
+            yield float(sample[arm][key])
 
 
 def _thresholds(record: Record, precision: str) -> list[Row]:
@@ -74,5 +74,5 @@ def _thresholds(record: Record, precision: str) -> list[Row]:
             ("nothing fits below", "least_similarity", "cosine", 1.0),
             ("match or nothing, right", "balanced_accuracy_test", "percent", 100.0),
         )
-        if record.values.get(key) is not None  # None: a decoder that wrote nothing
+        if record.values.get(key) is not None  # None if the decoder generated no text
     ]  # fmt: skip

@@ -1,29 +1,29 @@
-"""What a training step of each size costs, as a pure function of records."""
+"""Training-step table: seconds, tokens/s and memory of a step, as a function of records."""
 
 from collections.abc import Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
-from atom_repro.report.select import by_machine, keep_quietest, ran_on
+from atom_repro.report.select import by_machine, device_and_model, keep_quietest
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
-    """A row for each machine, kind of training and number of clips, of several runs the newest.
+    """A row per machine, training configuration and number of clips, of the newest run.
 
-    A size without memory is a row with what it was estimated to need.
+    A run out of memory has a row with its estimated memory.
     """
-    return [row for mine in by_machine(records) for row in _rows(mine)]
+    return [row for of_machine in by_machine(records) for row in _machine_rows(of_machine)]
 
 
-def _rows(records: Sequence[Record]) -> list[Row]:
-    found: dict[tuple[str, int], Record] = {}
+def _machine_rows(records: Sequence[Record]) -> list[Row]:
+    newest: dict[tuple[str, int], Record] = {}
     for record in records:
-        tried = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
-        if tried and record.data["scale"] != "smoke" and "clips" in record.values:
-            keep_quietest(found, (_kind(record), record.values["clips"]), record)
+        finished = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
+        if finished and record.data["scale"] != "smoke" and "clips" in record.values:
+            keep_quietest(newest, (_configuration(record), record.values["clips"]), record)
     rows: list[Row] = []
-    for (kind, clips), record in sorted(found.items(), key=lambda item: item[0]):
-        row = f"{kind}/{clips} clips{'' if record.ok else ', no memory'}"
+    for (configuration, clips), record in sorted(newest.items(), key=lambda item: item[0]):
+        row = f"{configuration}/{clips} clips{'' if record.ok else ', no memory'}"
         values = record.values
         measured_bytes = values.get("step_memory_measured_bytes")
         cells = [("memory estimated, MiB", values["step_memory_estimated_bytes"] / 2**20, "MiB")]
@@ -49,13 +49,14 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def _kind(record: Record) -> str:
-    """Everything but the number of clips that a step's cost depends on."""
+def _configuration(record: Record) -> str:
+    """Row name: all that the cost of a step depends on, but the number of clips."""
     captions, tokens = record.config("train.captions_per_clip"), record.config("caption_tokens")
-    kind = f"{ran_on(record)}/{record.values['precision']}, {captions} x {tokens} tokens a clip"
+    precision = record.values["precision"]
+    text = f"{device_and_model(record)}/{precision}, {captions} x {tokens} tokens a clip"
     if record.data["device"] == "cpu":
-        kind += f", {record.config('train.threads')} threads"
+        text += f", {record.config('train.threads')} threads"
     if record.config("train.gradient_checkpointing"):
-        kind += ", blocks recomputed"
-    parts = record.config("train.components") or {}
-    return kind + "".join(f", {name} {how}" for name, how in sorted(parts.items()))
+        text += ", blocks recomputed"
+    components = record.config("train.components") or {}
+    return text + "".join(f", {name} {method}" for name, method in sorted(components.items()))

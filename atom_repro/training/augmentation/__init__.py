@@ -1,1 +1,1 @@
-"""What may be changed in a clip's frames before they are trained on; all frames of a clip alike."""
+"""Augmentations of training clips; all frames of a clip are transformed alike."""

@@ -1,4 +1,4 @@
-"""Frames as they were decoded."""
+"""No augmentation: frames as they were decoded."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Unchanged:
+class NoAugmentation:
     def draw(self, rng: np.random.Generator, size: int) -> None:
-        """Nothing is drawn, so `rng` stays where it was."""
+        """Draw nothing, so the state of `rng` does not change."""
 
-    def apply(self, pixels: NDArray[np.uint8], drawn: None) -> NDArray[np.uint8]:
+    def apply(self, pixels: NDArray[np.uint8], parameters: None) -> NDArray[np.uint8]:
         return pixels
 
 
-def build() -> Unchanged:
-    return Unchanged()
+def build() -> NoAugmentation:
+    return NoAugmentation()

@@ -1,1 +1,1 @@
-"""Cutting a movie out of clips: edit list, reader, writer, verification, subtitles."""
+"""Editing clips of source videos into one movie: edit list, reader, writer, checks, subtitles."""

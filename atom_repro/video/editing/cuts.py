@@ -1,7 +1,6 @@
-"""Stretches of source videos in the order in which a movie shows them.
+"""Cuts (time ranges of source videos) that make up a movie, and removing overlap between them.
 
-Which stretches are wanted, and in what order, is a pipeline's business; how they become one file
-is `video_edit`'s.
+A pipeline chooses the cuts and their order; `writer` renders them into one file.
 """
 
 import math
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# What overlaps by less than this is a rounding of timestamps, which containers keep to 1 ms.
+# A shorter overlap comes from rounding of timestamps, which some containers store to 1 ms.
 _ROUNDING_S = 2e-3
 
 Interval = tuple[float, float]
@@ -18,10 +17,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cut:
-    """A stretch of a source video, in seconds since its first frame.
+    """A time range of a source video, in seconds since its first frame.
 
-    `end_s` None means up to the end. `caption` says what is seen; `narration` is what the movie
-    says over it, and becomes its subtitles.
+    `end_s` None means up to the end. `caption` describes the content; `narration` is the text that
+    becomes the subtitles.
     """
 
     video_id: str
@@ -34,60 +33,63 @@ class Cut:
     def __post_init__(self) -> None:
         stop_s = math.inf if self.end_s is None else self.end_s
         if not 0 <= self.start_s < stop_s:
-            raise ValueError(f"{self.video_id}: no cut from {self.start_s} s to {self.end_s} s")
+            raise ValueError(
+                f"{self.video_id}: the cut from {self.start_s} s to {self.end_s} s is empty "
+                "or starts before 0"
+            )
 
 
 def without_overlap(cuts: Sequence[Cut], min_s: float) -> list[Cut]:
-    """The cuts in their order, trimmed so that no second of a source is shown twice.
+    """The cuts in their order, trimmed so that no part of a source is shown twice.
 
-    What two cuts share stays with the earlier of them in the list, which is the one ranked
-    higher. Of the rest of the later one its longest piece is kept, if it has `min_s` seconds. A
-    shorter rest that goes on where the cut before it in the list ends is merged into that one,
-    with both texts; any other is dropped. A cut that shares nothing stays as it is, however short.
+    Overlap between two cuts stays with the earlier one in the list, which is ranked higher. Of
+    the later one, the longest remaining interval is kept if it has at least `min_s` seconds. A
+    shorter one that starts where the previous cut in the list ends is merged into that cut, with
+    both texts; any other is dropped. A cut without overlap is kept as it is, however short.
     """
-    shown: dict[Path, list[Interval]] = defaultdict(list)
+    used_intervals: dict[Path, list[Interval]] = defaultdict(list)
     kept: list[Cut] = []
     for cut in cuts:
         stop_s = math.inf if cut.end_s is None else cut.end_s
         source = cut.path.resolve()
-        taken = shown[source]
-        pieces = _outside((cut.start_s, stop_s), taken)
-        if not pieces:
+        used = used_intervals[source]
+        unused = _subtract((cut.start_s, stop_s), used)
+        if not unused:
             continue
-        start_s, end_s = max(pieces, key=lambda piece: piece[1] - piece[0])
-        until = None if end_s == math.inf else end_s
-        untouched = end_s - start_s >= stop_s - cut.start_s - _ROUNDING_S
-        if untouched or end_s - start_s >= min_s:
-            kept.append(replace(cut, start_s=start_s, end_s=until))
+        start_s, end_s = max(unused, key=lambda interval: interval[1] - interval[0])
+        new_end_s = None if end_s == math.inf else end_s
+        unchanged = end_s - start_s >= stop_s - cut.start_s - _ROUNDING_S
+        if unchanged or end_s - start_s >= min_s:
+            kept.append(replace(cut, start_s=start_s, end_s=new_end_s))
         elif kept and kept[-1].path.resolve() == source and kept[-1].end_s == start_s:
-            kept[-1] = _merged(kept[-1], cut, until)
+            kept[-1] = _merge(kept[-1], cut, new_end_s)
         else:
             continue
-        taken.append((start_s, end_s))
+        used.append((start_s, end_s))
     return kept
 
 
-def _outside(whole: Interval, taken: Iterable[Interval]) -> list[Interval]:
-    """What of an interval lies in none of the others."""
-    pieces = [whole]
-    for left_s, right_s in taken:
-        pieces = [
+def _subtract(interval: Interval, used: Iterable[Interval]) -> list[Interval]:
+    """The parts of an interval that none of the others covers."""
+    unused = [interval]
+    for left_s, right_s in used:
+        unused = [
             part
-            for start_s, end_s in pieces
+            for start_s, end_s in unused
             for part in ((start_s, min(end_s, left_s)), (max(start_s, right_s), end_s))
             if part[1] - part[0] > _ROUNDING_S
         ]
-    return pieces
+    return unused
 
 
-def _merged(first: Cut, second: Cut, end_s: float | None) -> Cut:
+def _merge(first: Cut, second: Cut, end_s: float | None) -> Cut:
     return replace(
         first,
         end_s=end_s,
-        caption=_joined(first.caption, second.caption),
-        narration=_joined(first.narration, second.narration),
+        caption=_join_texts(first.caption, second.caption),
+        narration=_join_texts(first.narration, second.narration),
     )
 
 
-def _joined(first: str, second: str) -> str:
+def _join_texts(first: str, second: str) -> str:
     return first if second == first or not second else f"{first} {second}".strip()

@@ -1,7 +1,7 @@
-"""The edit list: what of which source is where in a movie, as JSON beside it.
+"""The edit list of a movie: which time range of which source is where, stored as JSON beside it.
 
-Written by `video_edit`, checked against the movie by `edit_check`, and what `subtitles` are made
-from. It names every source by the sha256 of its file, so that a movie can be made again.
+Created by `writer`, checked against the movie by `verify`, and the input of `subtitles`. It
+identifies every source by the sha256 of its file, so that the movie can be rendered again.
 """
 
 import json
@@ -18,7 +18,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Box:
-    """Where in the movie's frame a picture stands, in pixels; black bars fill the rest."""
+    """Position and size in pixels of a cut's picture in the movie's frame; bars fill the rest."""
 
     x: int
     y: int
@@ -30,11 +30,11 @@ class Box:
 class EditedCut:
     """One cut as it was rendered.
 
-    `source` is the file's name, `path` where it lay. Source times are seconds since the source's
-    first frame, the others seconds since the movie's. Frames are the movie's, `end_frame` not
-    included. `status` is "partial" where the cut is shorter than asked for, or its sound has a
-    fault, and "missing" or "corrupt" where it gave no picture: it then has no frames. `detail`
-    says why.
+    `source` is the source's file name, `path` its absolute path. `source_start_s` and
+    `source_end_s` are seconds since the source's first frame, `start_s` and `end_s` seconds since
+    the movie's. `start_frame` and `end_frame` (exclusive) count the movie's frames. `status` is
+    "partial" where the cut is shorter than requested or its sound has a fault, and "missing" or
+    "corrupt" where no frame could be read: it then has no frames. `detail` says why.
     """
 
     video_id: str
@@ -64,7 +64,7 @@ class EditedCut:
 class EditList:
     """A movie and its cuts, in the movie's order. `fps` is exact: 30000/1001 is not 29.97.
 
-    `file` is the movie's name and `sha256` that of its bytes.
+    `file` is the movie's file name and `sha256` the hash of its content.
     """
 
     file: str
@@ -81,7 +81,7 @@ class EditList:
         return float(self.frames / self.fps)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it: `fps` is text, a fraction as FFmpeg writes one ("30/1")."""
+        """The list as JSON types; `fps` is a fraction as text, in FFmpeg's form ("30/1")."""
         return {
             "version": VERSION,
             "file": self.file,
@@ -96,42 +96,42 @@ class EditList:
         }
 
     def write(self, path: Path) -> None:
-        """Writes the list as JSON, whole or not at all."""
+        """Writes the list as JSON, atomically."""
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
-        with atomically(path) as building:
-            building.write_text(text + "\n", encoding="utf-8")
+        with atomically(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_edit_list(path: Path) -> EditList:
-    """Reads what `EditList.write` wrote.
+    """Reads an edit list written by `EditList.write`.
 
     Raises:
         AtomError: there is no such file, it is not an edit list, or of another version.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        version = found["version"]
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data["version"]
     except OSError as error:
-        raise AtomError(f"{path}: no edit list can be read ({error.strerror})") from None
+        raise AtomError(f"{path}: the edit list cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
         raise AtomError(f"{path}: not an edit list; render the movie again") from None
     if version != VERSION:
         raise AtomError(
-            f"{path}: version {version} of the edit list, this program reads {VERSION}; "
+            f"{path}: edit list of version {version}, this program reads version {VERSION}; "
             "render the movie again"
         )
     try:
         return EditList(
-            file=found["file"],
-            sha256=found["sha256"],
-            fps=Fraction(found["fps"]),
-            frames=found["frames"],
-            width=found["width"],
-            height=found["height"],
-            has_sound=found["has_sound"],
+            file=data["file"],
+            sha256=data["sha256"],
+            fps=Fraction(data["fps"]),
+            frames=data["frames"],
+            width=data["width"],
+            height=data["height"],
+            has_sound=data["has_sound"],
             cuts=tuple(
                 EditedCut(**{**cut, "path": Path(cut["path"]), "box": Box(**cut["box"])})
-                for cut in found["cuts"]
+                for cut in data["cuts"]
             ),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:

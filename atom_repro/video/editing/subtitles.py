@@ -1,7 +1,7 @@
-"""Subtitles of a movie: its narration as SubRip (.srt), each cut's text while the cut is shown.
+"""Subtitles of a movie in SubRip format (.srt): each cut's narration while the cut is on screen.
 
-A line has at most 42 characters and a cue at most two lines, as broadcasters have it, where the
-cut is long enough to read more than one cue.
+A line has at most 42 characters and a cue at most two lines, the broadcast convention, unless the
+cut is too short for the number of cues that its text needs.
 """
 
 import re
@@ -17,116 +17,117 @@ from atom_repro.video.editing.edit_list import EditList
 LINE_CHARACTERS = 42
 CUE_LINES = 2
 
-# Text that is shown for less than this is not read.
+# The shortest time in which a cue can be read.
 _SHORTEST_CUE_S = 1.0
 
-# What a player would take for the line of times, and for the tags that some of them obey.
+# Text that a player would parse as a time line, or as a formatting tag.
 _ARROW = re.compile(r"-+>")
 _TAG = re.compile(r"<(?=/?[A-Za-z])")
 
 
 @dataclass(frozen=True)
 class Cue:
-    """Lines of text and when they are shown, in seconds since the movie's first frame."""
+    """One subtitle: lines of text and their times in seconds since the movie's first frame."""
 
     start_s: float
     end_s: float
     lines: tuple[str, ...]
 
 
-def cues(edit_list: EditList) -> list[Cue]:
-    """The narration, one cue for each cut that has any, or as many as its text needs.
+def make_cues(edit_list: EditList) -> list[Cue]:
+    """Subtitle cues of a movie: one or more for each cut that has a narration.
 
-    A text for more than two lines is divided between sentences if it can be, and each of its cues
-    is shown for a second and for a time in proportion to its length. A cut too short for that
-    many cues has fewer, with more lines.
+    Text of more than two lines is split, between sentences if possible. Each of its cues is shown
+    for one second plus a time in proportion to its length. A cut too short for that many cues gets
+    fewer, with more lines.
     """
-    found: list[Cue] = []
+    cues: list[Cue] = []
     for cut in edit_list.cuts:
-        text = safe(cut.narration)
+        text = sanitized(cut.narration)
         if not text or not cut.frames:
             continue
         length_s = cut.end_s - cut.start_s
-        parts = _fewer(_parts(text), max(1, int(length_s / _SHORTEST_CUE_S)))
-        # Everyone gets the least that can be read, the rest goes by length of text.
-        least_s = _SHORTEST_CUE_S if len(parts) > 1 else 0.0
-        spare_s = length_s - least_s * len(parts)
-        whole, start_s = sum(map(len, parts)), cut.start_s
+        parts = _merge_parts(_split_text(text), max(1, int(length_s / _SHORTEST_CUE_S)))
+        # Each cue gets the minimum reading time; the rest is shared out by length of text.
+        min_s = _SHORTEST_CUE_S if len(parts) > 1 else 0.0
+        spare_s = length_s - min_s * len(parts)
+        total, start_s = sum(map(len, parts)), cut.start_s
         for part in parts:
-            end_s = start_s + least_s + spare_s * len(part) / whole
-            found.append(Cue(start_s, end_s, tuple(_balanced(part))))
+            end_s = start_s + min_s + spare_s * len(part) / total
+            cues.append(Cue(start_s, end_s, tuple(_balanced_lines(part))))
             start_s = end_s
-    return found
+    return cues
 
 
-def srt(found: Sequence[Cue]) -> str:
-    """Cues in SubRip's format, numbered from 1; empty for none."""
+def to_srt(cues: Sequence[Cue]) -> str:
+    """Cues as SubRip text, numbered from 1; empty if there are none."""
     return "\n".join(
-        f"{number}\n{_stamp(cue.start_s)} --> {_stamp(cue.end_s)}\n" + "\n".join(cue.lines) + "\n"
-        for number, cue in enumerate(found, 1)
+        f"{number}\n{_timestamp(cue.start_s)} --> {_timestamp(cue.end_s)}\n"
+        + "\n".join(cue.lines)
+        + "\n"
+        for number, cue in enumerate(cues, 1)
     )
 
 
 def write_srt(edit_list: EditList, path: Path) -> int:
-    """Writes a movie's subtitles, UTF-8, whole or not at all; returns how many cues they have.
+    """Writes a movie's subtitles as UTF-8, atomically; returns the number of cues.
 
-    Players find them beside the movie under its name: movie.mp4, movie.srt.
+    Players load them if they lie beside the movie under its name: movie.mp4, movie.srt.
     """
-    found = cues(edit_list)
-    with atomically(path) as building:
-        building.write_text(srt(found), encoding="utf-8", newline="\n")
-    return len(found)
+    cues = make_cues(edit_list)
+    with atomically(path) as temporary:
+        temporary.write_text(to_srt(cues), encoding="utf-8", newline="\n")
+    return len(cues)
 
 
-def safe(text: str) -> str:
-    """One line of text that no player takes for structure: no control characters, no line
-    breaks of any script, no arrow, no tag, single spaces."""
+def sanitized(text: str) -> str:
+    """Text on one line without control characters, SubRip arrows or tags, with single spaces."""
     # Surrogates (Cs) cannot be written as UTF-8 at all.
     plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
     return " ".join(_TAG.sub("‹", _ARROW.sub("→", plain)).split())
 
 
-def _parts(text: str) -> list[str]:
-    """Text divided into cues of two lines: whole sentences, or pieces of a long one."""
+def _split_text(text: str) -> list[str]:
+    """Splits text into cues of at most two lines: whole sentences, or parts of a long one."""
     parts: list[str] = []
     for sentence in re.split(r"(?<=[.!?…]) ", text):
-        lines = len(_wrapped(sentence))
+        lines = len(_wrap(sentence))
         if parts and _fits(f"{parts[-1]} {sentence}"):
             parts[-1] = f"{parts[-1]} {sentence}"
         elif lines <= CUE_LINES:
             parts.append(sentence)
         else:
-            even = _balanced(sentence)
-            parts += [" ".join(even[at : at + CUE_LINES]) for at in range(0, len(even), CUE_LINES)]
+            rows = _balanced_lines(sentence)
+            parts += [" ".join(rows[i : i + CUE_LINES]) for i in range(0, len(rows), CUE_LINES)]
     return parts
 
 
-def _fewer(parts: list[str], most: int) -> list[str]:
-    """The same text in at most that many parts: the shortest neighbours joined first."""
-    while len(parts) > most:
-        at = min(range(len(parts) - 1), key=lambda i: len(parts[i]) + len(parts[i + 1]))
-        parts = [*parts[:at], f"{parts[at]} {parts[at + 1]}", *parts[at + 2 :]]
+def _merge_parts(parts: list[str], max_parts: int) -> list[str]:
+    """Merges neighbouring parts, the shortest pair first, until at most `max_parts` remain."""
+    while len(parts) > max_parts:
+        first = min(range(len(parts) - 1), key=lambda i: len(parts[i]) + len(parts[i + 1]))
+        parts = [*parts[:first], f"{parts[first]} {parts[first + 1]}", *parts[first + 2 :]]
     return parts
 
 
 def _fits(text: str) -> bool:
-    return len(_wrapped(text)) <= CUE_LINES
+    return len(_wrap(text)) <= CUE_LINES
 
 
-def _balanced(text: str) -> list[str]:
-    """As few lines as the width allows, of about the same length."""
-    fewest = len(_wrapped(text))
+def _balanced_lines(text: str) -> list[str]:
+    """Wraps text into the fewest lines that the width allows, of about equal length."""
+    fewest = len(_wrap(text))
     narrowest = min(-(-len(text) // fewest), LINE_CHARACTERS)
-    tries = (_wrapped(text, width) for width in range(narrowest, LINE_CHARACTERS + 1))
-    return next(lines for lines in tries if len(lines) <= fewest)
+    candidates = (_wrap(text, width) for width in range(narrowest, LINE_CHARACTERS + 1))
+    return next(lines for lines in candidates if len(lines) <= fewest)
 
 
-def _wrapped(text: str, width: int = LINE_CHARACTERS) -> list[str]:
+def _wrap(text: str, width: int = LINE_CHARACTERS) -> list[str]:
     # A word longer than a line (an address, a script without spaces) is broken.
     return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
-def _stamp(at_s: float) -> str:
-    thousandths = round(at_s * 1000)
-    minutes, rest = divmod(thousandths, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02},{rest % 1000:03}"
+def _timestamp(time_s: float) -> str:
+    total_ms = round(time_s * 1000)
+    minutes, rest_ms = divmod(total_ms, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest_ms // 1000:02},{rest_ms % 1000:03}"

@@ -105,7 +105,7 @@ def test_an_interrupted_run_is_taken_up_again(dataset, tmp_path, monkeypatch):
     assert all(path.stat().st_mtime_ns == 1 for path in there)
     assert begun.fingerprint == dataset.fingerprint
 
-    monkeypatch.setattr(toy, "_plan", None)  # a second call must not even plan
+    monkeypatch.setattr(toy, "_plan_videos", None)  # a second call must not even plan
     begun.prepare()
     made(tmp_path).prepare()
 

@@ -4,15 +4,15 @@ import random
 
 import pytest
 
-from atom_repro.data.toy.grammar import attributes_in, ways_to_say
+from atom_repro.data.toy.grammar import accepted_phrases, attributes_in
 from atom_repro.data.toy.requests import (
     QUESTION_KINDS,
-    Wish,
-    misread,
+    SceneFilter,
+    filter_phrase,
     question_about,
-    say_request,
-    say_wish,
-    wish_for,
+    request_text,
+    sample_filter,
+    with_wrong_attribute,
 )
 from atom_repro.data.toy.world import COLOURS, MOTIONS, OBJECTS, PLACES, Scene
 
@@ -34,17 +34,17 @@ def any_scene(rng: random.Random) -> Scene:
 @pytest.mark.parametrize(
     ("wish", "boats", "pair"),
     [
-        (Wish(place="beach"), True, False),
-        (Wish(object="boat", count=2), True, False),
-        (Wish(object="boat", count=3), False, False),
-        (Wish(object="boat", colour="blue"), False, False),
-        (Wish(object="tree", colour="green", place="snow"), False, True),
-        (Wish(object="tree", colour="blue"), False, False),  # the car is the blue one
-        (Wish(object="car", motion="up"), False, True),
+        (SceneFilter(place="beach"), True, False),
+        (SceneFilter(object="boat", count=2), True, False),
+        (SceneFilter(object="boat", count=3), False, False),
+        (SceneFilter(object="boat", colour="blue"), False, False),
+        (SceneFilter(object="tree", colour="green", place="snow"), False, True),
+        (SceneFilter(object="tree", colour="blue"), False, False),  # the car is the blue one
+        (SceneFilter(object="car", motion="up"), False, True),
     ],
 )
 def test_fitting(wish, boats, pair):
-    assert (wish.fits(BOATS), wish.fits(PAIR)) == (boats, pair)
+    assert (wish.matches(BOATS), wish.matches(PAIR)) == (boats, pair)
 
 
 def test_a_wish_is_fulfilled_by_its_scene_and_says_what_it_asks():
@@ -52,9 +52,9 @@ def test_a_wish_is_fulfilled_by_its_scene_and_says_what_it_asks():
     texts = set()
     for _ in range(500):
         scene = rng.choice([any_scene(rng), BOATS, PAIR])
-        wish = wish_for(scene, rng)
-        assert wish.fits(scene)
-        text = say_wish(wish, rng)
+        wish = sample_filter(scene, rng)
+        assert wish.matches(scene)
+        text = filter_phrase(wish, rng)
         texts.add(text)
         stated = attributes_in(text)
         for kind in ("object", "colour", "motion"):
@@ -65,10 +65,14 @@ def test_a_wish_is_fulfilled_by_its_scene_and_says_what_it_asks():
 
 def test_requests_tell_an_order_from_none():
     rng = random.Random(1)
-    wishes = [Wish(place="beach"), Wish(object="star"), Wish(object="car", colour="blue")]
+    wishes = [
+        SceneFilter(place="beach"),
+        SceneFilter(object="star"),
+        SceneFilter(object="car", colour="blue"),
+    ]
     for count in (2, 3):
-        ordered = {say_request(wishes[:count], ordered=True, rng=rng) for _ in range(300)}
-        free = {say_request(wishes[:count], ordered=False, rng=rng) for _ in range(300)}
+        ordered = {request_text(wishes[:count], ordered=True, rng=rng) for _ in range(300)}
+        free = {request_text(wishes[:count], ordered=False, rng=rng) for _ in range(300)}
         assert len(ordered) > 30
         assert len(free) > 30
         assert all("then" in text or "end with" in text for text in ordered)
@@ -128,7 +132,7 @@ def test_misreading_changes_one_attribute():
     changed = set()
     for _ in range(300):
         scene = rng.choice([BOATS, STAR, PAIR])
-        wrong = misread(scene, rng)
+        wrong = with_wrong_attribute(scene, rng)
         before, after = scene.as_meta(), wrong.as_meta()
         different = [kind for kind in before if before[kind] != after[kind]]
         assert len(different) == 1
@@ -148,11 +152,11 @@ def test_misreading_changes_one_attribute():
     ],
 )
 def test_no_answer_means_two_things(kind, values):
-    ways = [way for value in values for way in ways_to_say(kind, value)]
+    ways = [way for value in values for way in accepted_phrases(kind, value)]
     assert len(set(ways)) == len(ways)
     assert len(ways) > len(values)
 
 
 def test_only_kinds_with_short_answers():
     with pytest.raises(ValueError, match="'relation'"):
-        ways_to_say("relation", "above")
+        accepted_phrases("relation", "above")

@@ -7,13 +7,13 @@ import pytest
 
 from atom_repro import prompts
 from atom_repro.data.toy.grammar import attributes_in, vocabulary
-from atom_repro.data.toy.requests import Wish
+from atom_repro.data.toy.requests import SceneFilter
 from atom_repro.data.toy.training_tasks import (
     TEXT_TASKS,
     ToyTasks,
     clips_to_show,
+    join_in_order,
     same_scene,
-    say_in_order,
     task_texts,
 )
 from atom_repro.data.toy.world import Scene
@@ -127,13 +127,13 @@ def test_scripts_are_read_back_and_repeat_the_captions(rows):
 
 def test_an_order_is_followed_and_a_scene_shown_once():
     clips = [CAR, BOATS, STAR, BOATS_AGAIN]
-    wishes = [Wish(object="star"), Wish(place="beach")]
+    wishes = [SceneFilter(object="star"), SceneFilter(place="beach")]
     assert same_scene(BOATS, BOATS_AGAIN)
     assert clips_to_show(clips, wishes, ordered=True) == [2, 1]
     assert clips_to_show(clips, wishes, ordered=False) == [1, 2]
-    assert clips_to_show(clips, [Wish(object="tree")], ordered=True) == []
+    assert clips_to_show(clips, [SceneFilter(object="tree")], ordered=True) == []
     blue = Scene("beach", "boat", "blue", 2, "left")
-    assert clips_to_show([BOATS, blue], [Wish(object="boat")], ordered=True) == [0, 1]
+    assert clips_to_show([BOATS, blue], [SceneFilter(object="boat")], ordered=True) == [0, 1]
 
 
 def test_a_scene_summary_states_the_majority(rows):
@@ -169,7 +169,7 @@ def test_a_video_summary_says_every_scene_in_order(rows):
 
 
 def test_joining_varies():
-    joined = {say_in_order(["a", "b", "c"], random.Random(seed)) for seed in range(200)}
+    joined = {join_in_order(["a", "b", "c"], random.Random(seed)) for seed in range(200)}
     assert "first a, then b, finally c" in joined
     assert len(joined) > 10
 

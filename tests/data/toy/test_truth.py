@@ -48,13 +48,13 @@ def test_requests_name_exactly_the_scenes_that_fit(planned, source):
     for request in made:
         assert len(request.pool) == len(set(request.pool)) == pool
         spans = [span for video_id in request.pool for span in scenes_of(by_id[video_id])]
-        for wish, wanted in zip(request.wishes, request.wanted, strict=True):
-            assert wanted == {span.scene_id for span in spans if wish.fits(span.scene)}
+        for scene_filter, wanted in zip(request.filters, request.wanted, strict=True):
+            assert wanted == {span.scene_id for span in spans if scene_filter.matches(span.scene)}
             assert 1 <= len(wanted) <= 3
         together = frozenset().union(*request.wanted)
         assert len(together) == sum(map(len, request.wanted))
-        assert request.relevant == {scene_id.split("#")[0] for scene_id in together}
-        assert len(request.wishes) > 1 or not request.ordered
+        assert request.relevant_videos == {scene_id.split("#")[0] for scene_id in together}
+        assert len(request.filters) > 1 or not request.ordered
     assert len({request.text for request in made}) == 40
     assert 5 < sum(request.ordered for request in made) < 40
 

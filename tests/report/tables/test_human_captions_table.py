@@ -96,11 +96,11 @@ def test_table6_reads_the_papers_mb_both_ways():
 
 
 def test_the_verdict_says_no_more_than_was_tried():
-    rows = human_captions.people_beside_paper([retrieval("msrvtt/ret-1ka", best=55.0)], PAPER)
+    rows = human_captions.human_beside_paper([retrieval("msrvtt/ret-1ka", best=55.0)], PAPER)
     above = cell(rows, "paper/mPLUG2+/fp32", "msrvtt/ret-1ka/R@1")
     assert above.paper == 57.2
     assert above.note.startswith("above every human-caption index tried (best 55.0), if this is")
-    rows = human_captions.people_beside_paper([retrieval("msrvtt/ret-1ka", best=58.0)], PAPER)
+    rows = human_captions.human_beside_paper([retrieval("msrvtt/ret-1ka", best=58.0)], PAPER)
     below = cell(rows, "paper/mPLUG2+/fp32", "msrvtt/ret-1ka/R@1")
     assert "does not know the answer (best 40.0), and not above people/best of N" in below.note
     quantised = cell(rows, "paper/mPLUG2/int8", "msrvtt/ret-1ka/R@1")
@@ -110,7 +110,7 @@ def test_the_verdict_says_no_more_than_was_tried():
 
 
 def test_captions_stand_beside_table_1_and_its_exchanged_columns_get_no_verdict():
-    rows = human_captions.people_beside_paper([caption()], PAPER)
+    rows = human_captions.human_beside_paper([caption()], PAPER)
     assert "human captioner tried (best 80.0)" in cell(
         rows, "paper/mPLUG2+/fp32", "msvd/caption/CIDEr"
     ).note  # fmt: skip
@@ -119,7 +119,7 @@ def test_captions_stand_beside_table_1_and_its_exchanged_columns_get_no_verdict(
 
 
 def test_didemo_takes_table_10_and_protocols_do_not_mix():
-    rows = human_captions.people_beside_paper(
+    rows = human_captions.human_beside_paper(
         [retrieval("didemo/ret-sentence"), retrieval("msvd/ret-multi")], PAPER
     )
     assert cell(rows, "paper/mPLUG2+/fp32", "didemo/ret-sentence/R@1").paper == 60.0
@@ -141,9 +141,9 @@ def test_smoke_failed_and_older_records_do_not_show():
     ]
     assert human_captions.gallery(hidden) == []
     newer = [retrieval("msrvtt/ret-1ka", best=1.0), retrieval("msrvtt/ret-1ka", best=70.0)]
-    rows = human_captions.people_beside_paper(newer, PAPER)
+    rows = human_captions.human_beside_paper(newer, PAPER)
     assert cell(rows, "people/best of N, query known", "msrvtt/ret-1ka/R@1").ours == 70.0
-    dirty = human_captions.people_beside_paper([retrieval("msrvtt/ret-1ka", clean=False)], PAPER)
+    dirty = human_captions.human_beside_paper([retrieval("msrvtt/ret-1ka", clean=False)], PAPER)
     assert all("uncommitted tree" in r.note for r in dirty if r.ours is not None)
 
 

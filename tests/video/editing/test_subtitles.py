@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atom_repro.video.editing.edit_list import Box, EditedCut, EditList
-from atom_repro.video.editing.subtitles import cues, safe, write_srt
+from atom_repro.video.editing.subtitles import make_cues, sanitized, write_srt
 
 LONG = (
     "A brown dog jumps over the fence. It is a sunny afternoon and nobody in the garden seems to "
@@ -81,12 +81,12 @@ def test_a_short_cut_has_one_cue_with_all_of_it(tmp_path):
 
 def test_two_full_lines_are_one_cue():
     text = f"{'a' * 42} {'b' * 42}"
-    (cue,) = cues(edited((text, 300)))
+    (cue,) = make_cues(edited((text, 300)))
     assert cue.lines == ("a" * 42, "b" * 42)
 
 
 def test_a_word_longer_than_a_line_is_broken():
-    found = cues(edited(("x" * 100, 300)))
+    found = make_cues(edited(("x" * 100, 300)))
     assert "".join(line for cue in found for line in cue.lines) == "x" * 100
     assert max(len(line) for cue in found for line in cue.lines) <= 42
 
@@ -103,7 +103,7 @@ def test_a_word_longer_than_a_line_is_broken():
     ],
 )
 def test_text_cannot_break_the_format(tmp_path, said, shown):
-    assert safe(said) == shown
+    assert sanitized(said) == shown
     write_srt(edited((said, 60), ("next", 60)), tmp_path / "m.srt")
     assert [lines for _, _, lines in parsed(tmp_path / "m.srt")] == [[shown], ["next"]]
 

@@ -14,7 +14,7 @@ from atom_repro.datatypes import AtomError
 from atom_repro.video.editing import writer
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import read_edit_list
-from atom_repro.video.editing.reader import Shape
+from atom_repro.video.editing.reader import SourceFormat
 from atom_repro.video.editing.verify import verify
 from atom_repro.video.editing.writer import default_size, edit, exact_rate
 from atom_repro.video.sampling import probe
@@ -270,26 +270,26 @@ def test_cuts_past_the_end_leave_no_file(tmp_path, films):
 
 def test_a_target_that_would_do_harm_is_refused(tmp_path, films):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(AtomError, match="a folder"):
+    with pytest.raises(AtomError, match="is a folder"):
         edit([Cut("a", films["25"])], tmp_path / "folder")
     (tmp_path / "file").touch()
-    with pytest.raises(AtomError, match=r"file/movie\.mp4: its folder cannot be made"):
+    with pytest.raises(AtomError, match=r"file/movie\.mp4: its folder cannot be created"):
         edit([Cut("a", films["25"])], tmp_path / "file/movie.mp4")
-    with pytest.raises(AtomError, match="one of the videos that are cut"):
+    with pytest.raises(AtomError, match="is also a source video of the movie"):
         edit([Cut("a", films["25"])], films["25"].parent / "x" / ".." / films["25"].name)
 
 
 def test_a_full_disk_names_the_target_and_keeps_the_old_movie(tmp_path, films, monkeypatch):
     target = tmp_path / "movie.mp4"
     target.write_text("old")
-    encode = writer._Movie._encode_sound
+    encode = writer._MovieWriter._encode_sound
 
     def full(movie, count):
-        if movie._encoded > 20_000:
+        if movie._encoded_samples > 20_000:
             raise OSError(errno.ENOSPC, "No space left on device")
         encode(movie, count)
 
-    monkeypatch.setattr(writer._Movie, "_encode_sound", full)
+    monkeypatch.setattr(writer._MovieWriter, "_encode_sound", full)
     with pytest.raises(AtomError, match=r"no space left on the disk of .*/movie\.mp4"):
         edit([Cut("a", films["24"])], target)
     assert [p.name for p in tmp_path.iterdir()] == ["movie.mp4"]
@@ -313,14 +313,14 @@ def test_the_same_cuts_are_the_same_bytes(tmp_path, films):
 
 
 def test_the_default_size_is_the_largest_of_the_common_orientation():
-    wide, small, upright = (Shape(*size, has_sound=False) for size in (
+    wide, small, upright = (SourceFormat(*size, has_sound=False) for size in (
         (1920.0, 1080.0), (426.67, 256.0), (1080.0, 1920.0)
     ))  # fmt: skip
     assert default_size([wide, small]) == (1280, 720)
     assert default_size([small]) == (426, 256)
     assert default_size([upright, upright, wide]) == (720, 1280)
     assert default_size([upright, wide]) == (1280, 720)
-    assert default_size([Shape(2560.0, 1080.0, False)]) == (1280, 540)
+    assert default_size([SourceFormat(2560.0, 1080.0, False)]) == (1280, 540)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_the_edit_list_comes_back_from_its_file(tmp_path, films):
     [
         ("{", "not an edit list"),
         ("[]", "not an edit list"),
-        ('{"version": 9}', "version 9 of the edit list, this program reads 1"),
+        ('{"version": 9}', "edit list of version 9, this program reads version 1"),
         ('{"version": 1, "file": "a"}', r"damaged \(KeyError: 'sha256'\)"),
     ],
 )
@@ -368,7 +368,7 @@ def test_a_file_that_is_no_edit_list_is_one_line(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(AtomError, match=said):
         read_edit_list(path)
-    with pytest.raises(AtomError, match="no edit list can be read"):
+    with pytest.raises(AtomError, match="the edit list cannot be read"):
         read_edit_list(tmp_path / "gone.json")
 
 

@@ -38,10 +38,10 @@ def context(captions: Sequence[str]) -> str:
 
 def script(request: str, captions: Sequence[str]) -> str:
     """Prompt for a script: the clips that fit a request, in playing order, one line each."""
-    return context(captions) + ask_script(request)
+    return context(captions) + script_instruction(request)
 
 
-def ask_script(request: str) -> str:
+def script_instruction(request: str) -> str:
     """The instruction of a script prompt, which follows the captions."""
     return (
         f"write a video script for: {_one_line(request)}\n"

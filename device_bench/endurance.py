@@ -21,18 +21,18 @@ def main(cfg: Any) -> None:
 
     from tqdm import tqdm
 
-    from atom_repro.evaluation.endurance import endure, many_clips
+    from atom_repro.evaluation.endurance import many_clips, run_endurance
     from atom_repro.metrics.bootstrap import slope
     from atom_repro.records.journal import Journal
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
 
-    settings = config.plain(cfg)
+    settings = config.to_dict(cfg)
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
     setup = Setup.of(cfg)
     dataset, precision = setup.dataset, setup.quantiser.name
     dataset.prepare()
-    setup.make_modules(judged=False)
+    setup.prepare_modules(for_quality=False)
     stage = setup.stage("endurance", __file__, settings, f"{dataset.name}/{cfg.clips}-clips")
     if stage.unchanged(f"endurance {precision}"):
         return
@@ -51,11 +51,11 @@ def main(cfg: Any) -> None:
         setup.session(arm) as runtime,
     ):
         journal.rewrite([])  # a session is measured whole: nothing of an earlier one counts
-        endured = endure(
+        endured = run_endurance(
             runtime,
             clips,
             sample_every=cfg.sample_every,
-            keep=lambda outcome: (journal.add(asdict(outcome)), bar.update()),
+            on_outcome=lambda outcome: (journal.add(asdict(outcome)), bar.update()),
         )
         if endured.failed != broken:
             raise RuntimeError(f"broken are {broken}, named were {endured.failed}")

@@ -25,8 +25,8 @@ def main(cfg: Any) -> None:
     import torch
     from tqdm import tqdm
 
-    from atom_repro.device.limits import limits
-    from atom_repro.engines.roofline import beside_limits, least_work
+    from atom_repro.device.limits import measure_rates
+    from atom_repro.engines.roofline import caption_work, roofline_values
     from atom_repro.models.tokenizer import Tokenizer
     from atom_repro.pipelines.session import OutputCheck
     from atom_repro.runtime.runtime import Arm
@@ -40,7 +40,7 @@ def main(cfg: Any) -> None:
         )
 
     # The arms; the job, the first clips of the test split; the modules in the wanted precision.
-    settings = config.plain(cfg)
+    settings = config.to_dict(cfg)
     arms = [
         Arm(residency=residency, schedule=schedule, **settings["runtime"])
         for residency, schedule in product(cfg.residencies, cfg.schedules)
@@ -49,7 +49,7 @@ def main(cfg: Any) -> None:
     dataset, precision, device = setup.dataset, setup.quantiser.name, setup.device
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
-    setup.make_modules(judged=False)
+    setup.prepare_modules(for_quality=False)
     protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
     stage = setup.stage("latency", __file__, settings, protocol)
     if stage.unchanged(f"latency {precision}"):
@@ -58,14 +58,14 @@ def main(cfg: Any) -> None:
     with stage.recording() as run:
         # What the device can do, before and after, with the threads of a module that works alone.
         torch.set_num_threads(cfg.runtime.threads_alone)
-        before = limits(device, cfg.limits_s) if cfg.limits else {}
+        before = measure_rates(device, cfg.limits_s) if cfg.limits else {}
 
         order, outputs = random.Random(cfg.seed), OutputCheck()
         rounds = tqdm(total=(cfg.repeats + 1) * len(arms), desc="sessions", mininterval=1)
         with rounds as bar:
             for repeat in range(cfg.repeats + 1):
                 for arm in order.sample(arms, len(arms)):
-                    device.start_peak()
+                    device.reset_peak_memory()
                     with setup.session(arm) as runtime:
                         answers = pipeline.run(runtime, clips)
                     peak_bytes, spans = device.peak_bytes(), runtime.timeline.spans()
@@ -80,10 +80,10 @@ def main(cfg: Any) -> None:
                     outputs.add(arm.name, answers)
                     bar.update()
         if cfg.limits:
-            after = limits(device, cfg.limits_s)
+            after = measure_rates(device, cfg.limits_s)
             tokenizer = Tokenizer.load(setup.checkpoint.decoder(precision), setup.model.specials)
-            work = least_work(setup.model, tokenizer, setup.generation, precision)
-            run.values |= beside_limits(work, precision, before, after)
+            work = caption_work(setup.model, tokenizer, setup.generation, precision)
+            run.values |= roofline_values(work, precision, before, after)
         run.values |= {
             "precision": precision,
             "clips": len(clips),

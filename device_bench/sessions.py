@@ -28,10 +28,10 @@ def main(cfg: Any) -> None:
     from atom_repro.pipelines.session import OutputCheck, Session
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
-    from atom_repro.runtime.timeline import reads, waterfall
+    from atom_repro.runtime.timeline import module_loads, waterfall
 
     # Sessions: the pipeline's prompts, over and over until there are enough, under every arm.
-    settings = config.plain(cfg)
+    settings = config.to_dict(cfg)
     setup, pipeline = Setup.of(cfg), config.build(cfg.pipeline, Session)
     dataset, precision = setup.dataset, setup.quantiser.name
     prompts = tuple(islice(cycle(pipeline.prompts), max(cfg.prompt_counts)))
@@ -46,7 +46,7 @@ def main(cfg: Any) -> None:
     # The job: the first clips of the test split; the modules, in the wanted precision.
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
-    setup.make_modules(judged=False)
+    setup.prepare_modules(for_quality=False)
     protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
     stage = setup.stage("sessions", __file__, settings, protocol)
     if stage.unchanged(f"sessions {precision}"):
@@ -80,12 +80,12 @@ def main(cfg: Any) -> None:
                 answers = []
             if not answers:
                 gc.collect()  # the error's frames are gone, and with them what they held
-                setup.device.give_back()
+                setup.device.empty_cache()
                 continue
             spans = runtime.timeline.spans()
             for number, answer in enumerate(answers, 1):
                 seconds = waterfall(spans, answer.start_s, answer.end_s).to_dict()
-                read = asdict(reads(spans, answer.start_s, answer.end_s))
+                read = asdict(module_loads(spans, answer.start_s, answer.end_s))
                 run.samples.append(
                     {"kind": "prompt", **round_, "prompt": number, **seconds, **read}
                 )

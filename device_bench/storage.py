@@ -26,14 +26,14 @@ def main(cfg: Any) -> None:
     from atom_repro.checkpoints.random_weights import LABEL, write_random_weights
     from atom_repro.device.capacity import require_disk
     from atom_repro.device.machine import this_machine
-    from atom_repro.models.census import census
+    from atom_repro.models.census import count_parameters
     from atom_repro.records.stage import Stage
 
     model, quantisers = config.build(cfg.model), [config.build(q) for q in cfg.quants.values()]
     stage = Stage.of(
         "storage",
         __file__,
-        config.plain(cfg),
+        config.to_dict(cfg),
         this_machine(),
         inputs={},
         weights=LABEL,
@@ -45,7 +45,7 @@ def main(cfg: Any) -> None:
     # Parameters by layer type, on the meta device.
     counted = replace(model, form="reference") if hasattr(model, "form") else model
     with torch.device("meta"):
-        counts = census(counted.make_encoder(), counted.make_decoder())
+        counts = count_parameters(counted.make_encoder(), counted.make_decoder())
     checkpoint = Checkpoint(Path(cfg.paths.work) / "storage" / model.name)
     require_disk(checkpoint.folder, 6 * counts.total, f"writing {model.name}")
 

@@ -25,27 +25,27 @@ from atom_repro.datatypes import AtomError
 def main(cfg: Any) -> None:
     import torch
 
-    from atom_repro.device.limits import limits
+    from atom_repro.device.limits import measure_rates
     from atom_repro.device.machine import this_machine
     from atom_repro.records.record import out_of_memory
     from atom_repro.records.stage import Stage
     from atom_repro.training.network import training_network
     from atom_repro.training.processes import training_precision
     from atom_repro.training.step_memory import require_step_memory, step_memory
-    from atom_repro.training.step_trial import MadeUp, next_size, try_step
+    from atom_repro.training.step_trial import SyntheticCaptions, measure_step, next_batch_size
 
     model, device = config.build(cfg.model), config.build(cfg.device)
     _refuse_unused_settings(cfg.train)
     precision = training_precision(cfg.train.precision, device.torch.type)
-    words = MadeUp.of(model, length=cfg.caption_tokens, seed=cfg.seed)
+    words = SyntheticCaptions.of(model, length=cfg.caption_tokens, seed=cfg.seed)
     make_network = partial(training_network, model, words, cfg.train)
     torch.set_num_threads(cfg.train.threads)
     rates: dict[str, float] = {}
 
     fits, too_large = 0, None
-    while clips := next_size(fits, too_large, cfg.most_clips):
+    while clips := next_batch_size(fits, too_large, cfg.most_clips):
         # One size of step, unless it is on record.
-        settings = config.plain(cfg)
+        settings = config.to_dict(cfg)
         settings["train"]["batch_size"] = clips
         stage = Stage.of(
             "training_step",
@@ -61,7 +61,7 @@ def main(cfg: Any) -> None:
             print(f"{clips} clips: unchanged, {done.folder}")
             fits, too_large = (clips, too_large) if done.ok else (fits, clips)
             continue
-        part = words.part(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
+        part = words.micro_batch(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
         try:
             with stage.recording() as run:
                 kind = device.torch.type
@@ -78,9 +78,9 @@ def main(cfg: Any) -> None:
                 if kind == "cpu":  # a system without memory kills, and says nothing
                     require_step_memory(needed, device.torch)
                 # Other work on the machine can hide what it can do: the best so far counts.
-                measured = limits(device, cfg.limits_s)
+                measured = measure_rates(device, cfg.limits_s)
                 rates = {name: max(rate, rates.get(name, 0)) for name, rate in measured.items()}
-                trial = try_step(
+                trial = measure_step(
                     make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
                 )
                 tokens = run.values["text_tokens"] + run.values["visual_tokens"]
@@ -98,7 +98,7 @@ def main(cfg: Any) -> None:
                 f"{100 * run.values['share_of_limit']:.0f} % of the {precision} limit"
             )
         gc.collect()  # recomputed blocks hold themselves
-        device.give_back()
+        device.empty_cache()
     limit = (
         "the most_clips of the configuration" if too_large is None else f"{too_large} do not fit"
     )

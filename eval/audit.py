@@ -16,7 +16,7 @@ PAPER = Path(__file__).resolve().parents[1] / "results/paper"
 
 @entry("audit")
 def main(cfg: Any) -> None:
-    from atom_repro.audit.check import audit, counts
+    from atom_repro.audit.check import audit, count_by_verdict
     from atom_repro.audit.claims import load_claims
     from atom_repro.audit.page import to_csv, to_html, to_markdown
     from atom_repro.report.paper import load_cells
@@ -31,7 +31,7 @@ def main(cfg: Any) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(folder / f"audit.{suffix}")
     print(f"audit: {len(findings)} checks of {len(cells)} cells, pages in {folder}")
-    for verdict, number in counts(findings).items():
+    for verdict, number in count_by_verdict(findings).items():
         print(f"  {number:4d} {verdict}")
 
 

@@ -23,32 +23,32 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.machine import this_machine
     from atom_repro.evaluation import caption_scores
-    from atom_repro.evaluation.captioning import existing_file, kept_captions, read_predictions
+    from atom_repro.evaluation.captioning import existing_file, journaled_captions, read_predictions
     from atom_repro.metrics.caption import score_captions
     from atom_repro.metrics.java import find_java
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.stage import Stage
     from atom_repro.runtime.setup import Setup
-    from atom_repro.video.sampling import scan
+    from atom_repro.video.sampling import check_clips
 
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
     dataset, precision = setup.dataset, setup.quantiser.name
     dataset.prepare()
-    checked = scan(protocol.select(dataset), cfg.on_bad)
+    checked = check_clips(protocol.select(dataset), cfg.on_bad)
     if cfg.from_predictions:
         weights, quantised = "unknown (from_predictions)", {}
         predicted = file_hash(existing_file(cfg.from_predictions))
         inputs = {"dataset": dataset.fingerprint, "predictions": predicted}
     else:
-        quantised = setup.make_modules(judged=True)
+        quantised = setup.prepare_modules(for_quality=True)
         weights, inputs = setup.weights, setup.inputs
 
     stage = Stage.of(
         "caption",
         __file__,
-        config.plain(cfg),
+        config.to_dict(cfg),
         this_machine(),
         inputs=inputs,
         weights=weights,
@@ -64,7 +64,7 @@ def main(cfg: Any) -> None:
             predictions = read_predictions(Path(cfg.from_predictions), checked.clips)
         else:
             with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
-                predictions = kept_captions(
+                predictions = journaled_captions(
                     checked.clips,
                     setup,
                     batch_size=cfg.batch_size,

@@ -89,19 +89,17 @@ def _show_leaks(dataset: Any) -> None:
             except AtomError:
                 continue  # a file of these splits is missing, reported above
             if same or shared:
-                print(
-                    f"  leak     {training} holds {same:,} clips of {test}, and shares the "
-                    f"recording of {shared:,} others"
-                )
+                print(f"  leak     {training} holds {same:,} clips of {test}, "
+                      f"and shares the recording of {shared:,} others")  # fmt: skip
 
 
 def _show_videos(dataset: Any, protocols: list[Any], decode: bool) -> None:
     from tqdm import tqdm
 
-    from atom_repro.video.sampling import scan
+    from atom_repro.video.sampling import check_clips
 
     folder = dataset.videos.folder
-    print(f"  videos   {folder}: {len(dataset.videos):,} files; from {dataset.videos_at}")
+    print(f"  videos   {folder}: {len(dataset.videos):,} files; from {dataset.videos_source}")
     for split in dict.fromkeys(p.split for p in protocols):
         try:
             clips = dataset.clips(split)
@@ -109,7 +107,7 @@ def _show_videos(dataset: Any, protocols: list[Any], decode: bool) -> None:
             continue  # its annotation file is missing, reported above
         if decode:
             progress = tqdm(clips, desc=split, unit="video", mininterval=1)
-            counts = [scan([clip], "count").counts for clip in progress]
+            counts = [check_clips([clip], "count").counts for clip in progress]
             totals = {s: sum(c[s] for c in counts) for s in counts[0]}
         else:
             existing = sum(c.path.is_file() for c in clips)

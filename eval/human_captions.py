@@ -30,7 +30,7 @@ def main(cfg: Any) -> None:
     from atom_repro.records.stage import Stage
 
     # The selected protocols, and their data sets.
-    settings, people = config.plain(cfg), config.build(cfg.captioner)
+    settings, people = config.to_dict(cfg), config.build(cfg.captioner)
     protocols = [
         (group, name, config.build(node))
         for group in ("retrieval", "caption")
@@ -69,7 +69,7 @@ def main(cfg: Any) -> None:
             {
                 "scale": {"name": "paper"},
                 "protocol": settings[group][name],
-                "dataset": config.without_places(settings["datasets"][source]),
+                "dataset": config.without_paths(settings["datasets"][source]),
                 **{k: settings[k] for k in _DECISIVE},
             },
             this_machine(),

@@ -40,9 +40,9 @@ def main(cfg: Any) -> None:
     from atom_repro.runtime.timeline import waterfall
 
     # The modules, and what their weights can say anything about.
-    setup, settings = Setup.of(cfg), config.plain(cfg)
+    setup, settings = Setup.of(cfg), config.to_dict(cfg)
     model, precision = setup.model, setup.quantiser.name
-    setup.make_modules(judged=False)
+    setup.prepare_modules(for_quality=False)
     notice = weights_notice(setup.weights, setup.dataset.name)
     print(notice)
 
@@ -68,17 +68,17 @@ def main(cfg: Any) -> None:
                 videos,
                 lambda at, total: (setattr(bar, "total", total), bar.update(at - bar.n)),
             )
-        footage = index.footage(videos)
+        captioned = index.captioned_clips(videos)
         print(
-            f"{done.captioned} clips captioned, {len(footage)} in the index "
-            f"({done.unchanged} videos unchanged), {len(footage.failures)} without a caption"
+            f"{done.captioned} clips captioned, {len(captioned)} in the index "
+            f"({done.unchanged} videos unchanged), {len(captioned.failures)} without a caption"
         )
-        broken = [f"{f.video_id}: {f.detail}" for f in footage.failures]
+        broken = [f"{f.video_id}: {f.detail}" for f in captioned.failures]
         for line in broken:
             print(f"! {line}")
-        if not len(footage):
+        if not len(captioned):
             raise AtomError(f"{videos}: no clip has a caption, so there is nothing to work on")
-        reply = pipeline.task.respond(runtime, footage, prompt or "all", "prompt")
+        reply = pipeline.task.respond(runtime, captioned, prompt or "all", "prompt")
         seconds = waterfall(runtime.timeline.spans(), 0.0, runtime.timeline.now())
 
     # What came of it, as a folder.
@@ -109,7 +109,7 @@ def main(cfg: Any) -> None:
     )
     spent = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.stages.items() if s >= 0.005)
     print(f"{spent}, less overlap {seconds.overlap_s:.2f} s: {seconds.end_to_end_s:.2f} s in all")
-    print(f"{delivery.said}\n{page}")
+    print(f"{delivery.summary}\n{page}")
 
 
 if __name__ == "__main__":

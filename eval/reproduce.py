@@ -16,8 +16,8 @@ from pathlib import Path
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
-from atom_repro.study.overrides import plan
-from atom_repro.study.processes import die_with, one_line_errors, only_run_in, run
+from atom_repro.study.overrides import plan_stages
+from atom_repro.study.processes import die_with_parent, one_line_errors, run_stage, work_folder_lock
 
 
 def main() -> None:
@@ -25,12 +25,12 @@ def main() -> None:
         print(__doc__)
         return
     with one_line_errors():
-        stages = plan("reproduce", sys.argv[1:])
+        stages = plan_stages("reproduce", sys.argv[1:])
         path_overrides = [a for a in sys.argv[1:] if a.startswith("paths.")]
         paths = config.compose("reproduce", path_overrides).paths
         work, results = Path(paths.work), Path(paths.results)
         began, reported = time.perf_counter(), -1
-        with only_run_in(work):
+        with work_folder_lock(work):
             for number, stage in enumerate(stages, 1):
                 # Without a new record since the last report, the tables would be the same.
                 if stage.module == "eval.report":
@@ -41,7 +41,7 @@ def main() -> None:
                 passed = time.perf_counter() - began
                 line = " ".join((stage.module, *stage.overrides))
                 print(f"[{number}/{len(stages)}] {passed:5.0f} s  {line}", flush=True)
-                code = run(stage)
+                code = run_stage(stage)
                 if code:
                     raise AtomError(
                         f"{line} ended with status {code}; what was finished is kept, the same "
@@ -52,5 +52,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "MAKELEVEL" in os.environ:
-        die_with(os.getppid())  # a killed make takes its study along
+        die_with_parent(os.getppid())  # a killed make takes its study along
     main()

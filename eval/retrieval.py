@@ -19,27 +19,27 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
-    from atom_repro.evaluation.captioning import kept_captions
+    from atom_repro.evaluation.captioning import journaled_captions
     from atom_repro.evaluation.retrieval import minus_fp32, recalls_by_group, samples, search
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
     from atom_repro.runtime.setup import Setup
-    from atom_repro.video.sampling import scan
+    from atom_repro.video.sampling import check_clips
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
     dataset, precision = setup.dataset, setup.quantiser.name
     dataset.prepare()
-    checked = scan(protocol.select(dataset), cfg.on_bad)
-    setup.make_modules(judged=True)
-    stage = setup.stage("retrieval", __file__, config.plain(cfg), protocol.name)
+    checked = check_clips(protocol.select(dataset), cfg.on_bad)
+    setup.prepare_modules(for_quality=True)
+    stage = setup.stage("retrieval", __file__, config.to_dict(cfg), protocol.name)
     if stage.unchanged(f"retrieval {precision}"):
         return
 
     with stage.recording() as run:
         # Captions are the index; the caption stage's journal serves if it is there.
         with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
-            predictions = kept_captions(
+            predictions = journaled_captions(
                 checked.clips,
                 setup,
                 batch_size=cfg.batch_size,

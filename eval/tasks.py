@@ -23,11 +23,11 @@ def main(cfg: Any) -> None:
 
     from atom_repro.data.toy import truth
     from atom_repro.evaluation import tasks as study
-    from atom_repro.evaluation.captioning import kept_captions
-    from atom_repro.metrics.summary import usual_answers
+    from atom_repro.evaluation.captioning import journaled_captions
+    from atom_repro.metrics.summary import most_frequent_answers
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
-    from atom_repro.video.sampling import probe, segment
+    from atom_repro.video.sampling import probe, sliding_windows
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     setup = Setup.of(cfg)
@@ -37,8 +37,8 @@ def main(cfg: Any) -> None:
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
     dataset.prepare()
-    settings = config.plain(cfg)
-    setup.make_modules(judged=True)
+    settings = config.to_dict(cfg)
+    setup.prepare_modules(for_quality=True)
     stage = setup.stage("tasks", __file__, settings, f"{dataset.name}/tasks")
     if stage.unchanged(f"tasks {precision}"):
         return
@@ -46,25 +46,23 @@ def main(cfg: Any) -> None:
     # The items: of test clips and long videos; validation clips set the threshold.
     test, validation = dataset.clips("test"), dataset.clips("validation")
     videos = dataset.videos()
-    cuts = study.windows(videos, lambda v: segment(probe(v.path).duration_s, 10.0, 5.0))
-    single = truth.one_scene(test)
+    cuts = study.windows(videos, lambda v: sliding_windows(probe(v.path).duration_s, 10.0, 5.0))
+    single = truth.single_scene_clips(test)
     pool = min(cfg.pool, len(single))
-    requests = truth.assembly_requests(single, count=cfg.requests, pool=pool, seed=cfg.seed)
+    requests = truth.assembly_requests(single, count=cfg.requests, pool_size=pool, seed=cfg.seed)
     questions = truth.questions(test, per_clip=cfg.questionsa_clip, seed=cfg.seed)
-    examples = [
-        q.question for q in truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)
-    ]
-    frequent = usual_answers([q.answer for q in examples], [q.kind for q in examples])
+    train = [q.question for q in truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)]
+    frequent = most_frequent_answers([q.answer for q in train], [q.kind for q in train])
     events = truth.events(videos)
 
     arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
     with stage.recording() as run, setup.session(arm) as runtime:
         # Captions of everything, from the journal of the caption stage as far as it goes.
-        every = [*test, *validation, *cuts]
+        count = len(test) + len(validation) + len(cuts)
         captions: dict[str, str] = {}
-        with tqdm(total=len(every), desc="caption", unit="clip", mininterval=1) as bar:
+        with tqdm(total=count, desc="caption", unit="clip", mininterval=1) as bar:
             for clips in (test, validation, cuts):
-                predictions = kept_captions(
+                predictions = journaled_captions(
                     clips,
                     setup,
                     batch_size=cfg.batch_size,
@@ -72,22 +70,22 @@ def main(cfg: Any) -> None:
                     progress=bar.update,
                 )
                 captions |= {p.video_id: p.caption for p in predictions}
-        of_test = study.seen(runtime, test, captions)
-        of_cuts = study.seen(runtime, cuts, captions)
-        of_validation = study.seen(runtime, validation, captions)
+        of_test = study.caption_sources(runtime, test, captions)
+        of_cuts = study.caption_sources(runtime, cuts, captions)
+        of_validation = study.caption_sources(runtime, validation, captions)
 
         # Each task, item by item.
-        total = len(requests) + len(questions) + len(videos) + len(events)
-        with tqdm(total=total, desc="tasks", unit="item", mininterval=1) as bar:
-            tell, seed = bar.update, cfg.seed
-            run.samples += study.scripts(runtime, assembly, requests, of_test, seed=seed, tell=tell)
+        count = len(requests) + len(questions) + len(videos) + len(events)
+        with tqdm(total=count, desc="tasks", unit="item", mininterval=1) as bar:
+            options = {"seed": cfg.seed, "progress": bar.update}
+            run.samples += study.scripts(runtime, assembly, requests, of_test, **options)
             run.samples += study.answers(
-                runtime, answering, questions, of_test, frequent, seed=seed, tell=tell
+                runtime, answering, questions, of_test, frequent, **options
             )
-            run.samples += study.summaries(runtime, summary, videos, of_cuts, dataset, tell=tell)
-            run.samples += study.moments(
-                runtime, localisation, events, videos, of_cuts, seed=seed, tell=tell
+            run.samples += study.summaries(
+                runtime, summary, videos, of_cuts, dataset, progress=bar.update
             )
+            run.samples += study.moments(runtime, localisation, events, videos, of_cuts, **options)
 
         # The threshold: chosen on validation clips, and what it does on test clips.
         options = {"pool": pool, "seed": cfg.seed}

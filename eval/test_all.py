@@ -22,16 +22,16 @@ from atom_repro.datatypes import AtomError
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.records.stage import Stage
-    from atom_repro.study.processes import adopted_orphans
+    from atom_repro.study.processes import child_subreaper
     from atom_repro.study.pytest_report import read_report
 
-    settings = {**config.plain(cfg), "scale": {"name": "tests"}}
+    settings = {**config.to_dict(cfg), "scale": {"name": "tests"}}
     stage = Stage.of("test_all", __file__, settings, this_machine(), inputs={}, weights="none")
     with tempfile.TemporaryDirectory() as folder, stage.recording() as run:
         report = Path(folder) / "report.xml"
         options = ["-n", str(cfg.workers), f"--junitxml={report}"]
         command = [sys.executable, "-m", "pytest", *options, *cfg.tests]
-        with adopted_orphans():  # of the studies that tests kill
+        with child_subreaper():  # of the studies that tests kill
             status = subprocess.run(command, check=False).returncode
         if not report.is_file():
             raise AtomError(f"pytest ended with status {status} and without a report")

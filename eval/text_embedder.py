@@ -45,8 +45,8 @@ def main(cfg: Any) -> None:
         draws=cfg.bootstrap_draws,
         seed=cfg.seed,
     )
-    settings = config.plain(cfg)
-    datasets = {name: config.without_places(node) for name, node in settings["datasets"].items()}
+    settings = config.to_dict(cfg)
+    datasets = {name: config.without_paths(node) for name, node in settings["datasets"].items()}
     stage = Stage.of(
         "text_embedder",
         __file__,

@@ -17,7 +17,7 @@ from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.data.toy import dataset as toy
 from atom_repro.models.mplug2plus import MPlug2Plus, build
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.models.vlm import Specials
+from atom_repro.models.vlm import SpecialTokens
 from atom_repro.quant import none
 
 # Files that run whole stages, the longest first: two workers that begin with them end together.
@@ -68,7 +68,7 @@ def model() -> MPlug2Plus:
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(TEXTS * 3, 300, Specials())
+    return Tokenizer.train(TEXTS * 3, 300, SpecialTokens())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import yaml
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
-from atom_repro.study.overrides import plan
+from atom_repro.study.overrides import plan_stages
 
 PRIMARIES = sorted(p.stem for p in config.CONF.glob("*.yaml") if p.stem != "base")
 CODE = sorted(
@@ -22,7 +22,7 @@ CODE = sorted(
 
 @pytest.mark.parametrize("primary", PRIMARIES)
 def test_every_primary_composes(primary):
-    assert config.plain(config.compose(primary, []))
+    assert config.to_dict(config.compose(primary, []))
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -85,7 +85,7 @@ def test_a_persons_sentence_reaches_the_program_as_it_is(words):
     from atom_repro.config.command import _quoted
 
     cfg = config.compose("pipeline", [_quoted(f"prompt={words}", ("prompt",))])
-    assert config.plain(cfg)["prompt"] == words
+    assert config.to_dict(cfg)["prompt"] == words
 
 
 def test_right_overrides_pass():
@@ -96,9 +96,12 @@ def test_right_overrides_pass():
 def test_components_are_named_by_the_user():
     named = "train.components={visual.clip: frozen, decoder: lora}"
     cfg = config.compose("finetune", [named])
-    assert config.plain(cfg)["train"]["components"] == {"visual.clip": "frozen", "decoder": "lora"}
+    assert config.to_dict(cfg)["train"]["components"] == {
+        "visual.clip": "frozen",
+        "decoder": "lora",
+    }
     cfg = config.compose("finetune", ["train.components.decoder=frozen"])
-    assert config.plain(cfg)["train"]["components"] == {"decoder": "frozen"}
+    assert config.to_dict(cfg)["train"]["components"] == {"decoder": "frozen"}
 
 
 @pytest.mark.parametrize(
@@ -108,20 +111,20 @@ def test_components_are_named_by_the_user():
 )
 def test_every_experiment_is_a_delta_of_its_command(path):
     primary, name = path.parent.name, f"{path.parent.name}/{path.stem}"
-    changed = config.plain(config.compose(primary, [f"experiment={name}"]))
-    assert changed != config.plain(config.compose(primary, []))
+    changed = config.to_dict(config.compose(primary, [f"experiment={name}"]))
+    assert changed != config.to_dict(config.compose(primary, []))
     with pytest.raises(AtomError):
         config.compose("audit" if primary == "finetune" else "finetune", [f"experiment={name}"])
 
 
 def test_a_study_gives_each_stage_what_it_knows():
-    stages = plan("reproduce", ["quant=int8", "train.max_steps=200", "seed=1"])
+    stages = plan_stages("reproduce", ["quant=int8", "train.max_steps=200", "seed=1"])
     by_module = {s.module: s.overrides for s in stages}
     assert by_module["train.finetune"] == ("train.max_steps=200", "seed=1")
     assert by_module["eval.caption"] == ("quant=int8", "seed=1")
     assert by_module["eval.report"] == ()
     assert [s.module for s in stages].count("eval.caption") == 1
-    assert [s.module for s in plan("reproduce", [])].count("eval.caption") == 2
+    assert [s.module for s in plan_stages("reproduce", [])].count("eval.caption") == 2
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_a_study_gives_each_stage_what_it_knows():
 )
 def test_a_study_refuses_before_any_work(override, said):
     with pytest.raises(AtomError) as caught:
-        plan("reproduce", [override])
+        plan_stages("reproduce", [override])
     assert said in str(caught.value)
 
 

@@ -54,7 +54,7 @@ BUGS = (
         "        parameters // processes,", "    peak //= 2\n    return StepMemory(\n"
         "        parameters // processes,", "tests/training/test_step_memory.py::"
         "test_a_share_of_the_parameters_is_no_share_of_the_activations"),
-    Bug("only the first micro-batch counts", STEP_MEMORY, "parts[:2]", "parts[:1]",
+    Bug("only the first micro-batch counts", STEP_MEMORY, "micro_batches[:2]", "micro_batches[:1]",
         "tests/training/test_step_memory.py::test_every_micro_batch_counts"),
     Bug("the gallery's note prints queries", "atom_repro/report/tables/quality.py",
         "scores['index_size']", "scores['queries']",

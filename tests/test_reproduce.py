@@ -13,7 +13,7 @@ from command import command
 
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
-from atom_repro.study.processes import die_with
+from atom_repro.study.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ def test_a_mistake_is_refused_before_any_work(tmp_path, arguments, said):
 def test_a_stage_whose_study_is_gone_before_it_begins_does_not_begin():
     someone_else = os.getppid()
     done = subprocess.run(
-        [sys.executable, "-c", "print('begun')"], preexec_fn=partial(die_with, someone_else),
+        [sys.executable, "-c", "print('begun')"], preexec_fn=partial(die_with_parent, someone_else),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")

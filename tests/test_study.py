@@ -8,8 +8,8 @@ import pytest
 from command import forked
 from smoke_study import finish, is_whole, records, stop_at
 
-from atom_repro.records.load import _own_s
-from atom_repro.study.processes import adopted_orphans
+from atom_repro.records.load import _own_cpu_seconds
+from atom_repro.study.processes import child_subreaper
 
 
 @pytest.mark.long
@@ -32,12 +32,12 @@ def orphan_s():
     """Processor time of a process whose parent ended before it."""
     work = "sum(i * i for i in range(10_000_000))"
     start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
-    before = _own_s()
-    with adopted_orphans():
+    before = _own_cpu_seconds()
+    with child_subreaper():
         subprocess.run([sys.executable, "-c", start], check=True)
         for orphan in psutil.Process().children():
             orphan.wait()
-    return _own_s() - before
+    return _own_cpu_seconds() - before
 
 
 def test_work_of_adopted_orphans_is_our_own():

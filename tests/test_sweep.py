@@ -6,7 +6,7 @@ from command import command
 from atom_repro.datatypes import AtomError
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
-from atom_repro.study.overrides import grid
+from atom_repro.study.overrides import sweep_points
 
 RATES = "grid.learning_rate=[1e-3,1e-4]"
 
@@ -20,7 +20,7 @@ def sweep(folder, *arguments):
 
 
 def test_every_point_has_its_values_its_folder_and_all_overrides():
-    points = grid("sweep", [RATES, "grid.batch_size=[64]", "scale=smoke", "train.epochs=3"])
+    points = sweep_points("sweep", [RATES, "grid.batch_size=[64]", "scale=smoke", "train.epochs=3"])
     first, second = points.values()
     assert list(points) == [
         f"learning_rate_{rate}-batch_size_64-seed_0" for rate in ("0.001", "0.0001")
@@ -50,7 +50,7 @@ def test_every_point_has_its_values_its_folder_and_all_overrides():
 def test_a_mistake_is_refused_before_any_point(override, said):
     narrow = [] if "seed" in override or "batch" in override else ["grid.batch_size=[32]"]
     with pytest.raises(AtomError) as caught:
-        grid("sweep", [override, *narrow])
+        sweep_points("sweep", [override, *narrow])
     assert said in str(caught.value)
 
 

@@ -21,7 +21,7 @@ def main(cfg: Any) -> None:
 
     from atom_repro.checkpoints.convert import convert
 
-    places = config.plain(cfg.sources)
+    places = config.to_dict(cfg.sources)
     report = convert(
         config.build(cfg.model),
         {role: places[role] for role in ("video", "text", "whole") if places[role]},

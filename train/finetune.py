@@ -30,7 +30,7 @@ def main(cfg: Any) -> None:
     from accelerate.utils import set_seed
     from tqdm import tqdm
 
-    from atom_repro.checkpoints.checkpoint import Checkpoint, starting_point
+    from atom_repro.checkpoints.checkpoint import Checkpoint, starting_checkpoint
     from atom_repro.device.machine import this_machine
     from atom_repro.evaluation.validation import validation_cider
     from atom_repro.models.generation import GenerationSettings
@@ -45,10 +45,10 @@ def main(cfg: Any) -> None:
     tuning = cfg.train
     require_steps(tuning, cfg.scale.name)
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    start = starting_point(tuning.start, model, cfg.scale.name)
-    accelerator = processes.accelerator_for(tuning)
-    leads, device = accelerator.is_main_process, processes.device_name(accelerator.device)
-    bars = {"disable": not leads, "mininterval": 1}
+    start = starting_checkpoint(tuning.start, model, cfg.scale.name)
+    accelerator = processes.make_accelerator(tuning)
+    device, is_main = processes.device_name(accelerator.device), accelerator.is_main_process
+    bars = {"disable": not is_main, "mininterval": 1}
     with accelerator.main_process_first(), tqdm(desc="videos", unit="clip", **bars) as bar:
         dataset.prepare(lambda at, total: (setattr(bar, "total", total), bar.update(at - bar.n)))
     checkpoint = Checkpoint.of(cfg, model, dataset)
@@ -57,13 +57,13 @@ def main(cfg: Any) -> None:
     stage = Stage.of(
         "finetune",
         __file__,
-        config.plain(cfg),
+        config.to_dict(cfg),
         this_machine(),
         inputs=inputs,
         weights="training",
         device=device,
     )
-    if (done := stage.recorded()) and checkpoint.holds(done.data["weights"]):
+    if (done := stage.recorded()) and checkpoint.has_weights(done.data["weights"]):
         accelerator.print(f"finetune: unchanged, {done.folder}")
         return
 
@@ -79,31 +79,31 @@ def main(cfg: Any) -> None:
             augmentation=config.build(cfg.augmentation),
             frames=Path(cfg.paths.work) / "frames",
             seed=cfg.seed,
-            processes=processes.processes(accelerator),
+            processes=processes.process_group(accelerator),
             progress=bar.update,
         )
 
-    # Network, optimiser, schedule; then whatever an interrupted run left of them.
+    # Network, optimiser, schedule; then the state of an interrupted run.
     trainer = Trainer(accelerator, model, data, tuning, start=start)
-    state = TrainingState(checkpoint, stage.key, trainer.network, trainer.optimiser, writes=leads)
+    state = TrainingState(checkpoint, stage.key, trainer, is_writer=is_main)
     step = state.begin(fresh=cfg.force, wait=accelerator.wait_for_everyone)
 
-    recording = stage.recording() if leads else nullcontext(Run(stage.key, "training"))
+    recording = stage.recording() if is_main else nullcontext(Run(stage.key, "training"))
     progress = tqdm(total=trainer.steps, initial=step, desc="train", unit="step", **bars)
     with recording as run, progress as bar:
         run.samples = state.curve
-        trainer.measured.start()
+        trainer.measured_peak.start()
         while step < trainer.steps:
             losses = trainer.step(step)
             step += 1
             state.log(step=step, **losses)
             if step % trainer.validation_every == 0 or step == trainer.steps:
-                trainer.measured.stop()
+                trainer.measured_peak.stop()
                 began = time.perf_counter()
-                trained = trainer.whole_network()
-                if leads:
-                    cider = validation_cider(trained, data, GenerationSettings(**cfg.generation))
-                    state.validated(step, cider, trained, data.tokenizer, since=began)
+                whole = trainer.full_network()
+                if is_main:
+                    cider = validation_cider(whole, data, GenerationSettings(**cfg.generation))
+                    state.record_validation(step, cider, whole, data.tokenizer, since=began)
             if step % tuning.checkpoint_every == 0 or step == trainer.steps:
                 state.save(step)
             bar.set_postfix_str(state.progress(losses["caption_loss"]), refresh=False)

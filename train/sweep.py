@@ -16,8 +16,8 @@ from pathlib import Path
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
-from atom_repro.study.overrides import Stage, grid, known
-from atom_repro.study.processes import one_line_errors, only_run_in, run
+from atom_repro.study.overrides import StageCommand, applicable_overrides, sweep_points
+from atom_repro.study.processes import one_line_errors, run_stage, work_folder_lock
 
 
 def main() -> None:
@@ -25,12 +25,12 @@ def main() -> None:
         print(__doc__)
         return
     with one_line_errors():
-        points = grid("sweep", sys.argv[1:])
-        work = Path(config.compose("sweep", known("sweep", sys.argv[1:])).paths.work)
-        report = Stage("eval.report", known("report", sys.argv[1:]))
+        points = sweep_points("sweep", sys.argv[1:])
+        work = Path(config.compose("sweep", applicable_overrides("sweep", sys.argv[1:])).paths.work)
+        report = StageCommand("eval.report", applicable_overrides("report", sys.argv[1:]))
         failed: dict[str, int] = {}
         began, longest = time.perf_counter(), 0.0
-        with only_run_in(work):
+        with work_folder_lock(work):
             for number, (name, stage) in enumerate(points.items()):
                 # The longest point so far, because those that are unchanged take no time.
                 remaining = longest * (len(points) - number)
@@ -41,12 +41,12 @@ def main() -> None:
                 print(
                     f"[{number + 1}/{len(points)}] {passed:5.0f} s, {estimate}  {name}", flush=True
                 )
-                code = run(stage)
+                code = run_stage(stage)
                 if code:
                     failed[name] = code
                     print(f"{name} ended with status {code}; going on", flush=True)
                 longest = max(longest, time.perf_counter() - began - passed)
-            wrong = run(report)
+            wrong = run_stage(report)
         print(f"{len(points) - len(failed)} of {len(points)} points done, "
               f"{time.perf_counter() - began:.0f} s")  # fmt: skip
         if failed:

@@ -353,7 +353,7 @@ def with_unit(number: str, unit: str, *, gap: bool = False) -> str:
     return number + names.get(unit, f" {unit}")
 
 
-def counts(findings: Iterable[Finding]) -> dict[Verdict, int]:
+def count_by_verdict(findings: Iterable[Finding]) -> dict[Verdict, int]:
     """Number of findings by verdict, gravest first."""
     verdicts = [finding.verdict for finding in findings]
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Final
 
-from atom_repro.audit.check import PASS, VERDICTS, Finding, counts, with_unit
+from atom_repro.audit.check import PASS, VERDICTS, Finding, count_by_verdict, with_unit
 from atom_repro.audit.claims import TOPICS
 
 _VERDICT_MEANINGS: Final = {
@@ -92,9 +92,9 @@ def to_html(findings: Sequence[Finding]) -> str:
 def _summaries(
     findings: Sequence[Finding],
 ) -> list[tuple[str, Sequence[str], list[list[str]]]]:
-    verdicts = [[v, str(n), _VERDICT_MEANINGS[v]] for v, n in counts(findings).items()]
+    verdicts = [[v, str(n), _VERDICT_MEANINGS[v]] for v, n in count_by_verdict(findings).items()]
     topics = [
-        [_title(topic), *(str(n) for n in counts(of_topic).values())]
+        [_title(topic), *(str(n) for n in count_by_verdict(of_topic).values())]
         for topic, of_topic in _by_topic(findings)
     ]
     return [

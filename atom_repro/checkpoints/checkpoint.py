@@ -22,7 +22,7 @@ from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 REPORT = "quant_report.json"
 
@@ -61,7 +61,7 @@ class Checkpoint:
         """Whether both fp32 modules exist."""
         return self.encoder("fp32").is_dir() and self.decoder("fp32").is_dir()
 
-    def holds(self, weights: str) -> bool:
+    def has_weights(self, weights: str) -> bool:
         """Whether both fp32 modules exist and have this weights label."""
         return self.complete and self.weights() == weights
 
@@ -109,7 +109,7 @@ class Checkpoint:
         modules["decoder"] = quantiser.quantise(decoder.eval()).to_dict()
         module_files.save_decoder(self.decoder(name), model, decoder, tokenizer, quantiser, weights)
         report = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
-        with atomically(report_path) as building:
+        with atomic_write(report_path) as building:
             building.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return modules
 
@@ -126,7 +126,7 @@ class Checkpoint:
         return sizes
 
 
-def starting_point(folder: str, model: VideoLanguageModel, scale: str) -> Checkpoint | None:
+def starting_checkpoint(folder: str, model: VideoLanguageModel, scale: str) -> Checkpoint | None:
     """Checkpoint that training starts from (`train.start`), None for random weights.
 
     Raises:

@@ -28,13 +28,13 @@ from atom_repro.checkpoints.released.source import MODULES, Module
 from atom_repro.checkpoints.weight_files import WeightFile, open_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.capacity import require_disk, require_memory
-from atom_repro.models.tokenizer import FILE, Tokenizer
+from atom_repro.models.tokenizer import TOKENIZER_FILE, Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 REPORT = "conversion.json"
 KINDS: Mapping[Module, str] = {"encoder": "video_encoder", "decoder": "text_decoder"}
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", FILE]
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", TOKENIZER_FILE]
 _FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -134,7 +134,7 @@ def convert(
     ignored = {o.source.name: _map_keys(o, plans, model) for o in opened}
     decoder_tokenizer = _load_tokenizer(model, tokenizer, plans["decoder"])
     _check_capacity(plans, opened, target)
-    with atomically(target) as building:
+    with atomic_write(target) as building:
         checkpoint = Checkpoint(building)
         digest, folders = hashlib.sha256(), {}
         for name, plan in plans.items():
@@ -211,7 +211,7 @@ def _fetch(role: Role, location: str) -> Path:
 def _empty_plan(model: VideoLanguageModel, name: Module) -> ModulePlan:
     with torch.device("meta"):
         network: Any = model.make_encoder() if name == "encoder" else model.make_decoder()
-    state = network.file_state()
+    state = network.checkpoint_state_dict()
     shapes = {k: tuple(t.shape) for k, t in state.items() if k not in network.tied}
     return ModulePlan(shapes, dict(network.tied))
 
@@ -346,20 +346,22 @@ def _load_tokenizer(model: VideoLanguageModel, location: str, decoder: ModulePla
     assert decoder.opened is not None
     path = Path(location) if location else decoder.opened.path
     folder = path if path.is_dir() else path.parent
-    if not (folder / FILE).is_file():
+    if not (folder / TOKENIZER_FILE).is_file():
         raise AtomError(
-            f"{folder / FILE} is missing; set sources.tokenizer to a folder with the {FILE} that "
-            f"belongs to {decoder.opened.source.name}"
+            f"{folder / TOKENIZER_FILE} is missing; set sources.tokenizer to a folder with the "
+            f"{TOKENIZER_FILE} that belongs to {decoder.opened.source.name}"
         )
     try:
         tokenizer = Tokenizer.load(folder, model.specials)
     except AtomError:
         raise
     except Exception as error:
-        raise AtomError(f"{folder / FILE} cannot be read ({error}); fetch it again") from error
+        raise AtomError(
+            f"{folder / TOKENIZER_FILE} cannot be read ({error}); fetch it again"
+        ) from error
     if tokenizer.size > model.decoder.vocabulary:
         raise AtomError(
-            f"{folder / FILE} has {tokenizer.size} tokens, model.decoder.vocabulary="
+            f"{folder / TOKENIZER_FILE} has {tokenizer.size} tokens, model.decoder.vocabulary="
             f"{model.decoder.vocabulary}; give the tokenizer that belongs to the model"
         )
     return tokenizer
@@ -417,7 +419,7 @@ def _initial_weights(
         network: Any = model.make_encoder()
         if name == "decoder":
             network = model.make_decoder()
-    state = network.file_state()
+    state = network.checkpoint_state_dict()
     return {key: state[key].detach().clone() for key in plan.new}
 
 

@@ -26,7 +26,7 @@ from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant import int8, none
 from atom_repro.quant.recipe import Quantiser
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -113,11 +113,13 @@ def _save(
     tokenizer: Tokenizer | None,
 ) -> None:
     quantised = quantiser.name != "fp32"
-    state = dict(network.state_dict(keep_vars=True)) if quantised else network.file_state()
+    state = (
+        dict(network.state_dict(keep_vars=True)) if quantised else network.checkpoint_state_dict()
+    )
     # A weight that quantisation has untied is two weights from here on.
     tied = {k: v for k, v in network.tied.items() if state[k] is state[v]}
     tensors, metadata = quantiser.pack({k: t for k, t in state.items() if k not in tied})
-    with atomically(folder) as building:
+    with atomic_write(folder) as building:
         building.mkdir()
         save_file(tensors, building / WEIGHTS, metadata=metadata)
         _write_config(building, config, quantiser.name, weights, tied)
@@ -179,7 +181,7 @@ def fill_in_place(network: Any, folder: Path) -> None:
     if config["precision"] != "fp32":
         raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
     file = SafetensorsFile(folder / WEIGHTS)
-    expected = {k for k in network.file_state() if k not in network.tied}
+    expected = {k for k in network.checkpoint_state_dict() if k not in network.tied}
     if unmatched := sorted(expected ^ file.entries.keys()):
         raise AtomError(f"{file.path} does not fit its {CONFIG}: {unmatched[0]} is not in both")
     for name in file.entries:
@@ -247,6 +249,6 @@ def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -
     for name, source in tied.items():
         owner, _, key = name.rpartition(".")
         setattr(network.get_submodule(owner), key, network.get_parameter(source))
-    network.restore_constants()  # type: ignore[operator]
+    network.init_buffers()  # type: ignore[operator]
     for parameter in network.parameters():
         parameter.requires_grad_(False)

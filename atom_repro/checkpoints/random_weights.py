@@ -16,7 +16,7 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.capacity import require_disk
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 LABEL = "random"
 
@@ -39,15 +39,15 @@ def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, s
             network: Any = make_network()
         shapes = {
             name: tuple(tensor.shape)
-            for name, tensor in network.file_state().items()
+            for name, tensor in network.checkpoint_state_dict().items()
             if name not in network.tied
         }
         require_disk(folder, 4 * sum(map(math.prod, shapes.values())), f"random {model.name}")
-        with atomically(folder) as building:
+        with atomic_write(folder) as building:
             module_files.stream_weights(building, shapes, _random_tensors(shapes, 2 * seed + index))
             module_files.write_module_config(building, model, kind, LABEL)
             if kind == "text_decoder":
-                Tokenizer.stand_in(model.decoder.vocabulary, model.specials).save(building)
+                Tokenizer.word_level(model.decoder.vocabulary, model.specials).save(building)
 
 
 def _random_tensors(

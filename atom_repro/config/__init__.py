@@ -16,8 +16,8 @@ from atom_repro.config.composition import (
     config_groups,
     config_keys,
     did_you_mean,
-    plain,
-    without_places,
+    to_dict,
+    without_paths,
 )
 from atom_repro.config.schemas import register
 
@@ -29,7 +29,7 @@ __all__ = [
     "config_keys",
     "did_you_mean",
     "entry",
-    "plain",
     "register",
-    "without_places",
+    "to_dict",
+    "without_paths",
 ]

@@ -174,13 +174,13 @@ def build(node: DictConfig, returns: type[Built] | None = None) -> Built:
     return built
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def to_dict(cfg: DictConfig) -> dict[str, Any]:
     """The effective configuration as a dict, references resolved, as a record stores it."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
 
 
-def without_places(node: Mapping[str, Any]) -> dict[str, Any]:
+def without_paths(node: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's settings without file locations; a record's inputs have the files' hash."""
     return {k: v for k, v in node.items() if k not in ("annotations", "videos")}

@@ -88,7 +88,7 @@ class AnnotatedDataset(ABC):
 
     def clips(self, split: str) -> list[Clip]:
         """The clips of a split, in the annotation file's order. Missing videos are not
-        checked here but by `video.sampling.scan`, under the policy of the run.
+        checked here but by `video.sampling.check_clips`, under the policy of the run.
 
         Raises:
             AtomError: an unknown split, or a file that is missing or broken.

@@ -15,7 +15,7 @@ from atom_repro.data.annotations import (
     read_json,
 )
 from atom_repro.datatypes import AtomError, Clip, Query
-from atom_repro.video.folder import checked_id, stem
+from atom_repro.video.folder import stem, validated_video_id
 
 _ANNOTATIONS_SOURCE = "in the GitHub repository LisaAnne/LocalizingMoments under data/"
 _SHORT_NAMES = {"train": "train", "validation": "val", "test": "test"}
@@ -58,7 +58,7 @@ class Didemo(AnnotatedDataset):
         seen_ids: set[str] = set()
         for number, row in enumerate(rows):
             where = f"{path}: entry {number}"
-            name = checked_id(field(row, "video", where), where)
+            name = validated_video_id(field(row, "video", where), where)
             query_id = str(field(row, "annotation_id", where))
             if query_id in seen_ids:
                 raise AtomError(f"{where}: annotation_id {query_id} occurs twice")

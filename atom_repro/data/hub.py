@@ -13,7 +13,7 @@ from typing import Any
 
 from atom_repro.data.annotations import Progress, clean
 from atom_repro.datatypes import AtomError, Clip, Query, QueryKind
-from atom_repro.video.folder import VideoFolder, checked_id, stem
+from atom_repro.video.folder import VideoFolder, stem, validated_video_id
 
 _COLUMNS = ("video_id", "captions", "query", "source_id")
 
@@ -131,7 +131,7 @@ class HubDataset:
             self.hub_id, config, hub_split, columns, revision=self._revision
         ):
             # Some copies hold the file's name in the id column.
-            video_id = stem(checked_id(row[self._columns["video_id"]], where))
+            video_id = stem(validated_video_id(row[self._columns["video_id"]], where))
             row_captions = [clean(t, where) for t in _texts(row, self._columns["captions"])]
             row_queries = [clean(t, where) for t in _texts(row, self._columns["query"])]
             captions.setdefault(video_id, []).extend(row_captions)

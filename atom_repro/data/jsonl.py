@@ -20,7 +20,7 @@ from atom_repro.data.annotations import (
     require_unique,
 )
 from atom_repro.datatypes import AtomError, Clip, Query, QueryKind
-from atom_repro.video.folder import checked_id
+from atom_repro.video.folder import validated_video_id
 
 _KEYS = {
     "video_id", "split", "file", "source_id", "start_s", "end_s", "references", "queries", "meta",
@@ -66,7 +66,7 @@ class JsonLines(AnnotatedDataset):
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise AtomError(f"{where}: broken JSON ({error})") from error
-        video_id = checked_id(field(row, "video_id", where), where)
+        video_id = validated_video_id(field(row, "video_id", where), where)
         if unknown := sorted(set(row) - _KEYS):
             raise AtomError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(_KEYS)}")
         split = field(row, "split", where)
@@ -79,7 +79,7 @@ class JsonLines(AnnotatedDataset):
             dataset=self.name,
             split=split,
             video_id=video_id,
-            path=self.videos.inside(str(row["file"]), where)
+            path=self.videos.resolve(str(row["file"]), where)
             if "file" in row
             else self.videos.path(video_id),
             source_id=str(row.get("source_id", "")),

@@ -22,7 +22,7 @@ from atom_repro.data.annotations import (
     require_unique,
 )
 from atom_repro.datatypes import AtomError, Clip, Query
-from atom_repro.video.folder import checked_id
+from atom_repro.video.folder import validated_video_id
 
 _VIDEOS_SOURCE = (
     "www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip (videos and annotations)"
@@ -136,7 +136,7 @@ class MsrVtt(AnnotatedDataset):
 
     def _clip(self, video: dict[str, Any], queries: list[Query], path: Path) -> Clip:
         where = f"{path}: video {video['video_id']}"
-        video_id = checked_id(video["video_id"], where)
+        video_id = validated_video_id(video["video_id"], where)
         split = str(field(video, "split", where))
         if split not in _OFFICIAL_SPLITS:
             raise AtomError(f"{where}: split {split!r} is none of {tuple(_OFFICIAL_SPLITS)}")

@@ -16,7 +16,7 @@ from atom_repro.data.annotations import (
     require_unique,
 )
 from atom_repro.datatypes import AtomError, Clip, Query
-from atom_repro.video.folder import checked_id
+from atom_repro.video.folder import validated_video_id
 
 _SHORT_NAMES = {"train": "train", "validation": "val", "test": "test"}
 _CAPTIONS_SOURCE = (
@@ -90,7 +90,7 @@ class Msvd(AnnotatedDataset):
             if len(parts) != 2:
                 raise AtomError(f"{where}: not `<YouTube id> <number>`")
         require_unique((parts[1] for _, parts in pairs), str(mapping_path))
-        names = {number: checked_id(name, where) for where, (name, number) in pairs}
+        names = {number: validated_video_id(name, where) for where, (name, number) in pairs}
         require_unique(names.values(), str(mapping_path))
         captions: dict[str, list[str]] = {}
         for where, line in read_lines(path):
@@ -104,7 +104,7 @@ class Msvd(AnnotatedDataset):
 
     def _from_corpus(self, path: Path, split_list: Path) -> dict[str, list[str]]:
         ids = require_unique((line.strip() for _, line in read_lines(split_list)), str(split_list))
-        captions: dict[str, list[str]] = {checked_id(v, str(split_list)): [] for v in ids}
+        captions: dict[str, list[str]] = {validated_video_id(v, str(split_list)): [] for v in ids}
         for where, line in read_lines(path):
             video_id, _, sentence = line.strip().partition(" ")
             if line.startswith("#") or video_id not in captions:

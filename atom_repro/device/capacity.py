@@ -45,7 +45,7 @@ def require_memory(
     needed: int,
     what: str,
     *,
-    there: int | None = None,
+    available: int | None = None,
     remedy: str = "take a smaller model or quant=int8",
 ) -> None:
     """Check that `needed` bytes of memory are available for `what`.
@@ -56,12 +56,12 @@ def require_memory(
     Raises:
         OutOfMemory: fewer are available; the message ends with the `remedy`.
     """
-    if there is None:
-        there = available_memory()
-    if there is not None and needed > there:
+    if available is None:
+        available = available_memory()
+    if available is not None and needed > available:
         raise OutOfMemory(
-            f"{what} needs {needed / 2**20:,.0f} MiB of memory and {there / 2**20:,.0f} MiB are "
-            f"available; free some, or {remedy}"
+            f"{what} needs {needed / 2**20:,.0f} MiB of memory and {available / 2**20:,.0f} MiB "
+            f"are available; free some, or {remedy}"
         )
 
 

@@ -1,7 +1,7 @@
 """Protocol of a compute device: streams, synchronisation, cached memory, peak memory.
 
 A device may run asynchronously, in several lanes (streams) at once. A measurement therefore runs
-inside a `lane` and calls `wait` (synchronise) before it reads the clock; on a CPU both do nothing.
+inside a `stream` and calls `synchronize` before it reads the clock; on a CPU both do nothing.
 """
 
 from contextlib import AbstractContextManager
@@ -21,19 +21,19 @@ class ComputeDevice(Protocol):
         """The torch device of modules and tensors."""
         ...
 
-    def lane(self) -> AbstractContextManager[None]:
+    def stream(self) -> AbstractContextManager[None]:
         """Context of this thread's stream: its work may overlap with that of other threads."""
         ...
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         """Synchronise: block until the work of this thread's lane is done."""
         ...
 
-    def give_back(self) -> None:
+    def empty_cache(self) -> None:
         """Release cached memory, so that loading a module again allocates anew."""
         ...
 
-    def start_peak(self) -> None:
+    def reset_peak_memory(self) -> None:
         """Reset the peak memory statistics."""
         ...
 

@@ -11,16 +11,16 @@ class Cpu:
     name = "cpu"
     torch = torch.device("cpu")
 
-    def lane(self) -> AbstractContextManager[None]:
+    def stream(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         pass
 
-    def give_back(self) -> None:
+    def empty_cache(self) -> None:
         pass
 
-    def start_peak(self) -> None:
+    def reset_peak_memory(self) -> None:
         pass
 
     def peak_bytes(self) -> int | None:

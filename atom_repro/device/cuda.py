@@ -45,21 +45,21 @@ class Cuda:
         return gpu_name(self.torch)
 
     @contextmanager
-    def lane(self) -> Iterator[None]:
+    def stream(self) -> Iterator[None]:
         thread = threading.current_thread().name
         if thread not in self._streams:
             self._streams[thread] = torch.cuda.Stream(self.torch)
         with torch.cuda.stream(self._streams[thread]):
             yield
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         torch.cuda.current_stream(self.torch).synchronize()
 
-    def give_back(self) -> None:
+    def empty_cache(self) -> None:
         gc.collect()  # tensors in reference cycles are not free yet
         torch.cuda.empty_cache()
 
-    def start_peak(self) -> None:
+    def reset_peak_memory(self) -> None:
         torch.cuda.reset_peak_memory_stats(self.torch)
 
     def peak_bytes(self) -> int | None:

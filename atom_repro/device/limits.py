@@ -19,7 +19,7 @@ _SIZES = (256, 512, 1024, 2048, 4096, 8192)
 _HOST_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # far beyond their caches
 
 
-def limits(device: ComputeDevice, budget_s: float) -> dict[str, float]:
+def measure_rates(device: ComputeDevice, budget_s: float) -> dict[str, float]:
     """Measured rates by name: `read_bytes_per_s`, and `<precision>_operations_per_s` of matrix
     products in fp32, bf16 and int8, where a multiply-add counts as two operations. A precision
     that the device has no kernel for is left out.
@@ -48,11 +48,11 @@ def _best_rate(
     for work, call in trials:
         fastest, spent = float("inf"), 0.0
         call()  # warm-up
-        device.wait()
+        device.synchronize()
         for _ in range(20):
             start = time.perf_counter()
             call()
-            device.wait()
+            device.synchronize()
             elapsed = time.perf_counter() - start
             fastest, spent = min(fastest, elapsed), spent + elapsed
             if spent > budget_s:

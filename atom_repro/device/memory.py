@@ -26,7 +26,7 @@ def anonymous_bytes() -> int:
     return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
 
 
-def return_freed() -> None:
+def trim_heap() -> None:
     """Return freed heap memory to the system (glibc `malloc_trim`), so that a new peak shows."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

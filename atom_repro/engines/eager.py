@@ -62,7 +62,7 @@ class DecoderModule:
         return generate(self.network, start, end_id=self.tokenizer.end_id, settings=settings)
 
     def text(self, generated: Generated) -> str:
-        return self.model.said(self.tokenizer.decode(generated.token_ids))
+        return self.model.clean_text(self.tokenizer.decode(generated.token_ids))
 
 
 @dataclass(frozen=True)

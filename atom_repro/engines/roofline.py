@@ -46,7 +46,7 @@ class CaptionWork:
         }
 
 
-def least_work(
+def caption_work(
     model: VideoLanguageModel, tokenizer: Tokenizer, settings: GenerationSettings, precision: str
 ) -> CaptionWork:
     """Count the work of one clip's caption of `settings.max_new_tokens` tokens.
@@ -55,7 +55,7 @@ def least_work(
     in the paper's recipe. Keys and values, fp32 too, are counted at their mean length.
     """
     encoder_config = model.encoder
-    with FakeTensorMode(), WithoutContents(), torch.inference_mode():
+    with FakeTensorMode(), ShapeOnlyDispatch(), torch.inference_mode():
         encoder = cast(Any, model.make_encoder()).eval()
         decoder = cast(Any, model.make_decoder()).eval()
         size = encoder_config.image_size
@@ -81,7 +81,7 @@ def least_work(
     )
 
 
-def beside_limits(
+def roofline_values(
     work: CaptionWork, precision: str, before: Mapping[str, float], after: Mapping[str, float]
 ) -> dict[str, Any]:
     """Record values: a caption's work, the device's rates and the lower bounds. Rates are measured
@@ -137,7 +137,7 @@ def _attention_backward_operations(
     return int(sdpa_backward_flop_count(grad, q, k, v))
 
 
-class WithoutContents(TorchDispatchMode):
+class ShapeOnlyDispatch(TorchDispatchMode):
     """Handles operations that depend on tensor values inside torch's FakeTensorMode: conditions are
     false, numbers are one, and a mask selects everything."""
 

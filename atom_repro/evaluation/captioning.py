@@ -55,7 +55,7 @@ def caption_clips(
         yield [predictions.get(c.video_id, Prediction(c.video_id, "", (), 0.0)) for c in batch]
 
 
-def kept_captions(
+def journaled_captions(
     clips: Sequence[Clip],
     setup: Setup,
     *,

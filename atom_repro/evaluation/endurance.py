@@ -53,20 +53,20 @@ def many_clips(
     return clips, tuple(broken)
 
 
-def endure(
+def run_endurance(
     runtime: Runtime,
     clips: Sequence[Clip],
     *,
     sample_every: int,
-    keep: Callable[[Outcome], object],
+    on_outcome: Callable[[Outcome], object],
 ) -> EnduranceResult:
-    """Caption clips, calling `keep` with each outcome as soon as it is available."""
+    """Caption clips, calling `on_outcome` with each outcome as soon as it is available."""
     count = len(clips) // sample_every
     clips_done, memory = np.zeros(count, np.int64), np.zeros(count, np.int64)
     captioned, failed = 0, []
     start = time.perf_counter()
     for done, outcome in enumerate(runtime.caption(clips), 1):
-        keep(outcome)
+        on_outcome(outcome)
         runtime.timeline.drain()
         if isinstance(outcome, Failure):
             failed.append(outcome.video_id)

@@ -53,7 +53,9 @@ class CaptionSources:
         return CaptionSources(_filtered(self.model, predicate), _filtered(self.oracle, predicate))
 
 
-def seen(runtime: Runtime, clips: Sequence[Clip], captions: Mapping[str, str]) -> CaptionSources:
+def caption_sources(
+    runtime: Runtime, clips: Sequence[Clip], captions: Mapping[str, str]
+) -> CaptionSources:
     """Embed the model's captions and the true captions of clips.
 
     Args:
@@ -94,7 +96,7 @@ def scripts(
     sources: CaptionSources,
     *,
     seed: int,
-    tell: Progress,
+    progress: Progress,
 ) -> Iterator[Sample]:
     """Order, coverage, duplicates and precision of scripts, over pools of one-scene clips."""
     rng = random.Random(f"scripts/{seed}")
@@ -108,7 +110,7 @@ def scripts(
             written[name] = reply.result.written
             if name == "model":
                 arms["rank"] = [hit.clip.video_id for hit in reply.hits]
-        order = shuffled_script(len(request.pool), rng, most=task.candidates)
+        order = shuffled_script(len(request.pool), rng, max_clips=task.candidates)
         arms["random"] = [request.pool[number - 1] for number in order]
         sample: Sample = {
             "task": "script",
@@ -127,7 +129,7 @@ def scripts(
                 "precision": score.precision,
                 "clips": clips,
             }
-        tell(1)
+        progress(1)
         yield sample
 
 
@@ -139,7 +141,7 @@ def answers(
     frequent_answers: Mapping[str, str],
     *,
     seed: int,
-    tell: Progress,
+    progress: Progress,
 ) -> Iterator[Sample]:
     """Accuracy of answers from a clip's caption (`model`) and from its visual tokens (`visual`).
 
@@ -176,7 +178,7 @@ def answers(
             "random": rng.choice(answers_of_kind[question.kind]),
         }
         accepted = {normalised(text) for text in question.accepted}
-        tell(1)
+        progress(1)
         yield {
             "task": "answer",
             "item": video_question.question_id,
@@ -193,7 +195,7 @@ def summaries(
     sources: CaptionSources,
     ground_truth: GroundTruth,
     *,
-    tell: Progress,
+    progress: Progress,
 ) -> Iterator[Sample]:
     """Attribute precision, recall and F1 of summaries of scenes and of whole videos."""
     for number, video in enumerate(videos):
@@ -223,7 +225,7 @@ def summaries(
             yield _attribute_scores(
                 "scene_summary", span.scene_id, scene_texts, span.attributes, ground_truth
             )
-        tell(1)
+        progress(1)
 
 
 def moments(
@@ -234,7 +236,7 @@ def moments(
     sources: CaptionSources,
     *,
     seed: int,
-    tell: Progress,
+    progress: Progress,
 ) -> Iterator[Sample]:
     """Temporal IoU of the localised moment of a sentence, within its video."""
     rng = random.Random(f"moments/{seed}")
@@ -253,7 +255,7 @@ def moments(
             reply = task.respond(runtime, captioned, event.text, event.event_id)
             localised = reply.result
             spans[name] = (localised[0].start_s, localised[0].end_s) if localised else None
-        tell(1)
+        progress(1)
         yield {
             "task": "moment",
             "item": event.event_id,

@@ -107,11 +107,11 @@ def ranked_script(clips: int, max_clips: int | None = None) -> list[int]:
     return list(range(1, min(clips, clips if max_clips is None else max_clips) + 1))
 
 
-def shuffled_script(clips: int, rng: random.Random, most: int | None = None) -> list[int]:
+def shuffled_script(clips: int, rng: random.Random, max_clips: int | None = None) -> list[int]:
     """Random baseline: clips in random order, numbered from 1."""
     order = list(range(1, clips + 1))
     rng.shuffle(order)
-    return order[: clips if most is None else most]
+    return order[: clips if max_clips is None else max_clips]
 
 
 def _sign(value: float) -> int:

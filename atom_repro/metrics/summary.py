@@ -119,7 +119,7 @@ def joined_sentences(scenes: Sequence[str]) -> str:
     return ", then ".join(scenes)
 
 
-def usual_answers(answers: Sequence[str], kind: Sequence[str]) -> dict[str, str]:
+def most_frequent_answers(answers: Sequence[str], kind: Sequence[str]) -> dict[str, str]:
     """Majority baseline: each kind's most frequent answer; ties go to the first one seen.
 
     Args:

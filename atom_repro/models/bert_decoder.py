@@ -175,10 +175,10 @@ class BertDecoder(nn.Module):
                 nn.init.normal_(embedding.weight, std=0.02)
         self.cls.predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
 
-    def file_state(self) -> dict[str, Tensor]:
+    def checkpoint_state_dict(self) -> dict[str, Tensor]:
         return dict(self.state_dict(keep_vars=True))
 
-    def restore_constants(self) -> None:
+    def init_buffers(self) -> None:
         """Do nothing: a BERT has no buffers that checkpoints leave out."""
 
     def forward(self, ids_BRS: Tensor, visual_BME: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class ParameterCounts:
         return sum(self.parameters.values())
 
 
-def census(*modules: nn.Module) -> ParameterCounts:
+def count_parameters(*modules: nn.Module) -> ParameterCounts:
     """Count the parameters of all modules together, by layer type.
 
     Types are PyTorch's; `NonDynamicallyQuantizableLinear` is the output projection of

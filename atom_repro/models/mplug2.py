@@ -19,7 +19,7 @@ from torch import Tensor
 from atom_repro.datatypes import AtomError
 from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
-from atom_repro.models.vlm import Specials, Tokens
+from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
 
 # The released code truncates training captions to this many ids, begin token included; a longer
 # caption loses its end token.
@@ -41,7 +41,7 @@ class MPlug2:
     prompt: str
     released_text: bool
     writes_text = False
-    specials = Specials(begin="[CLS]", end="[SEP]", pad="[PAD]")
+    specials = SpecialTokens(begin="[CLS]", end="[SEP]", pad="[PAD]")
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:
@@ -55,26 +55,30 @@ class MPlug2:
     def make_decoder(self) -> BertDecoder:
         return BertDecoder(self.decoder)
 
-    def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
         """Begin token and text; the video enters by cross-attention, without ids of its own."""
         if self.released_text or not text:
             return [tokenizer.begin_id]
         return [tokenizer.begin_id, *tokenizer.encode(text)]
 
-    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+    def training_ids(self, tokenizer: TokenizerProtocol, caption: str) -> list[int]:
         """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         if not self.released_text:
             return [*tokenizer.encode(caption), tokenizer.end_id]
         joined = tokenizer.encode(self.prompt + released_caption(caption))  # no space: as released
         return [*joined, tokenizer.end_id][: RELEASED_MAX_LENGTH - 1]
 
-    def said(self, text: str) -> str:
+    def clean_text(self, text: str) -> str:
         if not self.released_text:
             return text
         return text.rpartition(self.prompt)[2].strip()
 
     def caption_loss(
-        self, decoder: BertDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
+        self,
+        decoder: BertDecoder,
+        visual_BME: Tensor,
+        captions_BRL: Tensor,
+        tokenizer: TokenizerProtocol,
     ) -> Tensor:
         """Mean cross-entropy; with `released_text`, not of the first two words of the prompt.
 

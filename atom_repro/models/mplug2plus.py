@@ -15,7 +15,7 @@ from torch import Tensor
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
-from atom_repro.models.vlm import VISUAL_PLACEHOLDER, Specials, Tokens
+from atom_repro.models.vlm import VISUAL_PLACEHOLDER, SpecialTokens, TokenizerProtocol
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class MPlug2Plus:
     writes_text = True
 
     @property
-    def specials(self) -> Specials:
-        return Specials(end="<|eot_id|>") if self.chat else Specials()
+    def specials(self) -> SpecialTokens:
+        return SpecialTokens(end="<|eot_id|>") if self.chat else SpecialTokens()
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:
@@ -44,7 +44,7 @@ class MPlug2Plus:
     def make_decoder(self) -> TextDecoder:
         return TextDecoder(self.decoder)
 
-    def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
         """Begin token, visual tokens, text; with `chat`, as the user turn of Llama's template."""
         video_ids = [VISUAL_PLACEHOLDER] * self.encoder.visual_tokens if visual else []
         text_ids = tokenizer.encode(text) if text else []
@@ -58,15 +58,19 @@ class MPlug2Plus:
             start, *assistant, end, *gap,
         ]  # fmt: skip
 
-    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+    def training_ids(self, tokenizer: TokenizerProtocol, caption: str) -> list[int]:
         """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         return [*tokenizer.encode(caption), tokenizer.end_id]
 
-    def said(self, text: str) -> str:
+    def clean_text(self, text: str) -> str:
         return text
 
     def caption_loss(
-        self, decoder: TextDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
+        self,
+        decoder: TextDecoder,
+        visual_BME: Tensor,
+        captions_BRL: Tensor,
+        tokenizer: TokenizerProtocol,
     ) -> Tensor:
         prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
         prefix = decoder.embed_prompt(visual_BME, prompt_ids)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.models.mplug2plus import packed_loss
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
-from atom_repro.models.vlm import VISUAL_PLACEHOLDER, Specials, Tokens
+from atom_repro.models.vlm import VISUAL_PLACEHOLDER, SpecialTokens, TokenizerProtocol
 
 IMAGE_BOUNDARY = "<fake_token_around_image>"
 GLOBAL_IMAGE = "<global-img>"
@@ -85,10 +85,10 @@ class SmolEncoder(nn.Module):
         self.vision_model = released.SmolVLMVisionTransformer(released_config.vision_config)
         self.connector = released.SmolVLMConnector(released_config)
 
-    def file_state(self) -> dict[str, Tensor]:
+    def checkpoint_state_dict(self) -> dict[str, Tensor]:
         return dict(self.state_dict(keep_vars=True))
 
-    def restore_constants(self) -> None:
+    def init_buffers(self) -> None:
         """Do nothing: the tower computes its position ids in each call and has no buffers."""
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
@@ -152,8 +152,8 @@ class SmolVLM2:
     writes_text = True
 
     @property
-    def specials(self) -> Specials:
-        return Specials(
+    def specials(self) -> SpecialTokens:
+        return SpecialTokens(
             begin="<|im_start|>",
             end="<end_of_utterance>",
             pad="<|im_end|>",
@@ -174,7 +174,7 @@ class SmolVLM2:
     def make_decoder(self) -> TextDecoder:
         return TextDecoder(self.decoder)
 
-    def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
         """A user turn without a system message, and the header of the assistant turn.
 
         The text between two special tokens is encoded in one piece, as the released tokenizer
@@ -191,15 +191,19 @@ class SmolVLM2:
         user = tokenizer.encode("User:")
         return [tokenizer.begin_id, *user, *frame * self.encoder.frames, *text_ids, *assistant]
 
-    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+    def training_ids(self, tokenizer: TokenizerProtocol, caption: str) -> list[int]:
         """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         return [*tokenizer.encode(caption), tokenizer.end_id]
 
-    def said(self, text: str) -> str:
+    def clean_text(self, text: str) -> str:
         return text
 
     def caption_loss(
-        self, decoder: TextDecoder, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
+        self,
+        decoder: TextDecoder,
+        visual_BME: Tensor,
+        captions_BRL: Tensor,
+        tokenizer: TokenizerProtocol,
     ) -> Tensor:
         prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
         prefix = decoder.embed_prompt(visual_BME, prompt_ids)

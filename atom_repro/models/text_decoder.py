@@ -266,7 +266,7 @@ class TextDecoder(nn.Module):
         if config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._initialise()
-        self.restore_constants()
+        self.init_buffers()
 
     def _initialise(self) -> None:
         # 1/sqrt(fan-in) is Llama's 0.02 at its width, and at tiny width it keeps attention from
@@ -278,10 +278,10 @@ class TextDecoder(nn.Module):
                 scale = (2 * self.config.layers) ** -0.5 if into_residual else 1.0
                 nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
 
-    def file_state(self) -> dict[str, Tensor]:
+    def checkpoint_state_dict(self) -> dict[str, Tensor]:
         return dict(self.state_dict(keep_vars=True))
 
-    def restore_constants(self) -> None:
+    def init_buffers(self) -> None:
         """Compute the non-persistent buffers; needed again after building on the meta device."""
         self.register_buffer("rope", rope_table(self.config), persistent=False)
 

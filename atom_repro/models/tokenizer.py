@@ -11,15 +11,15 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.vlm import Specials
+from atom_repro.models.vlm import SpecialTokens
 
-FILE = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 
 
 class Tokenizer:
     """Text to ids and back. Ids never include special tokens unless the caller adds them."""
 
-    def __init__(self, fast: FastTokenizer, specials: Specials) -> None:
+    def __init__(self, fast: FastTokenizer, specials: SpecialTokens) -> None:
         self._fast = fast
         self.begin_id = self.special_id(specials.begin)
         self.end_id = self.special_id(specials.end)
@@ -35,12 +35,12 @@ class Tokenizer:
         if token_id is None:
             raise AtomError(
                 f"the tokenizer has no special token {token}, which the model uses; give the "
-                f"{FILE} that belongs to the model"
+                f"{TOKENIZER_FILE} that belongs to the model"
             )
         return token_id
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int, specials: Specials) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], vocabulary: int, specials: SpecialTokens) -> "Tokenizer":
         """Train a BPE of at most `vocabulary` tokens; deterministic for texts in the same order."""
         fast = FastTokenizer(models.BPE())
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -55,7 +55,7 @@ class Tokenizer:
         return cls(fast, specials)
 
     @classmethod
-    def stand_in(cls, vocabulary: int, specials: Specials) -> "Tokenizer":
+    def word_level(cls, vocabulary: int, specials: SpecialTokens) -> "Tokenizer":
         """Create a word-level tokenizer for random weights: each id is a word `w<id>`, and an
         unknown word is one token."""
         special_tokens = [specials.begin, specials.end, specials.pad, *specials.others]
@@ -68,14 +68,16 @@ class Tokenizer:
         return cls(fast, specials)
 
     @classmethod
-    def load(cls, folder: Path, specials: Specials) -> "Tokenizer":
-        path = folder / FILE
+    def load(cls, folder: Path, specials: SpecialTokens) -> "Tokenizer":
+        path = folder / TOKENIZER_FILE
         if not path.is_file():
-            raise AtomError(f"{path} is missing; the decoder's folder must hold its {FILE}")
+            raise AtomError(
+                f"{path} is missing; the decoder's folder must hold its {TOKENIZER_FILE}"
+            )
         return cls(FastTokenizer.from_file(str(path)), specials)
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(self._fast.to_str(), encoding="utf-8")
+        (folder / TOKENIZER_FILE).write_text(self._fast.to_str(), encoding="utf-8")
 
     @property
     def size(self) -> int:

@@ -283,10 +283,10 @@ class VideoEncoder(nn.Module):
         if config.connector == "mlp":
             second = nn.Linear(config.output_width, config.output_width)
             self.connector = nn.Sequential(self.connector, nn.GELU(), second)
-        self.restore_constants()
+        self.init_buffers()
         self.register_load_state_dict_pre_hook(_accept_other_form)
 
-    def restore_constants(self) -> None:
+    def init_buffers(self) -> None:
         """Create the non-persistent buffers; needed again after building on the meta device."""
         for name, values in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
@@ -330,7 +330,7 @@ class VideoEncoder(nn.Module):
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         return self.connect(self.embed(frames_BTCHW))
 
-    def file_state(self) -> dict[str, Tensor]:
+    def checkpoint_state_dict(self) -> dict[str, Tensor]:
         """State dict in the names and shapes of the reference form, as checkpoints store it."""
         state = dict(self.state_dict())
         if self.form == "folded":

@@ -23,7 +23,7 @@ VISUAL_PLACEHOLDER = -1
 
 
 @dataclass(frozen=True)
-class Specials:
+class SpecialTokens:
     """Special tokens of a model family: begin, end, padding, and `others` that its prompt needs."""
 
     begin: str = "<|begin_of_text|>"
@@ -32,7 +32,7 @@ class Specials:
     others: tuple[str, ...] = ()
 
 
-class Tokens(Protocol):
+class TokenizerProtocol(Protocol):
     """The tokenizer interface that a model needs to build a prompt."""
 
     begin_id: int
@@ -76,11 +76,11 @@ class Network(Protocol):
 
     tied: Mapping[str, str]
 
-    def file_state(self) -> dict[str, Tensor]:
+    def checkpoint_state_dict(self) -> dict[str, Tensor]:
         """State dict (fp32) in the names and shapes of checkpoint files; tied ones may repeat."""
         ...
 
-    def restore_constants(self) -> None:
+    def init_buffers(self) -> None:
         """Create the non-persistent buffers; needed again after building on the meta device."""
         ...
 
@@ -127,7 +127,7 @@ class VideoLanguageModel(Protocol):
     @property
     def writes_text(self) -> bool: ...
     @property
-    def specials(self) -> Specials: ...
+    def specials(self) -> SpecialTokens: ...
     @property
     def encoder(self) -> EncoderConfig: ...
     @property
@@ -143,20 +143,20 @@ class VideoLanguageModel(Protocol):
     def make_encoder(self) -> nn.Module: ...
     def make_decoder(self) -> nn.Module: ...
 
-    def prompt_ids(self, tokenizer: Tokens, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
         """Token ids of a prompt, with begin token, chat template and `VISUAL_PLACEHOLDER`s."""
         ...
 
-    def training_ids(self, tokenizer: Tokens, caption: str) -> list[int]:
+    def training_ids(self, tokenizer: TokenizerProtocol, caption: str) -> list[int]:
         """Target ids of a caption for `caption_loss`, end-of-sequence included."""
         ...
 
-    def said(self, text: str) -> str:
+    def clean_text(self, text: str) -> str:
         """Extract the caption or answer from a decoded text, without what the family adds."""
         ...
 
     def caption_loss(
-        self, decoder: Any, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: Tokens
+        self, decoder: Any, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: TokenizerProtocol
     ) -> Tensor:
         """Mean cross-entropy of R captions per clip: ids with end-of-sequence, padded."""
         ...

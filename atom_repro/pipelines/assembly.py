@@ -26,8 +26,8 @@ from atom_repro.pipelines.session import Session, checked_count, checked_similar
 from atom_repro.runtime.runtime import Runtime
 from atom_repro.video.editing.cuts import Cut, without_overlap
 from atom_repro.video.editing.subtitles import write_srt
-from atom_repro.video.editing.verify import verify
-from atom_repro.video.editing.writer import edit
+from atom_repro.video.editing.verify import verify_movie
+from atom_repro.video.editing.writer import render_movie
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class Assembly:
             for shot in script.shots
         ]
         movie = folder / "movie.mp4"
-        edited = edit(
+        edited = render_movie(
             without_overlap(cuts, self.least_cut_s), movie, fps=self.fps, progress=progress
         )
         edited.write(folder / "movie.edit.json")
         write_srt(edited, folder / "movie.srt")
-        verify(edited, movie)
+        verify_movie(edited, movie)
         shown_cuts = [cut for cut in edited.cuts if cut.frames]
         summary = (
             f"{len(shown_cuts)} shots, {edited.duration_s:.1f} s, {edited.width}x{edited.height}"

@@ -56,7 +56,7 @@ class Reply:
 class Delivery:
     """A reply for display: a sentence, a table, the same as JSON, and a movie's file name."""
 
-    said: str
+    summary: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     data: Mapping[str, Any]

@@ -11,7 +11,7 @@ so that a resumed index is bit-identical to an uninterrupted one.
 
     with ClipIndex.open(Path("videos.index"), provenance) as index:
         index.update(runtime, Path("videos"))
-        rank_clips(runtime, index.footage(Path("videos")), "a red ball", …)
+        rank_clips(runtime, index.captioned_clips(Path("videos")), "a red ball", …)
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.runtime import Outcome, Runtime
 from atom_repro.video.file import VideoError
 from atom_repro.video.folder import video_files
-from atom_repro.video.sampling import probe, segment
+from atom_repro.video.sampling import probe, sliding_windows
 
 FORMAT = 1  # raise it with any change to the tables, or to what a caption depends on
 _BATCH = 8  # clips per transaction
@@ -186,7 +186,7 @@ class ClipIndex:
         with _explained_sqlite_errors(self.path):
             return [clip for clip, _ in self._select_clips()]
 
-    def footage(self, folder: Path) -> CaptionedClips:
+    def captioned_clips(self, folder: Path) -> CaptionedClips:
         """Captioned clips in the order of `rows`, with embeddings, and the others as failures.
 
         The result is cached until the index changes.
@@ -286,7 +286,9 @@ class ClipIndex:
     def _insert_video(self, name: str, file: Path, file_state: tuple[int, int, str]) -> None:
         try:
             duration_s = probe(file).duration_s
-            windows = segment(duration_s, self.provenance.window_s, self.provenance.stride_s)
+            windows = sliding_windows(
+                duration_s, self.provenance.window_s, self.provenance.stride_s
+            )
         except (VideoError, ValueError) as error:  # ValueError: a duration of zero
             windows = []
             self._insert(name, 0.0, None, Failure(name, "decode_video", str(error)), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.pipelines.captioned_clips import Delivery
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -37,11 +37,11 @@ def write(
         notes: lines below the table: what the weights can do, which clips failed.
         about: further entries of the JSON, such as weights and seconds by stage.
     """
-    data = {"pipeline": title, "prompt": prompt, "said": delivery.said, **delivery.data, **about}
-    with atomically(folder / "result.json") as building:
+    data = {"pipeline": title, "prompt": prompt, "said": delivery.summary, **delivery.data, **about}
+    with atomic_write(folder / "result.json") as building:
         building.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = folder / "index.html"
-    with atomically(page) as building:
+    with atomic_write(page) as building:
         building.write_text(_page(title, prompt, delivery, notes), encoding="utf-8")
     return page
 
@@ -51,7 +51,7 @@ def _page(title: str, prompt: str, delivery: Delivery, notes: Sequence[str]) -> 
     parts = [
         "<!doctype html><meta charset=utf-8>",
         f"<title>{esc(title)}: {esc(prompt)}</title><style>{_STYLE}</style>",
-        f"<h1>{esc(title)}</h1><p><b>{esc(prompt)}</b></p><p>{esc(delivery.said)}</p>",
+        f"<h1>{esc(title)}</h1><p><b>{esc(prompt)}</b></p><p>{esc(delivery.summary)}</p>",
     ]
     if delivery.movie:
         parts.append(f'<video controls src="{esc(delivery.movie)}"></video>')

@@ -11,7 +11,7 @@ from atom_repro.datatypes import AtomError
 
 
 @contextmanager
-def atomically(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` to write a file or folder; rename it on success.
 
     Raises:

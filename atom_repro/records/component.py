@@ -20,15 +20,18 @@ MOVED = {
 }
 
 
-def component(target: str) -> str:
+def component_name(target: str) -> str:
     """The component name of a `_target_`: `models.mplug2plus`, `quant.int8`."""
     return MOVED.get(target) or target.removeprefix("atom_repro.").removesuffix(".build")
 
 
-def with_names(node: Any) -> Any:
+def with_component_names(node: Any) -> Any:
     """A configuration with component names in place of dotted `_target_` paths."""
     if isinstance(node, Mapping):
-        return {k: component(v) if k == "_target_" else with_names(v) for k, v in node.items()}
+        return {
+            k: component_name(v) if k == "_target_" else with_component_names(v)
+            for k, v in node.items()
+        }
     if isinstance(node, list | tuple):
-        return [with_names(value) for value in node]
+        return [with_component_names(value) for value in node]
     return node

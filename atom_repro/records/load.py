@@ -16,7 +16,7 @@ import psutil
 
 STAT, PRESSURE = Path("/proc/stat"), Path("/proc/pressure/cpu")
 # Above these a timing is marked busy.
-MOST_OTHERS, MOST_STEAL = 0.05, 0.01
+MAX_OTHERS_SHARE, MAX_STEAL_SHARE = 0.05, 0.01
 # The kernel counts in hundredths of a second: shares of shorter intervals are noise.
 _MIN_INTERVAL_S = 0.2
 
@@ -78,7 +78,7 @@ def busy(load: Mapping[str, Any] | None) -> bool | None:
     others, steal = end.get("others_share"), end.get("steal_share")
     if others is None and steal is None:
         return None
-    return (others or 0.0) > MOST_OTHERS or (steal or 0.0) > MOST_STEAL
+    return (others or 0.0) > MAX_OTHERS_SHARE or (steal or 0.0) > MAX_STEAL_SHARE
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Counters:
     def now(cls) -> "_Counters | None":
         """The current counters; None where the system does not provide them."""
         try:
-            times, own = _cpu_times(), _own_s()
+            times, own = _cpu_times(), _own_cpu_seconds()
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
         # `user` includes guest time.
@@ -121,7 +121,7 @@ def _cpu_times() -> list[dict[str, float]]:
     return [cores[core] for core in os.sched_getaffinity(0)]
 
 
-def _own_s() -> float:
+def _own_cpu_seconds() -> float:
     """CPU seconds of this process and its descendants; with torchrun, of all ranks."""
     root = psutil.Process()
     if "TORCHELASTIC_RUN_ID" in os.environ:

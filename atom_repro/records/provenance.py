@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from atom_repro.records.component import with_names
+from atom_repro.records.component import with_component_names
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
@@ -88,7 +88,7 @@ def _git(*arguments: str) -> str | None:
 def config_hash(config: Mapping[str, Any]) -> str:
     """sha256 of the effective configuration, without `paths` and `force`, and with components by
     name."""
-    kept = with_names({k: v for k, v in config.items() if k not in ("paths", "force")})
+    kept = with_component_names({k: v for k, v in config.items() if k not in ("paths", "force")})
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

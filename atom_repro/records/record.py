@@ -24,18 +24,18 @@ from typing import Any
 
 from atom_repro.datatypes import AtomError, Machine
 from atom_repro.records import load, provenance
-from atom_repro.records.component import component
+from atom_repro.records.component import component_name
 
 SCHEMA = 1
 # Definition of each version of a quantity whose definition has changed. Two versions of one
 # quantity never share a table.
-MEANINGS: Mapping[str, Mapping[int, str]] = {
+QUANTITY_DEFINITIONS: Mapping[str, Mapping[int, str]] = {
     "load": {
         1: "a load ends with a first forward",
         2: "a load ends when the module can be called",
     }
 }
-DEFINITIONS = {quantity: max(versions) for quantity, versions in MEANINGS.items()}
+DEFINITIONS = {quantity: max(versions) for quantity, versions in QUANTITY_DEFINITIONS.items()}
 MIGRATION = "migration.json"
 _BUILDING = ".building-"
 
@@ -86,7 +86,7 @@ class Record:
 
     def component(self, dotted: str) -> str:
         """The component name of a configuration node; empty where there is none."""
-        return component(str(self.config(f"{dotted}._target_") or ""))
+        return component_name(str(self.config(f"{dotted}._target_") or ""))
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -296,7 +296,7 @@ def _migration(path: Path) -> dict[str, Any]:
     return content
 
 
-def find(
+def find_record(
     results: Path, machine: Machine, stage: str, key: str, *, statuses: Collection[str] = ("ok",)
 ) -> Record | None:
     """The newest record with this key, None if there is none; in a clean git tree only of a run

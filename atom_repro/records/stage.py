@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.datatypes import Machine
-from atom_repro.records.record import Record, Run, counterpart, find, recording, stage_key
+from atom_repro.records.record import Record, Run, counterpart, find_record, recording, stage_key
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Stage:
         """
         if self.config.get("force"):
             return None
-        return find(self.results, self.machine, self.name, self.key, statuses=statuses)
+        return find_record(self.results, self.machine, self.name, self.key, statuses=statuses)
 
     def unchanged(self, title: str) -> bool:
         """Whether a record with this key exists; if so, its folder is printed with the title."""

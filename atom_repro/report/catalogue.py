@@ -20,7 +20,7 @@ from atom_repro.report.tables.quality import build_all
 from atom_repro.report.tables.text_embedder import table7
 
 
-def texts(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
+def render_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, str]:
     """File contents by path below the results' folder; figures without records are left out."""
     contents = {}
     tables = {

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from atom_repro.datatypes import Machine
-from atom_repro.records.load import MOST_OTHERS, MOST_STEAL
+from atom_repro.records.load import MAX_OTHERS_SHARE, MAX_STEAL_SHARE
 from atom_repro.report.cells import PERFORMANCE_TABLES, Row
 
 TITLES = {
@@ -45,8 +45,8 @@ COLUMNS = (
 _TIMING_UNITS = ("s", "1/s", "clips/s", "percent")
 # Last note of a grid that contains a `busy_mark`.
 BUSY_NOTE = (
-    f"- busy: meanwhile other processes took more than {MOST_OTHERS:.0%} of the processor, or the "
-    f"hypervisor more than {MOST_STEAL:.0%}."
+    f"- busy: meanwhile other processes took more than {MAX_OTHERS_SHARE:.0%} of the processor, "
+    f"or the hypervisor more than {MAX_STEAL_SHARE:.0%}."
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from atom_repro.records.record import MEANINGS, Record
+from atom_repro.records.record import QUANTITY_DEFINITIONS, Record
 
 FAMILIES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2", "smolvlm2": "SmolVLM2"}
 TOY = "toy"
@@ -132,4 +132,6 @@ def busy_suffix(record: Record) -> str:
 def load_definition(record: Record) -> str:
     """Definition of load time that a record used, as text."""
     version = record.definition("load")
-    return "" if version is None else f"{MEANINGS['load'][version]} (definition {version})"
+    return (
+        "" if version is None else f"{QUANTITY_DEFINITIONS['load'][version]} (definition {version})"
+    )

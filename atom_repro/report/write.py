@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atom_repro.datatypes import Machine
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 from atom_repro.records.record import Record, load_records
 from atom_repro.records.reference import reference_machines
 from atom_repro.report import catalogue
@@ -30,6 +30,6 @@ def destinations(results: Path, machine: Machine) -> list[tuple[Path, list[Recor
 
 def write(folder: Path, records: Sequence[Record], paper: Sequence[Cell]) -> None:
     """Write every table and figure that the records give below `folder`."""
-    for name, text in catalogue.texts(records, paper).items():
-        with atomically(folder / name) as temporary:
+    for name, text in catalogue.render_all(records, paper).items():
+        with atomic_write(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

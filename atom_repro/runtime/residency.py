@@ -127,9 +127,9 @@ class ModuleStore:
 
     def _read(self, name: str, item: str) -> Any:
         loader = self.loaders["decoder" if name == "script_decoder" else name]
-        with self.timeline.span("load", name, item, loader.bytes), self.device.lane():
+        with self.timeline.span("load", name, item, loader.bytes), self.device.stream():
             module = loader.read()
-            self.device.wait()
+            self.device.synchronize()
             return module
 
     def _release(self, name: str, item: str) -> None:
@@ -143,4 +143,4 @@ class ModuleStore:
                 gc.collect()  # a cycle inside the module; a reload must find the memory free
             if network_ref() is not None:
                 raise RuntimeError(f"{name} is still referenced after its release")
-            self.device.give_back()
+            self.device.empty_cache()

@@ -167,9 +167,9 @@ class Runtime:
     @contextmanager
     def _computing(self, stage: str, module: str, item: str) -> Iterator[None]:
         """Record a span in this thread's lane, which ends when the device has finished."""
-        with self.timeline.span(stage, module, item), self.device.lane():
+        with self.timeline.span(stage, module, item), self.device.stream():
             yield
-            self.device.wait()
+            self.device.synchronize()
 
     def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor | Failure:
         encoder_config = encoder.model.encoder

@@ -23,7 +23,7 @@ from atom_repro.runtime.runtime import Arm, Runtime
 @dataclass(frozen=True)
 class Setup:
     """The objects that a configuration names. Building them reads and writes nothing:
-    `dataset.prepare` creates the data, `make_modules` the modules."""
+    `dataset.prepare` creates the data, `prepare_modules` the modules."""
 
     model: VideoLanguageModel
     dataset: Any
@@ -51,26 +51,26 @@ class Setup:
             quantiser=config.build(cfg.quant),
             device=config.build(cfg.device),
             checkpoint=checkpoint,
-            generation=GenerationSettings(**config.plain(cfg)["generation"]),
+            generation=GenerationSettings(**config.to_dict(cfg)["generation"]),
             embedder=cfg.get("embedder", EMBEDDED),
             seed=cfg.seed,
             random_weights=cfg.scale.random_weights and not cfg.checkpoint.folder,
         )
 
-    def make_modules(self, *, judged: bool) -> Mapping[str, Any]:
+    def prepare_modules(self, *, for_quality: bool) -> Mapping[str, Any]:
         """Create the modules of this precision if they are missing, with random weights where the
         scale has them; return the quantiser's report.
 
         Args:
-            judged: whether texts will be scored, for which random weights are refused.
+            for_quality: whether texts will be scored, for which random weights are refused.
 
         Raises:
             AtomError: no weights, or random ones whose texts would be scored.
         """
         missing = self.random_weights and not self.checkpoint.complete
-        if missing and not judged:
+        if missing and not for_quality:
             write_random_weights(self.checkpoint, self.model, seed=self.seed)
-        elif judged and (missing or self.weights == LABEL):
+        elif for_quality and (missing or self.weights == LABEL):
             raise AtomError(
                 f"the weights in {self.checkpoint.folder} are random (as scale=systems makes them),"
                 " and their texts have no quality to measure; choose another scale, or a "

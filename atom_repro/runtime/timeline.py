@@ -85,7 +85,7 @@ class ModuleLoads:
     bytes_read: int
 
 
-def reads(spans: Sequence[Span], start_s: float, end_s: float) -> ModuleLoads:
+def module_loads(spans: Sequence[Span], start_s: float, end_s: float) -> ModuleLoads:
     """Count the module loads that began and ended between two points of a session."""
     loads_within = [
         s for s in spans if s.stage == "load" and s.start_s >= start_s and s.end_s <= end_s

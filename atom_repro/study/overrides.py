@@ -1,8 +1,8 @@
 """Routing of one list of overrides to several commands, by the keys of their configurations.
 
-`plan` composes every stage of a study before the first one starts, so that errors appear at once,
-and rejects an override that no stage has a key for. `grid` does the same for a sweep, one command
-over a grid of settings.
+`plan_stages` composes every stage of a study before the first one starts, so that errors appear at
+once, and rejects an override that no stage has a key for. `sweep_points` does the same for a sweep,
+one command over a grid of settings.
 """
 
 import itertools
@@ -20,14 +20,14 @@ from atom_repro.datatypes import AtomError
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageCommand:
     """A command of the study: `python -m module *overrides`."""
 
     module: str
     overrides: tuple[str, ...]
 
 
-def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
+def plan_stages(primary: str, overrides: Sequence[str]) -> list[StageCommand]:
     """The stages of a study, each with the overrides of its own keys.
 
     `stages` of `conf/<primary>.yaml` lists module and primary config; an entry with
@@ -36,11 +36,11 @@ def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
     Raises:
         AtomError: an override with an unknown key or a rejected value.
     """
-    report = Stage("eval.report", known("report", overrides))
+    report = StageCommand("eval.report", applicable_overrides("report", overrides))
     by_key = {key: text for text in overrides if (key := _key(text))}
     quant = by_key.pop("quant", None)
     precisions = None if quant is None else [quant.split("=", 1)[1]]
-    study = config.compose(primary, known(primary, tuple(by_key.values())))
+    study = config.compose(primary, applicable_overrides(primary, tuple(by_key.values())))
     used = {key for key in by_key if _has_key(primary, key)}
     stages = []
     for stage in study.stages:
@@ -54,7 +54,7 @@ def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
             defaults = [text for text in stage.overrides if _key(text) not in overridden]
             combined = [*defaults, *variant, *routed]
             config.compose(stage.primary, combined)
-            stages.append(Stage(stage.module, tuple(combined)))
+            stages.append(StageCommand(stage.module, tuple(combined)))
             if stage.then_report:
                 stages.append(report)
     for key in by_key:
@@ -64,7 +64,7 @@ def plan(primary: str, overrides: Sequence[str]) -> list[Stage]:
     return stages
 
 
-def grid(primary: str, overrides: Sequence[str]) -> dict[str, Stage]:
+def sweep_points(primary: str, overrides: Sequence[str]) -> dict[str, StageCommand]:
     """The points of a sweep by name: `command` of `conf/<primary>.yaml` for every point of `grid`.
 
     `axes` maps an axis of the grid to the command's key. Every point gets `fixed`, the overrides
@@ -74,7 +74,7 @@ def grid(primary: str, overrides: Sequence[str]) -> dict[str, Stage]:
         AtomError: an override of a key that neither sweep nor command has, of a key that the sweep
             sets itself, or a value of the grid that the command rejects.
     """
-    sweep = config.compose(primary, known(primary, overrides))
+    sweep = config.compose(primary, applicable_overrides(primary, overrides))
     command, axes = sweep.command, dict(sweep.axes)
     reserved = {key: f"set grid.{axis}=[…]" for axis, key in axes.items()}
     reserved["checkpoint.folder"] = "each point has a folder of its own in paths.work"
@@ -87,7 +87,7 @@ def grid(primary: str, overrides: Sequence[str]) -> dict[str, Stage]:
                 f"neither the sweep nor {command.module} knows {key}"
                 f"{config.did_you_mean(key, sorted(all_keys))}"
             )
-    shared = (*sweep.fixed, *known(command.primary, overrides))
+    shared = (*sweep.fixed, *applicable_overrides(command.primary, overrides))
     for axis, key in axes.items():
         if not sweep.grid[axis]:
             raise AtomError(f"grid.{axis} is empty; it takes one value of {key} or more")
@@ -102,11 +102,11 @@ def grid(primary: str, overrides: Sequence[str]) -> dict[str, Stage]:
             f"{key}={value}" for key, value in zip(axes.values(), values, strict=True)
         ]
         point_overrides.append(f"checkpoint.folder={_quoted(folder / name)}")
-        points[name] = Stage(command.module, (*shared, *point_overrides))
+        points[name] = StageCommand(command.module, (*shared, *point_overrides))
     return points
 
 
-def known(primary: str, overrides: Sequence[str]) -> tuple[str, ...]:
+def applicable_overrides(primary: str, overrides: Sequence[str]) -> tuple[str, ...]:
     """The overrides whose key is in `conf/<primary>.yaml`."""
     return tuple(text for text in overrides if _has_key(primary, _key(text)))
 

@@ -20,12 +20,12 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError
-from atom_repro.study.overrides import Stage
+from atom_repro.study.overrides import StageCommand
 
 _GRACE_S = 15.0  # for a stage to finish uninterruptible work and write its record
 
 
-def run(stage: Stage) -> int:
+def run_stage(stage: StageCommand) -> int:
     """Run a stage in a subprocess with the same stdout and stderr; return its exit status."""
     process = stage_context().Process(target=run_module, args=(stage.module, stage.overrides))
     process.start()
@@ -71,7 +71,7 @@ def _kill_at_exit_of(sentinel: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent process ends (Linux)."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -80,7 +80,7 @@ def die_with(parent: int) -> None:
 
 
 @contextmanager
-def adopted_orphans() -> Iterator[None]:
+def child_subreaper() -> Iterator[None]:
     """Make this process the child subreaper (Linux): orphaned descendants become its children, so
     that their CPU time counts as its own."""
     pr_set_child_subreaper = 36
@@ -94,7 +94,7 @@ def adopted_orphans() -> Iterator[None]:
 
 
 @contextmanager
-def only_run_in(work: Path) -> Iterator[None]:
+def work_folder_lock(work: Path) -> Iterator[None]:
     """Lock the work folder for this study, creating it if needed.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atom_repro.models.text_decoder import TextDecoder
-from atom_repro.models.vlm import Tokens, VideoLanguageModel
+from atom_repro.models.vlm import TokenizerProtocol, VideoLanguageModel
 from atom_repro.training.text_loss import text_loss
 
 # A micro-batch: `frames` (B, T, 3, H, W) and `captions` (B, R, L); `text` and `text_target`
@@ -52,7 +52,7 @@ class CaptioningModel(nn.Module):
     def __init__(
         self,
         model: VideoLanguageModel,
-        tokenizer: Tokens,
+        tokenizer: TokenizerProtocol,
         *,
         word_weight: float,
         text_weight: float,

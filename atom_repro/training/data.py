@@ -124,9 +124,9 @@ def _text_tasks(model: VideoLanguageModel, dataset: Any, settings: TrainConfig, 
         return None
     return dataset.text_tasks(
         mix=dict(settings.text_mix),
-        words=settings.text_words,
-        most_captions=settings.text_captions,
-        easy_steps=settings.text_easy_steps,
+        row_words=settings.text_words,
+        max_captions=settings.text_captions,
+        curriculum_steps=settings.text_easy_steps,
         seed=seed,
     )
 

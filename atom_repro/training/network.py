@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.schemas import TrainConfig
-from atom_repro.models.vlm import Tokens, VideoLanguageModel
+from atom_repro.models.vlm import TokenizerProtocol, VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.checkpointing import checkpoint_blocks
 from atom_repro.training.components import choose_trained, is_visual
@@ -18,7 +18,7 @@ class TokenStatistics(Protocol):
     """Tokenizer and token rarities of the training texts, for the losses."""
 
     @property
-    def tokenizer(self) -> Tokens: ...
+    def tokenizer(self) -> TokenizerProtocol: ...
     @property
     def rarity(self) -> Sequence[float]: ...
 

@@ -50,7 +50,7 @@ def training_precision(setting: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def accelerator_for(settings: TrainConfig) -> Accelerator:
+def make_accelerator(settings: TrainConfig) -> Accelerator:
     """Make the Accelerator of this process.
 
     Raises:
@@ -79,7 +79,7 @@ def refuse_accelerate_sharding(kind: DistributedType) -> None:
         )
 
 
-def processes(accelerator: Accelerator) -> Processes:
+def process_group(accelerator: Accelerator) -> Processes:
     return Processes(accelerator.process_index, accelerator.num_processes)
 
 

@@ -12,38 +12,37 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
 import torch
-from torch import nn
 
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint, trained_label
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 from atom_repro.records.journal import Journal
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.lora import merged
 from atom_repro.training.sharding import full_state, restore_state
+from atom_repro.training.trainer import Trainer
 
 
 class TrainingState:
     """Resume state, loss journal and best checkpoint of the run `key`.
 
     Args:
-        network, optimiser: as they train, sharded across processes or not.
-        writes: whether this process writes the files; exactly one does, the others only read.
+        trainer: its network and optimiser, sharded across processes or not.
+        is_writer: whether this process writes the files; exactly one does, the others only read.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         key: str,
-        network: nn.Module,
-        optimiser: Any,
+        trainer: Trainer,
         *,
-        writes: bool = True,
+        is_writer: bool = True,
     ) -> None:
-        self.checkpoint, self.key, self.writes = checkpoint, key, writes
-        self.network, self.optimiser = network, optimiser
+        self.checkpoint, self.key, self.is_writer = checkpoint, key, is_writer
+        self.network, self.optimiser = trainer.network, trainer.optimiser
         self.best: dict[str, Any] = {"step": 0, "cider": -1.0, "weights": ""}
         self.curve: list[dict[str, Any]] = []
         self._resumed = False
@@ -61,7 +60,7 @@ class TrainingState:
         """
         step = 0 if fresh else self._resume()
         wait()
-        if self.writes:
+        if self.is_writer:
             self._clear(step)
         return step
 
@@ -90,7 +89,7 @@ class TrainingState:
 
     def log(self, **line: Any) -> None:
         """Add a line to the loss curve; `step` is one of its keys."""
-        if not self.writes:
+        if not self.is_writer:
             return
         assert self._journal is not None, "begin() opens the journal"
         self.curve.append(line)
@@ -116,7 +115,7 @@ class TrainingState:
         """Text for the progress bar: last loss, best CIDEr."""
         return f"loss {loss:.2f}, best CIDEr {max(self.best['cider'], 0):.0f}"
 
-    def validated(
+    def record_validation(
         self, step: int, cider: float, network: CaptioningModel, tokenizer: Tokenizer, since: float
     ) -> None:
         """Log a validation, and save the network if it is the best so far.
@@ -144,7 +143,7 @@ class TrainingState:
     def save(self, step: int) -> None:
         """Save the resume state at `step`. All processes call it."""
         state = full_state(self.network, self.optimiser)
-        if not self.writes:
+        if not self.is_writer:
             return
         saved: Mapping[str, Any] = {
             "key": self.key,
@@ -154,7 +153,7 @@ class TrainingState:
             "random_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             **state,
         }
-        with atomically(self._file) as building, building.open("wb") as file:
+        with atomic_write(self._file) as building, building.open("wb") as file:
             writer = _ErrorCapturingFile(file)
             try:
                 torch.save(saved, cast(IO[bytes], writer))
@@ -165,7 +164,7 @@ class TrainingState:
 
     def close(self) -> None:
         """Delete the resume state of a recorded training."""
-        if not self.writes:
+        if not self.is_writer:
             return
         shutil.rmtree(self.checkpoint.state)
 

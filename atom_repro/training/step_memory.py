@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from atom_repro.device.capacity import require_memory
 from atom_repro.device.memory import STATUS, PeakSampler, anonymous_bytes
-from atom_repro.engines.roofline import WithoutContents
+from atom_repro.engines.roofline import ShapeOnlyDispatch
 from atom_repro.training.checkpointing import blocks
 
 _ADAM_STATES = 2  # the running means of the gradient and of its square
@@ -43,7 +43,7 @@ class StepMemory:
 
 def step_memory(
     make_network: Callable[[], nn.Module],
-    parts: Sequence[dict[str, Any]],
+    micro_batches: Sequence[dict[str, Any]],
     *,
     precision: str,
     processes: int = 1,
@@ -69,7 +69,7 @@ def step_memory(
         network = make_network()
         network.train()
         parameters = live.current
-        for batch in parts[:2]:  # later ones start from the same memory as the second
+        for batch in micro_batches[:2]:  # later ones start from the same memory as the second
             shapes = {n: _empty_like(v) for n, v in batch.items()}
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss, _ = network(shapes)
@@ -115,7 +115,7 @@ def require_step_memory(estimate: StepMemory, device: torch.device) -> None:
     require_memory(
         required,
         "a training step",
-        there=available,
+        available=available,
         remedy="lower train.batch_size (and raise train.accumulate), set "
         "train.gradient_checkpointing=true, or freeze or adapt parts with train.components",
     )
@@ -163,7 +163,7 @@ class MeasuredPeak:
             self.bytes = torch.cuda.max_memory_allocated(self._device) - self._baseline
 
 
-class _LiveBytes(WithoutContents):
+class _LiveBytes(ShapeOnlyDispatch):
     """Counts the bytes of live storages, now and at the peak."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
-from atom_repro.device.memory import return_freed
+from atom_repro.device.memory import trim_heap
 from atom_repro.engines.roofline import count_operations
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
@@ -29,7 +29,7 @@ from atom_repro.training.step_memory import MeasuredPeak
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class SyntheticCaptions:
     """Synthetic captions of `length` tokens, end of sequence included, by a stand-in tokenizer."""
 
     model: VideoLanguageModel
@@ -38,15 +38,15 @@ class MadeUp:
     seed: int
 
     @classmethod
-    def of(cls, model: VideoLanguageModel, *, length: int, seed: int) -> "MadeUp":
-        stand_in = Tokenizer.stand_in(model.decoder.vocabulary, model.specials)
+    def of(cls, model: VideoLanguageModel, *, length: int, seed: int) -> "SyntheticCaptions":
+        stand_in = Tokenizer.word_level(model.decoder.vocabulary, model.specials)
         return cls(model, stand_in, length, seed)
 
     @property
     def rarity(self) -> Sequence[float]:
         return [1.0] * self.model.decoder.vocabulary
 
-    def part(self, *, clips: int, captions_per_clip: int) -> dict[str, Any]:
+    def micro_batch(self, *, clips: int, captions_per_clip: int) -> dict[str, Any]:
         """Make a micro-batch in the format of `TrainingSteps`."""
         rng, encoder_config = np.random.default_rng(self.seed), self.model.encoder
         size = (
@@ -79,7 +79,7 @@ class StepMeasurement:
 
         Args:
             tokens: of a step, visual and text.
-            limits: rates of the device, as `device.limits` gives them.
+            limits: rates of the device, as `device.limits.measure_rates` gives them.
         """
         step_s = median(self.seconds[1:])
         rate = self.operations / step_s
@@ -98,7 +98,7 @@ class StepMeasurement:
         return [{"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate(self.seconds)]
 
 
-def try_step(
+def measure_step(
     make_network: Callable[[], CaptioningModel],
     settings: TrainConfig,
     batch: dict[str, Any],
@@ -115,7 +115,7 @@ def try_step(
     """
     if steps < 2:
         raise AtomError(f"steps={steps}: the first step warms up, so there must be at least 2")
-    return_freed()  # memory of an earlier measurement
+    trim_heap()  # memory of an earlier measurement
     measured = MeasuredPeak(device.torch, steps)
     with device.torch:
         network = make_network()
@@ -129,7 +129,7 @@ def try_step(
             start_s = time.perf_counter()
             with counter if step == 0 else nullcontext():
                 _step(network, optimiser, tensors, precision, settings.clip_norm)
-            device.wait()
+            device.synchronize()
             seconds.append(time.perf_counter() - start_s)
             measured.step_done()
     finally:
@@ -154,7 +154,7 @@ def _step(
     optimiser.zero_grad()
 
 
-def next_size(largest_fitting: int, smallest_failing: int | None, maximum: int) -> int | None:
+def next_batch_size(largest_fitting: int, smallest_failing: int | None, maximum: int) -> int | None:
     """Next batch size of the search for the largest that fits (0 for none yet): twice the largest
     that fits, then between it and the smallest that fails until they are an eighth apart; None at
     the end."""

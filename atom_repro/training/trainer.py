@@ -56,7 +56,7 @@ class Trainer:
         )
         require_step_memory(self.memory_estimate, accelerator.device)
         accelerator.wait_for_everyone()  # all have checked the memory before one allocates it
-        self.measured = MeasuredPeak(accelerator.device)
+        self.measured_peak = MeasuredPeak(accelerator.device)
         network = make_network(start)
         if settings.shard:
             shard(network, process_mesh(accelerator.device, accelerator.num_processes))
@@ -100,18 +100,18 @@ class Trainer:
                 self._optimiser.zero_grad()
             for name, value in batch_losses.items():
                 losses[name] = losses.get(name, 0.0) + value.item() / settings.accumulate
-        self.measured.step_done()
+        self.measured_peak.step_done()
         means = mean_over_processes(accelerator, losses)
         return {**means, "step_s": time.perf_counter() - start_s}
 
-    def whole_network(self) -> CaptioningModel | None:
+    def full_network(self) -> CaptioningModel | None:
         """The network with all its current parameters; with sharding None in all processes but the
         main one. A collective call."""
         return self._full_network.gathered()
 
     def values(self) -> dict[str, Any]:
         """Values of the record beside the loss curve: memory, precision, parameter counts."""
-        self.measured.stop()
+        self.measured_peak.stop()
         parameters = list(self.network.parameters())
         return {
             "epoch_steps": self.epoch_steps,
@@ -119,7 +119,7 @@ class Trainer:
             "processes": self._accelerator.num_processes,
             "step_memory_estimated_bytes": self.memory_estimate.peak
             + self.memory_estimate.whole,  # of this process
-            "step_memory_measured_bytes": self.measured.bytes,
+            "step_memory_measured_bytes": self.measured_peak.bytes,
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "parameters": sum(p.numel() for p in parameters),
             "sharded": self._settings.shard,

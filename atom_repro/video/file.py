@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 
 from atom_repro.datatypes import AtomError, ClipStatus
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 # FFmpeg's bicubic widens its support when it downscales, so it does not alias; the two flags
 # take out the approximations that differ between CPUs.
@@ -53,7 +53,7 @@ def write_video(
     height, width = pixels.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 4:2:0 needs even sides, got {height} x {width}")
-    with atomically(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": X264}
         stream: Any = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

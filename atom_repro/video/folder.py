@@ -19,7 +19,7 @@ SUFFIXES = (
 )  # fmt: skip
 
 
-def checked_id(video_id: object, where: str) -> str:
+def validated_video_id(video_id: object, where: str) -> str:
     """Validates a video id as a file name and returns it stripped.
 
     Args:
@@ -77,7 +77,7 @@ class VideoFolder:
         """Path of a video by its ids; the expected path `<first id>.mp4` if it is missing."""
         return self.find(*ids) or self.folder / f"{ids[0]}.mp4"
 
-    def inside(self, relative: str, where: str) -> Path:
+    def resolve(self, relative: str, where: str) -> Path:
         """Path of a file given relative to the folder, checked to be inside it.
 
         Raises:

@@ -184,7 +184,7 @@ def probe(path: Path) -> VideoInfo:
     )
 
 
-def segment(
+def sliding_windows(
     duration_s: float, window_s: float = 10.0, stride_s: float = 5.0
 ) -> list[tuple[float, float]]:
     """Sliding windows over a video as (start, end): `window_s` long, every `stride_s` (paper A.1).
@@ -216,7 +216,7 @@ class ScanReport:
     label: str
 
 
-def scan(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ScanReport:
+def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ScanReport:
     """Decodes frames of every clip of a split, to find unreadable videos before a run starts.
 
     `on_bad` is the policy for missing or corrupt clips: "fail" raises; "count" keeps them, with

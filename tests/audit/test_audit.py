@@ -14,7 +14,7 @@ from atom_repro.audit.check import (
     VERDICTS,
     Finding,
     audit,
-    counts,
+    count_by_verdict,
     decimal_text,
     unused_cells,
     with_unit,
@@ -243,7 +243,7 @@ def test_known_findings(findings: dict[str, Finding], name: str, expected: str) 
 
 def test_it_is_thorough(findings: dict[str, Finding], cells: Cells, claims: list[Claim]) -> None:
     assert len(findings) >= 400
-    assert all(number > 0 for number in counts(findings.values()).values())
+    assert all(number > 0 for number in count_by_verdict(findings.values()).values())
     assert [c.key for c in unused_cells(cells, claims) if c.table.startswith("table")] == []
 
 
@@ -434,6 +434,6 @@ def test_pages_escape_what_they_show(findings: dict[str, Finding]) -> None:
 
 def test_the_page_counts_what_it_shows(findings: dict[str, Finding]) -> None:
     page = to_markdown(list(findings.values()))
-    for name, number in counts(findings.values()).items():
+    for name, number in count_by_verdict(findings.values()).items():
         assert f"| {name} | {number} |" in page
-    assert set(counts([])) == set(VERDICTS)
+    assert set(count_by_verdict([])) == set(VERDICTS)

@@ -25,7 +25,7 @@ from atom_repro.datatypes import AtomError
 from atom_repro.device import capacity
 from atom_repro.engines import eager
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.models.vlm import Specials
+from atom_repro.models.vlm import SpecialTokens
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.network import load_initial_weights
 
@@ -80,7 +80,7 @@ def parts(tmp_path_factory):
     half.load_state_dict(llama.state_dict())
     half.save_pretrained(folder / "bf16")
     for name in ("llama", "sharded", "bf16"):
-        Tokenizer.train(TEXTS * 3, 300, Specials()).save(folder / name)
+        Tokenizer.train(TEXTS * 3, 300, SpecialTokens()).save(folder / name)
     return SimpleNamespace(folder=folder, clip=clip, llama=llama)
 
 
@@ -133,7 +133,7 @@ def test_report_says_what_became_of_every_key(parts, tmp_path):
 def test_new_weights_are_those_that_training_starts_with(parts, tmp_path):
     from_parts(parts, tmp_path / "ck")
     torch.manual_seed(3)
-    fresh = small_model().make_encoder().file_state()
+    fresh = small_model().make_encoder().checkpoint_state_dict()
     written = load_file(tmp_path / "ck/fp32/encoder/model.safetensors")
     for key in ("connector.weight", "blocks.1.t1.down.weight", "blocks.0.t2.up.weight"):
         torch.testing.assert_close(written[key], fresh[key].detach(), atol=0, rtol=0)
@@ -213,7 +213,7 @@ def test_mplug2_file_starts_the_encoder_with_its_temporal_modules(parts, tmp_pat
     trained = model.make_encoder()
     for parameter in trained.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    state = released_mplug2({k: v.detach() for k, v in trained.file_state().items()})
+    state = released_mplug2({k: v.detach() for k, v in trained.checkpoint_state_dict().items()})
     path = tmp_path / "mPLUG2_MSRVTT_Caption.pth"
     optimiser = {"state": {0: {"exp_avg": torch.ones(9), "step": 4}}, "param_groups": []}
     torch.save({"model": state, "optimizer": optimiser, "epoch": 9}, path)
@@ -399,12 +399,12 @@ def test_memory_stays_within_its_bounds(parts, tmp_path):
         pytest.skip("peak memory is measured by Linux's /proc")
     numbers = {"width": 512, "layers": 8, "heads": 8, "head_width": 64, "mlp_width": 2048}
     with torch.device("meta"):
-        state = small_model(decoder=numbers).make_decoder().file_state()
+        state = small_model(decoder=numbers).make_decoder().checkpoint_state_dict()
     held = {k: torch.zeros(v.shape, dtype=torch.bfloat16) for k, v in state.items()}
     del held["lm_head.weight"]
     (tmp_path / "llama").mkdir()
     save_file(held, tmp_path / "llama/model.safetensors")
-    Tokenizer.load(parts.folder / "llama", Specials()).save(tmp_path / "llama")
+    Tokenizer.load(parts.folder / "llama", SpecialTokens()).save(tmp_path / "llama")
     root = Path(__file__).parents[2]
     arguments = [str(tmp_path), str(parts.folder / "clip"), str(parts.folder / "llama")]
     done = subprocess.run(

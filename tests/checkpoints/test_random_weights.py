@@ -13,7 +13,7 @@ from atom_repro.config.composition import compose
 from atom_repro.datatypes import AtomError
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines.eager import load_decoder, load_encoder
-from atom_repro.engines.roofline import least_work
+from atom_repro.engines.roofline import caption_work
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import int8
@@ -62,7 +62,7 @@ def test_they_are_made_once_and_differ_by_seed(tmp_path):
 
 def test_a_stand_in_tokenizer_has_a_word_for_every_id(tmp_path):
     specials = model_named("tiny_mplug2plus").specials
-    made = Tokenizer.stand_in(50, specials)
+    made = Tokenizer.word_level(50, specials)
     assert made.size == 50
     assert made.encode("w10 w49 beach") == [10, 49, 49]
     assert made.decode([10, made.end_id, 49]) == "w10 w49"
@@ -89,22 +89,22 @@ def setup(tmp_path, **changed):
 def test_what_judges_texts_refuses_them(tmp_path):
     one = setup(tmp_path)
     with pytest.raises(AtomError, match=r"random .*no quality to measure"):
-        one.make_modules(judged=True)
+        one.prepare_modules(for_quality=True)
     assert not one.checkpoint.folder.exists()
-    assert "Linear" not in one.make_modules(judged=False)["decoder"]["skipped"]
+    assert "Linear" not in one.prepare_modules(for_quality=False)["decoder"]["skipped"]
     assert one.inputs == {"dataset": "d", "weights": "random", "device": "cpu"}
     given = setup(tmp_path, random_weights=False)  # the same folder, by checkpoint.folder
     with pytest.raises(AtomError, match="no quality to measure"):
-        given.make_modules(judged=True)
+        given.prepare_modules(for_quality=True)
 
 
 def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
     one = setup(tmp_path)
-    one.make_modules(judged=False)
+    one.prepare_modules(for_quality=False)
     encoder = one.checkpoint.encoder("fp32")
     kept = (encoder / "model.safetensors").stat().st_ino
     shutil.rmtree(one.checkpoint.decoder("fp32"))
-    one.make_modules(judged=False)
+    one.prepare_modules(for_quality=False)
     assert one.checkpoint.complete
     assert (encoder / "model.safetensors").stat().st_ino == kept
 
@@ -112,15 +112,15 @@ def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
     for folder in (encoder, one.checkpoint.decoder("fp32")):
         path = folder / "config.json"
         path.write_text(path.read_text().replace('"random"', '"trained:abc"'))
-    one.make_modules(judged=True)
+    one.prepare_modules(for_quality=True)
     assert one.weights == "trained:abc"
 
 
 def test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row():
     model = model_named("tiny_mplug2plus")
-    words = Tokenizer.stand_in(model.decoder.vocabulary, model.specials)
+    words = Tokenizer.word_level(model.decoder.vocabulary, model.specials)
     settings = GenerationSettings(beams=1, max_new_tokens=11)
-    work = {p: least_work(model, words, settings, p).step_bytes for p in ("fp32", "int8")}
+    work = {p: caption_work(model, words, settings, p).step_bytes for p in ("fp32", "int8")}
     with torch.device("meta"):
         decoder = model.make_decoder()
     # Each matrix once; the head is the embedding's, of which it reads every row.
@@ -132,9 +132,9 @@ def test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row():
 @pytest.mark.parametrize("name", [*FAMILIES, "smolvlm2_256m"])
 def test_the_least_work_of_a_caption(name):
     model = model_named(name)
-    words = Tokenizer.stand_in(model.decoder.vocabulary, model.specials)
+    words = Tokenizer.word_level(model.decoder.vocabulary, model.specials)
     settings = GenerationSettings(beams=1, max_new_tokens=11)
-    work = {p: least_work(model, words, settings, p) for p in ("fp32", "int8")}
+    work = {p: caption_work(model, words, settings, p) for p in ("fp32", "int8")}
     with torch.device("meta"):
         weights = 4 * sum(p.numel() for p in model.make_decoder().parameters())
     assert work["fp32"].steps == 10

@@ -29,8 +29,8 @@ def test_a_whole_smolvlm2_is_converted(tmp_path):
     )  # fmt: skip
     torch.manual_seed(0)
     encoder, decoder = model.make_encoder(), model.make_decoder()
-    state = {f"model.{k}": v.detach() for k, v in encoder.file_state().items()}
-    for key, value in decoder.file_state().items():
+    state = {f"model.{k}": v.detach() for k, v in encoder.checkpoint_state_dict().items()}
+    for key, value in decoder.checkpoint_state_dict().items():
         name = key.replace("model.", "model.text_model.", 1) if key.startswith("model.") else key
         state[name] = value.detach()
     released = tmp_path / "released"

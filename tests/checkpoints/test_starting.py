@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atom_repro.checkpoints.checkpoint import starting_point, starting_tokenizer
+from atom_repro.checkpoints.checkpoint import starting_checkpoint, starting_tokenizer
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
 from atom_repro.training.captioning_model import CaptioningModel
@@ -11,7 +11,7 @@ from atom_repro.training.network import load_initial_weights
 
 
 def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):
-    start = starting_point(str(saved), model, "tiny")
+    start = starting_checkpoint(str(saved), model, "tiny")
     network = CaptioningModel(
         model, tokenizer, word_weight=0.0, text_weight=0.0, rarity=[1.0] * 300
     )
@@ -26,8 +26,8 @@ def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):
 
 
 def test_what_is_missing_is_one_line(tmp_path, model):
-    assert starting_point("", model, "tiny") is None
+    assert starting_checkpoint("", model, "tiny") is None
     with pytest.raises(AtomError, match=r"train\.start is empty and scale=paper"):
-        starting_point("", model, "paper")
+        starting_checkpoint("", model, "paper")
     with pytest.raises(AtomError, match=r"has no fp32/encoder; give a checkpoint folder"):
-        starting_point(str(tmp_path), model, "paper")
+        starting_checkpoint(str(tmp_path), model, "paper")

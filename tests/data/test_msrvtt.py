@@ -11,7 +11,7 @@ from atom_repro.data import msrvtt
 from atom_repro.data.annotations import leaks
 from atom_repro.data.msrvtt import MsrVtt
 from atom_repro.datatypes import AtomError
-from atom_repro.video.sampling import scan
+from atom_repro.video.sampling import check_clips
 
 REAL = Path(__file__).parents[2] / "../shared/data/msrvtt"
 VIDEOS = Path(__file__).parents[2] / "../shared/data/videos"
@@ -185,10 +185,10 @@ def test_missing_and_broken_videos_follow_the_policy(tmp_path):
     (folder / "video9.mp4").write_bytes(b"<html>404</html>")
     clips = made(tmp_path).clips("test")
     with pytest.raises(AtomError, match=r"video9 \(corrupt: .*and 1 more of 3"):
-        scan(clips, "fail")
-    counted = scan(clips, "count")
+        check_clips(clips, "fail")
+    counted = check_clips(clips, "count")
     assert [c.status for c in counted.clips] == ["ok", "corrupt", "missing"]
-    dropped = scan(clips, "drop")
+    dropped = check_clips(clips, "drop")
     assert [c.video_id for c in dropped.clips] == ["video7"]
     assert dropped.label == "reduced gallery 1/3"
 
@@ -220,11 +220,14 @@ def test_the_known_leaks_are_there():
 
 
 def test_the_fixed_sentences_are_captions_but_for_punctuation():
-    from atom_repro.evaluation.human_captions.text_index import same_text
+    from atom_repro.evaluation.human_captions.text_index import normalised_text
 
     clips = real().clips("test-1ka")
     exact = sum(c.queries[0].text in c.references for c in clips)
-    alike = sum(same_text(c.queries[0].text) in {same_text(r) for r in c.references} for c in clips)
+    alike = sum(
+        normalised_text(c.queries[0].text) in {normalised_text(r) for r in c.references}
+        for c in clips
+    )
     assert (exact, alike) == (988, 1000)
     assert len({c.queries[0].text for c in clips}) == 995
 

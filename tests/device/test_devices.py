@@ -13,10 +13,10 @@ from atom_repro.device.cpu import Cpu
 def test_the_host_computes_in_place():
     device = config.build(compose("latency", []).device)
     assert (device.name, device.torch) == ("cpu", torch.device("cpu"))
-    with device.lane():
+    with device.stream():
         made = torch.ones(2, device=device.torch)
-        device.wait()
-    device.start_peak()
+        device.synchronize()
+    device.reset_peak_memory()
     assert device.peak_bytes() is None  # the process is sampled instead
     assert made.tolist() == [1, 1]
 
@@ -32,7 +32,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_name():
 def test_limits_are_the_best_of_several_trials(monkeypatch):
     monkeypatch.setattr(rates, "_SIZES", (32, 64))
     monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
-    found = rates.limits(Cpu(), 0.01)
+    found = rates.measure_rates(Cpu(), 0.01)
     assert found.keys() >= {"read_bytes_per_s", "fp32_operations_per_s"}
     # Any machine reads more than a kB and less than a PB in a second.
     assert all(1e3 < rate < 1e15 for rate in found.values())
@@ -45,11 +45,11 @@ def test_a_precision_without_a_kernel_is_left_out(monkeypatch):
     monkeypatch.setattr(rates, "_SIZES", (32,))
     monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
     monkeypatch.setattr(torch, "_int_mm", none)
-    assert "int8_operations_per_s" not in rates.limits(Cpu(), 0.01)
+    assert "int8_operations_per_s" not in rates.measure_rates(Cpu(), 0.01)
 
     def full(*_):
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setattr(torch, "_int_mm", full)
     with pytest.raises(RuntimeError, match="out of memory"):
-        rates.limits(Cpu(), 0.01)
+        rates.measure_rates(Cpu(), 0.01)

@@ -10,7 +10,7 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines.eager import load_decoder, load_encoder
-from atom_repro.evaluation.captioning import caption_clips, kept_captions, read_predictions
+from atom_repro.evaluation.captioning import caption_clips, journaled_captions, read_predictions
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.quant import none
 from atom_repro.runtime.setup import Setup
@@ -65,7 +65,7 @@ def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
 
     def run(clips):
         steps = []
-        made = kept_captions(
+        made = journaled_captions(
             clips,
             setup,
             batch_size=2,

@@ -7,7 +7,7 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
-from atom_repro.evaluation.endurance import endure, many_clips
+from atom_repro.evaluation.endurance import many_clips, run_endurance
 from atom_repro.metrics.bootstrap import slope
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
@@ -39,7 +39,7 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
             kept.append(outcome)
             journal.add({"video_id": outcome.video_id})
 
-        endured = endure(runtime, clips, sample_every=4, keep=keep)
+        endured = run_endurance(runtime, clips, sample_every=4, on_outcome=keep)
         left = runtime.timeline.spans()
     assert [o.video_id for o in kept] == [c.video_id for c in clips]
     assert endured.failed == broken == tuple(o.video_id for o in kept if isinstance(o, Failure))

@@ -31,8 +31,8 @@ from atom_repro.evaluation.human_captions.text_index import (
     at_random,
     index_texts,
     most_central,
+    normalised_text,
     paragraph_queries,
-    same_text,
     search_human_index,
     with_one_caption,
 )
@@ -73,9 +73,11 @@ def gallery() -> Gallery:
 
 def test_what_is_the_same_sentence():
     same = ["A man's dog.", "a man s dog", " a  mans dog", "A MAN'S DOG!"]
-    assert len({same_text(t) for t in same}) == 1
-    assert same_text("猫が寝る。") == same_text("猫が 寝る") != same_text("犬が寝る")
-    assert same_text("?!") == "?!"
+    assert len({normalised_text(t) for t in same}) == 1
+    assert (
+        normalised_text("猫が寝る。") == normalised_text("猫が 寝る") != normalised_text("犬が寝る")
+    )
+    assert normalised_text("?!") == "?!"
 
 
 def test_a_query_and_its_copies_never_enter_its_own_videos_index(gallery):
@@ -90,14 +92,14 @@ def test_a_query_and_its_copies_never_enter_its_own_videos_index(gallery):
         ):
             rows = (own or choice)(int(video), int(group))
             assert rows, "every video has another caption"
-            assert all(same_text(gallery.texts[r]) != same_text(text) for r in rows)
+            assert all(normalised_text(gallery.texts[r]) != normalised_text(text) for r in rows)
             assert all(r in gallery.rows[video] for r in rows)
 
 
 def test_the_most_central_caption_is_chosen_without_the_query(gallery):
     central = most_central(gallery)
     assert gallery.texts[central(0, NO_GROUP)[0]] in ("red cat", "Red cat!")
-    group = gallery.group_of[0, same_text("red cat")]
+    group = gallery.group_of[0, normalised_text("red cat")]
     assert gallery.texts[central(0, group)[0]] in ("red cat runs", "sun")
 
 
@@ -157,7 +159,7 @@ def test_a_paragraph_leaves_out_what_is_indexed(gallery):
     assert questions.ids == ("a", "b", "c")
     for v, text in enumerate(texts):
         indexed = gallery.texts[choice(v, NO_GROUP)[0]]
-        parts = [t for t in gallery.texts if same_text(t) == same_text(indexed)]
+        parts = [t for t in gallery.texts if normalised_text(t) == normalised_text(indexed)]
         assert len(text.split()) == sum(len(t.split()) for t in CLIPS[v].references) - sum(
             len(p.split()) for p in parts
         )
@@ -268,14 +270,14 @@ def test_people_are_scored_like_a_captioner():
 
 
 def test_the_commands_configurations_name_every_protocol():
-    plain = config.plain(config.compose("human_captions", []))
+    plain = config.to_dict(config.compose("human_captions", []))
     named = {n["name"] for g in ("caption", "retrieval") for n in plain[g].values()}
     assert named == {
         "msrvtt/caption-full", "msrvtt/ret-1ka", "msrvtt/ret-full", "msvd/caption",
         "msvd/ret-multi", "didemo/ret-paragraph", "didemo/ret-sentence",
     }  # fmt: skip
     for primary in ("text_embedder", "data_check"):
-        assert config.plain(config.compose(primary, []))
+        assert config.to_dict(config.compose(primary, []))
 
 
 # --- On the real annotations ------------------------------------------------------------------
@@ -295,9 +297,9 @@ def test_every_real_query_has_another_caption_on_its_video():
     }
     for dataset in sets.values():
         for c in dataset.clips("test"):
-            assert len({same_text(t) for t in c.references}) > 1
+            assert len({normalised_text(t) for t in c.references}) > 1
     didemo_test = didemo.build(annotations=real("didemo"), videos="/x").clips("test")
-    alone = sum(len({same_text(t) for t in c.references}) == 1 for c in didemo_test)
+    alone = sum(len({normalised_text(t) for t in c.references}) == 1 for c in didemo_test)
     assert alone == 35
 
 

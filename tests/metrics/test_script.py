@@ -79,4 +79,4 @@ def test_baselines():
     shuffled = [tuple(shuffled_script(3, random.Random(seed))) for seed in range(200)]
     assert len(set(shuffled)) == 6
     assert all(sorted(order) == [1, 2, 3] for order in shuffled)
-    assert len(shuffled_script(5, random.Random(0), most=2)) == 2
+    assert len(shuffled_script(5, random.Random(0), max_clips=2)) == 2

@@ -9,8 +9,8 @@ from atom_repro.metrics.summary import (
     attribute_overlap,
     first_sentence,
     joined_sentences,
+    most_frequent_answers,
     normalised,
-    usual_answers,
 )
 
 
@@ -78,7 +78,7 @@ def test_an_answer_cannot_be_asked_for_nothing():
 def test_baselines():
     assert first_sentence(["one", "two"]) == "one"
     assert joined_sentences(["one", "two"]) == "one, then two"
-    assert usual_answers(["red", "blue", "blue", "up"], ["c", "c", "c", "m"]) == {
+    assert most_frequent_answers(["red", "blue", "blue", "up"], ["c", "c", "c", "m"]) == {
         "c": "blue",
         "m": "up",
     }

@@ -15,10 +15,10 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from atom_repro import config
 from atom_repro.config.composition import compose
 from atom_repro.engines.eager import EncoderModule
-from atom_repro.engines.roofline import WithoutContents
+from atom_repro.engines.roofline import ShapeOnlyDispatch
 from atom_repro.training.network import training_network
 from atom_repro.training.processes import on_device
-from atom_repro.training.step_trial import MadeUp
+from atom_repro.training.step_trial import SyntheticCaptions
 
 ELSEWHERE = "elsewhere"
 
@@ -72,9 +72,9 @@ def tells_devices_apart():
 def main(name):
     cfg = compose("training_step", [f"model={name}"])
     model = config.build(cfg.model)
-    words = MadeUp.of(model, length=5, seed=0)
+    words = SyntheticCaptions.of(model, length=5, seed=0)
     numbers, tokenizer = model.encoder, words.tokenizer
-    with FakeTensorMode(), WithoutContents(), torch.no_grad(), Copies():
+    with FakeTensorMode(), ShapeOnlyDispatch(), torch.no_grad(), Copies():
         assert tells_devices_apart()
         encoder, decoder = move(model.make_encoder().eval()), move(model.make_decoder().eval())
         size = (2, numbers.frames, 3, numbers.image_size, numbers.image_size)
@@ -87,7 +87,7 @@ def main(name):
         cache.keep(torch.tensor([1]))
         step = decoder.step(torch.zeros(1, 4, dtype=torch.long, device=ELSEWHERE), cache)
         network = move(training_network(model, words, cfg.train).train())
-        part = words.part(clips=2, captions_per_clip=2)
+        part = words.micro_batch(clips=2, captions_per_clip=2)
         loss, _ = network(on_device(part, torch.device(ELSEWHERE)))
     sys.stdout.write(" ".join(t.device.type for t in (visual, logits, step, loss)) + "\n")
 

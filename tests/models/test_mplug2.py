@@ -284,7 +284,7 @@ def test_connectors_emit_what_they_say_in_both_forms(frames, connector):
     visual = encoder(frames)
     assert visual.shape == (4, model.encoder.visual_tokens, 32)
     reference = mplug2.VideoEncoder(model.encoder, "reference").eval()
-    reference.load_state_dict(encoder.file_state())
+    reference.load_state_dict(encoder.checkpoint_state_dict())
     close(reference(frames), visual)
     names = [f"encoder.{n}" for n, _ in encoder.named_parameters()]
     component_of(model, [*names, "decoder.cls.predictions.bias"])
@@ -320,8 +320,8 @@ def test_released_text_joins_prompt_and_caption_and_cuts():
     assert len(model.training_ids(Words(), "x" * 50)) == 19  # and [CLS]
     assert model.training_ids(Words(), "x" * 50)[-1] != 1
     assert model.prompt_ids(Words(), model.prompt, visual=True) == [0]
-    assert model.said("a video of a cat a video of a dog") == "a dog"
-    assert small().said("a video of a dog") == "a video of a dog"
+    assert model.clean_text("a video of a cat a video of a dog") == "a dog"
+    assert small().clean_text("a video of a dog") == "a video of a dog"
     plain = small(prompt="a video of")
     assert plain.training_ids(Words(), "red") == [*Words().encode("red"), 1]
     assert plain.prompt_ids(Words(), "so", visual=True) == [0, *Words().encode("so")]

@@ -117,7 +117,7 @@ def split(whole, model):
             states[place[0]][place[1]] = tensor
     for name, part in parts.items():
         part.load_state_dict(states[name], assign=True)
-        part.restore_constants()
+        part.init_buffers()
         part.eval()
     return parts["encoder"], parts["decoder"]
 

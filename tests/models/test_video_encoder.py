@@ -25,7 +25,7 @@ def test_forms_agree_and_share_one_state(frames, stem):
     config = small_model(encoder={"stem": stem}).encoder
     folded, reference = VideoEncoder(config, "folded"), VideoEncoder(config, "reference")
     wake_temporal_modules(folded)
-    reference.load_state_dict(folded.file_state())
+    reference.load_state_dict(folded.checkpoint_state_dict())
     back = VideoEncoder(config, "folded")
     back.load_state_dict(reference.state_dict())
     with torch.no_grad():

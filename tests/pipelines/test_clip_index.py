@@ -108,9 +108,9 @@ def test_only_new_and_changed_videos_are_captioned_and_removed_ones_go(tmp_path,
         assert (done.added, done.changed, done.removed, done.unchanged) == (1, 1, 1, 2)
         assert {r.path for r in index.rows()} == {"a.mp4", "c.mp4", "d.mp4", "torn.mp4"}
         # Footage sees the change, whatever was kept of it.
-        shown = index.footage(folder)
+        shown = index.captioned_clips(folder)
         assert "d.mp4" in {clip.source_id for clip in shown.clips}
-        assert index.footage(folder) is shown
+        assert index.captioned_clips(folder) is shown
 
 
 def test_a_video_that_was_edited_to_the_same_size_is_read_again(tmp_path, folder):
@@ -133,7 +133,7 @@ def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
         assert [(r.path, r.status) for r in index.rows()] == [
             ("broken.mp4", "corrupt"), ("good.mp4", "ok"), ("silent.mp4", "ok"),
         ]  # fmt: skip
-        shown = index.footage(tmp_path / "v")
+        shown = index.captioned_clips(tmp_path / "v")
         assert [clip.path for clip in shown.clips] == [tmp_path / "v/good.mp4"]
         assert [f.video_id for f in shown.failures] == ["broken.mp4@0", "silent.mp4@0"]
         stub = Stub()
@@ -143,9 +143,9 @@ def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
 
 def test_footage_is_the_rows_with_their_vectors(tmp_path, folder):
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
-        assert len(index.footage(folder)) == 0
+        assert len(index.captioned_clips(folder)) == 0
         index.update(Stub(), folder)
-        shown = index.footage(folder)
+        shown = index.captioned_clips(folder)
         rows = [row for row in index.rows() if row.status == "ok"]
         assert [(c.source_id, c.start_s, c.end_s) for c in shown.clips] == [
             (r.path, r.start_s, r.end_s) for r in rows

@@ -11,12 +11,12 @@ from machines import SECOND
 
 from atom_repro.datatypes import AtomError, OutOfMemory
 from atom_repro.records import provenance
-from atom_repro.records.component import MOVED, with_names
+from atom_repro.records.component import MOVED, with_component_names
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import (
     MIGRATION,
     counterpart,
-    find,
+    find_record,
     load_records,
     recording,
     stage_key,
@@ -71,9 +71,9 @@ def test_a_failure_is_a_record_too_and_is_never_reused(tmp_path, error, status):
         record(tmp_path, error=error)
     (found,) = load_records([tmp_path / "records" / MACHINE.fingerprint])
     assert found.data["status"] == status
-    assert find(tmp_path, MACHINE, "caption", "k" * 64) is None
+    assert find_record(tmp_path, MACHINE, "caption", "k" * 64) is None
     # Where running out of memory is the answer, it is one that need not be asked for again.
-    asked = find(tmp_path, MACHINE, "caption", "k" * 64, statuses=("ok", "oom"))
+    asked = find_record(tmp_path, MACHINE, "caption", "k" * 64, statuses=("ok", "oom"))
     assert (asked is not None) == (status == "oom")
 
 
@@ -82,10 +82,10 @@ def test_runs_of_one_second_keep_apart_and_the_newest_is_found(tmp_path):
         record(tmp_path)
     records = load_records([tmp_path / "records" / MACHINE.fingerprint])
     assert len({r.run_id for r in records}) == 3
-    found = find(tmp_path, MACHINE, "caption", "k" * 64)
+    found = find_record(tmp_path, MACHINE, "caption", "k" * 64)
     assert found is not None
     assert found.run_id == records[-1].run_id
-    assert find(tmp_path, MACHINE, "caption", "other") is None
+    assert find_record(tmp_path, MACHINE, "caption", "other") is None
 
 
 def test_a_half_written_run_is_not_a_record_and_is_cleared(tmp_path):
@@ -321,7 +321,7 @@ def test_a_component_that_moves_keeps_its_name(monkeypatch):
     assert provenance.config_hash(new) != provenance.config_hash(other)
     moved = {"many": [{"_target_": "atom_repro.pipelines.search.build"}]}
     monkeypatch.setitem(MOVED, "atom_repro.pipelines.search.build", "pipelines.clip_search")
-    assert with_names(moved) == {"many": [{"_target_": "pipelines.clip_search"}]}
+    assert with_component_names(moved) == {"many": [{"_target_": "pipelines.clip_search"}]}
 
 
 def test_how_records_are_kept_decides_no_value(package):
@@ -333,9 +333,9 @@ def test_how_records_are_kept_decides_no_value(package):
 
 def test_a_machine_finds_its_own_records_and_no_others(tmp_path):
     record(tmp_path)
-    assert find(tmp_path, MACHINE, "caption", "k" * 64) is not None
+    assert find_record(tmp_path, MACHINE, "caption", "k" * 64) is not None
     assert SECOND.cpu == MACHINE.cpu
-    assert find(tmp_path, SECOND, "caption", "k" * 64) is None
+    assert find_record(tmp_path, SECOND, "caption", "k" * 64) is None
 
 
 def test_what_older_records_lack_comes_from_the_migration(tmp_path):
@@ -349,8 +349,8 @@ def test_what_older_records_lack_comes_from_the_migration(tmp_path):
     (folder / MIGRATION).write_text(json.dumps(migration))
     (found,) = load_records([folder])
     assert (found.key, found.definition("load")) == ("b" * 64, 1)
-    assert find(tmp_path, MACHINE, "caption", "b" * 64) is not None
-    assert find(tmp_path, MACHINE, "caption", "a" * 64) is None
+    assert find_record(tmp_path, MACHINE, "caption", "b" * 64) is not None
+    assert find_record(tmp_path, MACHINE, "caption", "a" * 64) is None
 
 
 def test_references_are_lines_with_or_without_a_word(tmp_path):
@@ -383,8 +383,8 @@ def test_in_a_clean_tree_only_a_clean_record_is_the_same_run(tree):
     results = folder / "results"
     (folder / "atom_repro/code.py").write_text("2\n")
     record(results)
-    assert find(results, MACHINE, "caption", "k" * 64) is not None
+    assert find_record(results, MACHINE, "caption", "k" * 64) is not None
     git("checkout", "-q", "atom_repro/code.py")
-    assert find(results, MACHINE, "caption", "k" * 64) is None
+    assert find_record(results, MACHINE, "caption", "k" * 64) is None
     record(results)
-    assert find(results, MACHINE, "caption", "k" * 64).clean
+    assert find_record(results, MACHINE, "caption", "k" * 64).clean

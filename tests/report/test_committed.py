@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atom_repro.records import provenance
-from atom_repro.records.record import MEANINGS, MIGRATION, load_records, stage_key
+from atom_repro.records.record import MIGRATION, QUANTITY_DEFINITIONS, load_records, stage_key
 from atom_repro.records.reference import reference_machines
 from atom_repro.report import catalogue
 from atom_repro.report.paper import load_cells
@@ -81,12 +81,14 @@ def test_the_migration_covers_every_older_record(records):
             assert record.key == migration["keys"][written[record.run_id]["key"]]
     loading = {n for n, d in written.items() if d["stage"] in ("latency", "sessions", "endurance")}
     assert migration["definitions"].keys() == loading
-    assert {d["load"] for d in migration["definitions"].values()} == set(MEANINGS["load"])
+    assert {d["load"] for d in migration["definitions"].values()} == set(
+        QUANTITY_DEFINITIONS["load"]
+    )
 
 
 def test_tables_and_figures_are_what_the_records_give(records):
     paper = list(load_cells(RESULTS / "paper"))
-    for name, text in catalogue.texts(records, paper).items():
+    for name, text in catalogue.render_all(records, paper).items():
         if name.startswith("tables/"):
             assert (RESULTS / name).read_text() == text, name
         else:

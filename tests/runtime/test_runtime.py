@@ -261,14 +261,14 @@ class Counting(Cpu):
         self.asked = []
 
     @contextmanager
-    def lane(self):
+    def stream(self):
         self.asked.append("lane")
         yield
 
-    def wait(self):
+    def synchronize(self):
         self.asked.append("wait")
 
-    def give_back(self):
+    def empty_cache(self):
         self.asked.append("give back")
 
 

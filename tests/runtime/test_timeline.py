@@ -3,7 +3,7 @@
 import pytest
 
 from atom_repro.datatypes import Span
-from atom_repro.runtime.timeline import ModuleLoads, Timeline, reads, waterfall
+from atom_repro.runtime.timeline import ModuleLoads, Timeline, module_loads, waterfall
 
 
 def span(stage, lane, start, end):
@@ -65,4 +65,4 @@ def test_reads_are_those_of_the_prompt():
         Span("caption", "decoder", "b", "main", 3.0, 4.0),
         Span("load", "embedder", "p", "main", 5.0, 6.0, 1),  # the next prompt's
     ]
-    assert reads(spans, 0.5, 4.5) == ModuleLoads({"decoder": 2, "encoder": 1}, 207)
+    assert module_loads(spans, 0.5, 4.5) == ModuleLoads({"decoder": 2, "encoder": 1}, 207)

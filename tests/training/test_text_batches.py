@@ -6,7 +6,7 @@ import pytest
 from atom_repro.data.toy.training_tasks import TextExample
 from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.models.vlm import Specials
+from atom_repro.models.vlm import SpecialTokens
 from atom_repro.training.text_batches import TextBatches
 
 CONTEXT = "captions:\n 1. a red boat\n 2. two stars\n"
@@ -26,7 +26,7 @@ SEEN = [
 @pytest.fixture
 def tokenizer():
     return Tokenizer.train(
-        [e.prompt + e.target for row in ROWS + SEEN for e in row] * 3, 330, Specials()
+        [e.prompt + e.target for row in ROWS + SEEN for e in row] * 3, 330, SpecialTokens()
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from atom_repro.data.toy.training_tasks import TextExample
 from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.models.vlm import Specials
+from atom_repro.models.vlm import SpecialTokens
 from atom_repro.training.augmentation import shift
 from atom_repro.training.batches import CaptionBatches, FrameBank
 from atom_repro.training.text_batches import TextBatches
@@ -26,7 +26,7 @@ def bank(tmp_path):
 
 @pytest.fixture
 def steps(bank):
-    tokenizer = Tokenizer.train(TEXTS * 3, 300, Specials())
+    tokenizer = Tokenizer.train(TEXTS * 3, 300, SpecialTokens())
 
     def rows(step, count):
         rng = np.random.default_rng(step)

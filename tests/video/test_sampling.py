@@ -9,7 +9,7 @@ import pytest
 
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.video.file import VideoError, write_video
-from atom_repro.video.sampling import probe, read_frames, scan, segment
+from atom_repro.video.sampling import check_clips, probe, read_frames, sliding_windows
 
 STEP = 6  # grey levels between neighbouring frames: far above what compression changes
 
@@ -267,12 +267,12 @@ def test_odd_sides_are_refused(tmp_path):
     ],
 )
 def test_segment(duration_s, windows):
-    assert segment(duration_s) == windows
+    assert sliding_windows(duration_s) == windows
 
 
 def test_segment_refuses_nothing_to_cut():
     with pytest.raises(ValueError, match="above 0"):
-        segment(0.0)
+        sliding_windows(0.0)
 
 
 @pytest.fixture
@@ -285,17 +285,17 @@ def gallery(tmp_path) -> list[Clip]:
 
 def test_scan_fails_naming_the_first_bad_clip(gallery):
     with pytest.raises(AtomError, match=r"^bad \(corrupt: .*\) and 1 more of 3 clips"):
-        scan(gallery, "fail")
-    assert scan(gallery[:1], "fail").counts["ok"] == 1
+        check_clips(gallery, "fail")
+    assert check_clips(gallery[:1], "fail").counts["ok"] == 1
 
 
 def test_scan_counts_or_drops(gallery):
-    counted = scan(gallery, "count")
+    counted = check_clips(gallery, "count")
     assert [clip.status for clip in counted.clips] == ["ok", "corrupt", "missing"]
     assert counted.counts == {"ok": 1, "partial": 0, "missing": 1, "corrupt": 1}
     assert counted.clips[2].detail == "no such file"
     assert counted.label == ""
-    dropped = scan(gallery, "drop")
+    dropped = check_clips(gallery, "drop")
     assert [clip.video_id for clip in dropped.clips] == ["good"]
     assert dropped.label == "reduced gallery 1/3"
     assert dropped.counts == counted.counts
@@ -303,7 +303,7 @@ def test_scan_counts_or_drops(gallery):
 
 def test_scan_refuses_an_unknown_policy(gallery):
     with pytest.raises(AtomError, match="on_bad=ignore"):
-        scan(gallery, "ignore")
+        check_clips(gallery, "ignore")
 
 
 def test_a_file_whose_pictures_do_not_decode_is_one_line(tmp_path):

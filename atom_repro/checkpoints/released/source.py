@@ -1,7 +1,7 @@
 """Types that describe a released checkpoint: a mapping from its keys to those of our modules.
 
-Nothing here reads a file. Module keys are those of a module's files (`file_state`), so one mapping
-serves every form of a module.
+Nothing here reads a file. Module keys are those of a module's files (`checkpoint_state_dict`), so
+one mapping serves every form of a module.
 """
 
 from collections.abc import Callable, Mapping

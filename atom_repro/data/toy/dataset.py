@@ -201,18 +201,18 @@ class ToyDataset:
         self,
         *,
         mix: Mapping[str, float],
-        words: int,
-        most_captions: int,
-        easy_steps: int,
+        row_words: int,
+        max_captions: int,
+        curriculum_steps: int,
         seed: int,
     ) -> ToyTasks:
         """Examples of the text tasks for training; see `ToyTasks` for the arguments."""
         return ToyTasks(
             self,
             mix=mix,
-            words=words,
-            most_captions=most_captions,
-            easy_steps=easy_steps,
+            row_words=row_words,
+            max_captions=max_captions,
+            curriculum_steps=curriculum_steps,
             seed=seed,
         )
 

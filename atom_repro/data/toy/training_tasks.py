@@ -79,11 +79,11 @@ class ToyTasks:
 
     Args:
         mix: share of each text task among the rows, in any unit.
-        words: approximate length of a row: examples are added until it has so many words. Rows of
-            equal length need little padding.
-        most_captions: maximum number of captions in a prompt.
-        easy_steps: curriculum: the steps over which prompts grow from one caption to
-            `most_captions`. Retrieval among captions is learned in a few hundred steps if short
+        row_words: approximate length of a row: examples are added until it has so many words.
+            Rows of equal length need little padding.
+        max_captions: maximum number of captions in a prompt.
+        curriculum_steps: the steps over which prompts grow from one caption to
+            `max_captions`. Retrieval among captions is learned in a few hundred steps if short
             prompts come first, and hardly at all otherwise.
         seed: of the random draws.
     """
@@ -93,9 +93,9 @@ class ToyTasks:
         dataset: TrainingScenes,
         *,
         mix: Mapping[str, float],
-        words: int,
-        most_captions: int,
-        easy_steps: int,
+        row_words: int,
+        max_captions: int,
+        curriculum_steps: int,
         seed: int,
     ) -> None:
         unknown = sorted(set(mix) - set(TEXT_TASKS))
@@ -104,15 +104,19 @@ class ToyTasks:
                 f"the mix of text tasks {dict(mix)}: give shares of some of {TEXT_TASKS}"
             )
         self._dataset, self._mix, self._seed = dataset, dict(mix), seed
-        self._row_words, self._max_captions, self._easy_steps = words, most_captions, easy_steps
+        self._row_words, self._max_captions, self._curriculum_steps = (
+            row_words,
+            max_captions,
+            curriculum_steps,
+        )
 
     def rows(self, step: int, count: int) -> list[Row]:
         """Return `count` rows of text examples, a function of the seed and `step`."""
         rng = random.Random(f"text/{self._seed}/{step}")
         tasks = rng.choices(TEXT_TASKS, [self._mix.get(task, 0.0) for task in TEXT_TASKS], k=count)
         max_captions = self._max_captions
-        if step < self._easy_steps:
-            max_captions = 1 + self._max_captions * step // self._easy_steps
+        if step < self._curriculum_steps:
+            max_captions = 1 + self._max_captions * step // self._curriculum_steps
         return [self._row(task, max_captions, rng) for task in tasks]
 
     def visual_rows(self, step: int, count: int) -> list[Row]:
@@ -234,7 +238,9 @@ def _script_example(
         prompts.ScriptLine(i + 1, static_caption(scenes[i]))
         for i in clips_to_show(scenes, filters, ordered)
     ]
-    return TextExample("script", context, prompts.ask_script(request), prompts.script_text(lines))
+    return TextExample(
+        "script", context, prompts.script_instruction(request), prompts.script_text(lines)
+    )
 
 
 def _answer_example(
@@ -257,9 +263,9 @@ def task_texts(dataset: TrainingScenes, *, rows: int, seed: int) -> list[str]:
     tasks = ToyTasks(
         dataset,
         mix=dict.fromkeys(TEXT_TASKS, 1.0),
-        words=150,
-        most_captions=6,
-        easy_steps=0,
+        row_words=150,
+        max_captions=6,
+        curriculum_steps=0,
         seed=seed,
     )
     return [

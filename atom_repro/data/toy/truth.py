@@ -107,34 +107,34 @@ def scene_at(clip: Clip, start_s: float, end_s: float) -> SceneSpan:
     return best
 
 
-def one_scene(clips: Sequence[Clip]) -> list[Clip]:
+def single_scene_clips(clips: Sequence[Clip]) -> list[Clip]:
     """The clips with a single scene, so that the clip stands for the scene."""
     return [clip for clip in clips if len(clip.meta["scenes"]) == 1]
 
 
 def assembly_requests(
-    clips: Sequence[Clip], *, count: int, pool: int, seed: int
+    clips: Sequence[Clip], *, count: int, pool_size: int, seed: int
 ) -> list[AssemblyRequest]:
     """Draw requests of one to three filters, each matched by one to three scenes of its own.
 
     Args:
-        clips: clips of `one_scene`, or long videos.
+        clips: clips of `single_scene_clips`, or long videos.
         count: number of requests.
-        pool: number of clips that a request chooses from, at most all.
+        pool_size: number of clips that a request chooses from, at most all.
         seed: of the random draws.
 
     Raises:
-        AtomError: `pool` is not between 1 and the number of clips.
+        AtomError: `pool_size` is not between 1 and the number of clips.
     """
-    if not 0 < pool <= len(clips):
+    if not 0 < pool_size <= len(clips):
         raise AtomError(
-            f"a pool of {pool} clips out of {len(clips)}: choose 1 to {len(clips)}, or make "
+            f"a pool of {pool_size} clips out of {len(clips)}: choose 1 to {len(clips)}, or make "
             "dataset.test larger"
         )
     requests = []
     for number in range(count):
         rng = random.Random(f"request/{seed}/{number}")
-        while (request := _draw_request(f"request-{number:04d}", clips, pool, rng)) is None:
+        while (request := _draw_request(f"request-{number:04d}", clips, pool_size, rng)) is None:
             pass
         requests.append(request)
     return requests

@@ -19,7 +19,7 @@ from atom_repro.evaluation.human_captions.text_index import (
     all_captions,
     at_random,
     most_central,
-    same_text,
+    normalised_text,
 )
 
 
@@ -70,7 +70,7 @@ class HumanCaptions:
             caption = clip.references[index]
             others = clip.references[:index] + clip.references[index + 1 :]
             if not keep_duplicates:
-                others = tuple(t for t in others if same_text(t) != same_text(caption))
+                others = tuple(t for t in others if normalised_text(t) != normalised_text(caption))
             if not others:
                 raise AtomError(f"{clip.video_id} has no other caption to compare its caption with")
             predictions[clip.video_id], references[clip.video_id] = caption, others
@@ -116,7 +116,7 @@ def consensus(clips: Sequence[Clip]) -> HumanCaptions:
 
 
 def _word_set(text: str) -> frozenset[str]:
-    return frozenset(same_text(word) for word in text.split())
+    return frozenset(normalised_text(word) for word in text.split())
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _TEXTS_PER_BLOCK = 4096
 _SEPARATOR = ". "
 
 
-def same_text(text: str) -> str:
+def normalised_text(text: str) -> str:
     """Normalise a sentence for comparison: its letters, digits and marks, case-folded.
 
     Spaces are dropped, as one release of a caption has "wrestler's" and the other "wrestler s".
@@ -95,7 +95,9 @@ class Gallery:
                 raise AtomError(f"{clip.dataset}/{clip.video_id} has no caption to index it by")
             rows.append(np.arange(len(texts), len(texts) + len(clip.references)))
             texts += clip.references
-            group += [groups.setdefault((v, same_text(t)), len(groups)) for t in clip.references]
+            group += [
+                groups.setdefault((v, normalised_text(t)), len(groups)) for t in clip.references
+            ]
         return cls(
             tuple(c.video_id for c in clips),
             tuple(texts),
@@ -108,7 +110,7 @@ class Gallery:
     def group_of(self) -> dict[tuple[int, str], int]:
         """Group by (video, normalised text)."""
         return {
-            (v, same_text(self.texts[r])): int(self.group[r])
+            (v, normalised_text(self.texts[r])): int(self.group[r])
             for v, rows in enumerate(self.rows)
             for r in rows
         }
@@ -130,7 +132,9 @@ class Queries:
         return cls(
             tuple(q.query_id for _, q in pairs),
             np.array([v for v, _ in pairs]),
-            np.array([gallery.group_of.get((v, same_text(q.text)), NO_GROUP) for v, q in pairs]),
+            np.array(
+                [gallery.group_of.get((v, normalised_text(q.text)), NO_GROUP) for v, q in pairs]
+            ),
             embed([q.text for _, q in pairs]),
         )
 
@@ -145,8 +149,8 @@ def with_one_caption(clips: Sequence[Clip], seed: int) -> list[Clip]:
     """
     reduced = []
     for v, clip in enumerate(clips):
-        query_texts = {same_text(q.text) for q in clip.queries}
-        remaining = [t for t in clip.references if same_text(t) not in query_texts]
+        query_texts = {normalised_text(q.text) for q in clip.queries}
+        remaining = [t for t in clip.references if normalised_text(t) not in query_texts]
         if not remaining:
             raise AtomError(f"{clip.dataset}/{clip.video_id} has no caption besides its query's")
         chosen = np.random.default_rng((seed, v)).permutation(len(remaining))[0]

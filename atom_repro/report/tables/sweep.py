@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from atom_repro.records.component import with_names
+from atom_repro.records.component import with_component_names
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
 from atom_repro.report.render import BUSY_NOTE, busy_mark, records_line, rows_by_machine, to_csv
@@ -218,7 +218,7 @@ def _settings(record: Record) -> str:
         k: v for k, v in config.items() if k not in ("seed", "checkpoint", "force", "train")
     }
     settings["train"] = {k: v for k, v in config["train"].items() if k not in _GRID_AXES}
-    return json.dumps(with_names(settings), sort_keys=True)
+    return json.dumps(with_component_names(settings), sort_keys=True)
 
 
 def _trained_on(record: Record) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.datatypes import AtomError, ClipStatus
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 
 VERSION = 1
 
@@ -98,7 +98,7 @@ class EditList:
     def write(self, path: Path) -> None:
         """Writes the list as JSON, atomically."""
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
-        with atomically(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 from atom_repro.video.editing.edit_list import EditList
 
 LINE_CHARACTERS = 42
@@ -75,7 +75,7 @@ def write_srt(edit_list: EditList, path: Path) -> int:
     Players load them if they lie beside the movie under its name: movie.mp4, movie.srt.
     """
     cues = make_cues(edit_list)
-    with atomically(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(to_srt(cues), encoding="utf-8", newline="\n")
     return len(cues)
 

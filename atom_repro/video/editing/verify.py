@@ -33,7 +33,7 @@ _MAX_BAR_LEVEL = 12.0
 _AAC_BLOCK = 1024
 
 
-def verify(edit_list: EditList, mp4: Path) -> None:
+def verify_movie(edit_list: EditList, mp4: Path) -> None:
     """Decodes a movie and checks it against its edit list and sources.
 
     Checks the file hash, frame size and count, every frame's time, the sound's length, a keyframe

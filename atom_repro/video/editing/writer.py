@@ -28,7 +28,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from atom_repro.datatypes import AtomError
-from atom_repro.records.atomic import atomically
+from atom_repro.records.atomic import atomic_write
 from atom_repro.records.provenance import file_hash
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import Box, EditedCut, EditList
@@ -53,7 +53,7 @@ _HZ = Fraction(SOUND_HZ)
 _BT709_MATRIX = 1  # AVCOL_SPC_BT709, which PyAV does not name
 
 
-def edit(
+def render_movie(
     cuts: Sequence[Cut],
     target: Path,
     *,
@@ -91,7 +91,7 @@ def edit(
     size = _size(formats, width, height)
     has_sound = any(source.has_sound for source in formats)
     rows: list[EditedCut] = []
-    with atomically(target) as temporary:
+    with atomic_write(target) as temporary:
         with _MovieWriter(temporary, rate, size, has_sound, crf=crf, preset=preset) as movie:
             for index, cut in enumerate(cuts):
                 for fraction in _render(cut, sources[cut.path], movie, rows):

@@ -28,9 +28,9 @@ CAR = Scene("city", "car", "blue", 1, "up")
 def tasks(planned, **changed):
     settings = {
         "mix": dict.fromkeys(TEXT_TASKS, 1.0),
-        "words": 150,
-        "most_captions": 5,
-        "easy_steps": 0,
+        "row_words": 150,
+        "max_captions": 5,
+        "curriculum_steps": 0,
         "seed": 0,
     }
     return ToyTasks(planned, **(settings | changed))
@@ -203,7 +203,7 @@ def test_visual_questions_are_true_of_their_clip(planned):
 
 
 def test_prompts_grow_over_the_easy_steps(planned):
-    growing = tasks(planned, most_captions=4, easy_steps=40)
+    growing = tasks(planned, max_captions=4, curriculum_steps=40)
     longest = [
         max(len(captions_of(row[0])) for row in growing.rows(step, 40))
         for step in (9, 10, 25, 30, 90)
@@ -212,7 +212,7 @@ def test_prompts_grow_over_the_easy_steps(planned):
 
 
 def test_a_long_example_is_a_row_of_its_own(planned):
-    assert {len(row) for row in tasks(planned, words=1).rows(0, 20)} == {1}
+    assert {len(row) for row in tasks(planned, row_words=1).rows(0, 20)} == {1}
 
 
 def test_captions_and_task_texts_hold_every_word_of_the_tasks(planned, rows):

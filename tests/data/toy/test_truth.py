@@ -8,10 +8,10 @@ import pytest
 from atom_repro.data.toy.truth import (
     assembly_requests,
     events,
-    one_scene,
     questions,
     scene_at,
     scenes_of,
+    single_scene_clips,
 )
 from atom_repro.datatypes import AtomError
 
@@ -38,12 +38,12 @@ def test_a_window_shows_the_scene_that_fills_most_of_it(planned):
 
 @pytest.mark.parametrize("source", ["test", "videos"])
 def test_requests_name_exactly_the_scenes_that_fit(planned, source):
-    clips = planned.videos() if source == "videos" else one_scene(planned.clips("test"))
+    clips = planned.videos() if source == "videos" else single_scene_clips(planned.clips("test"))
     pool = 4 if source == "videos" else 30
-    made = assembly_requests(clips, count=40, pool=pool, seed=0)
-    assert made == assembly_requests(clips, count=40, pool=pool, seed=0)
-    assert made[:5] == assembly_requests(clips, count=5, pool=pool, seed=0)
-    assert made != assembly_requests(clips, count=40, pool=pool, seed=1)
+    made = assembly_requests(clips, count=40, pool_size=pool, seed=0)
+    assert made == assembly_requests(clips, count=40, pool_size=pool, seed=0)
+    assert made[:5] == assembly_requests(clips, count=5, pool_size=pool, seed=0)
+    assert made != assembly_requests(clips, count=40, pool_size=pool, seed=1)
     by_id = {clip.video_id: clip for clip in clips}
     for request in made:
         assert len(request.pool) == len(set(request.pool)) == pool
@@ -60,15 +60,15 @@ def test_requests_name_exactly_the_scenes_that_fit(planned, source):
 
 
 def test_a_pool_needs_clips(planned):
-    clips = one_scene(planned.clips("test"))
+    clips = single_scene_clips(planned.clips("test"))
     for pool in (0, len(clips) + 1):
         with pytest.raises(AtomError, match=r"dataset\.test"):
-            assembly_requests(clips, count=1, pool=pool, seed=0)
+            assembly_requests(clips, count=1, pool_size=pool, seed=0)
 
 
 def test_only_clips_of_one_scene(planned):
     clips = planned.clips("test")
-    kept = one_scene(clips)
+    kept = single_scene_clips(clips)
     assert 0.7 * len(clips) < len(kept) < len(clips)
     assert all(len(scenes_of(clip)) == 1 for clip in kept)
 

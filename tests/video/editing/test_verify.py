@@ -12,8 +12,8 @@ from atom_repro.datatypes import AtomError
 from atom_repro.records.provenance import file_hash
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import Box, EditList
-from atom_repro.video.editing.verify import verify
-from atom_repro.video.editing.writer import edit
+from atom_repro.video.editing.verify import verify_movie
+from atom_repro.video.editing.writer import render_movie
 from atom_repro.video.file import write_video
 
 
@@ -24,8 +24,8 @@ def made(tmp_path_factory) -> tuple[EditList, Path]:
     film(folder / "a.mp4", fps=30, clock=30, size=(128, 64))
     film(folder / "b.mp4", size=(64, 96), sound={})
     cuts = [Cut("a", folder / "a.mp4", 0.5, 1.2), Cut("b", folder / "b.mp4", 0.5, 1.2)]
-    edited = edit(cuts, folder / "movie.mp4", width=128, height=96)
-    verify(edited, folder / "movie.mp4")
+    edited = render_movie(cuts, folder / "movie.mp4", width=128, height=96)
+    verify_movie(edited, folder / "movie.mp4")
     return edited, folder / "movie.mp4"
 
 
@@ -80,36 +80,36 @@ def test_a_false_claim_is_found(made, what):
     edited, movie = made
     change, said = CLAIMS[what]
     with pytest.raises(AtomError, match=rf"movie\.mp4: .*({said}).*; render the movie again"):
-        verify(change(edited), movie)
+        verify_movie(change(edited), movie)
 
 
 def test_pictures_are_counted_and_timed_without_sound_too(made, tmp_path):
     cut = Cut("a", made[0].cuts[0].path, 0.5, 1.2)
-    edited = edit([cut], tmp_path / "movie.mp4")
+    edited = render_movie([cut], tmp_path / "movie.mp4")
     longer = with_cut(replace(edited, frames=22), 0, end_frame=22)
     with pytest.raises(AtomError, match="it has 21 frames, the list says 22"):
-        verify(longer, tmp_path / "movie.mp4")
+        verify_movie(longer, tmp_path / "movie.mp4")
     with pytest.raises(AtomError, match=r"frame 1 is shown at 0\.03.* s instead of 0\.0400"):
-        verify(replace(edited, fps=Fraction(25)), tmp_path / "movie.mp4")
+        verify_movie(replace(edited, fps=Fraction(25)), tmp_path / "movie.mp4")
     with pytest.raises(AtomError, match="it has 0 sound tracks"):
-        verify(replace(edited, has_sound=True), tmp_path / "movie.mp4")
+        verify_movie(replace(edited, has_sound=True), tmp_path / "movie.mp4")
 
 
 def test_light_around_a_picture_is_found(made, tmp_path):
     edited, _ = made
-    silent = edit(
+    silent = render_movie(
         [Cut("a", edited.cuts[0].path, 0.5, 1.2)], tmp_path / "silent.mp4", width=128, height=96
     )
     pixels = np.full((21, 96, 128, 3), 128, np.uint8)
     write_video(tmp_path / "grey.mp4", pixels, 30)
     claimed = replace(silent, sha256=file_hash(tmp_path / "grey.mp4"))
     with pytest.raises(AtomError, match="does not match its source"):
-        verify(claimed, tmp_path / "grey.mp4")
+        verify_movie(claimed, tmp_path / "grey.mp4")
     source = edited.cuts[0].path.with_name("grey.mp4")
     write_video(source, pixels[:, :64], 30)
     cut = replace(silent.cuts[0], path=source, source_sha256=file_hash(source), source_start_s=0.0)
     with pytest.raises(AtomError, match="is not black outside its box"):
-        verify(replace(claimed, cuts=(cut,)), tmp_path / "grey.mp4")
+        verify_movie(replace(claimed, cuts=(cut,)), tmp_path / "grey.mp4")
 
 
 def test_half_a_movie_is_found(made, tmp_path):
@@ -117,16 +117,16 @@ def test_half_a_movie_is_found(made, tmp_path):
     half = tmp_path / "half.mp4"
     half.write_bytes(movie.read_bytes()[: movie.stat().st_size // 2])
     with pytest.raises(AtomError, match=r"half\.mp4: "):
-        verify(replace(edited, sha256=file_hash(half)), half)
+        verify_movie(replace(edited, sha256=file_hash(half)), half)
     with pytest.raises(AtomError, match=r"none\.mp4: there is no such movie"):
-        verify(edited, tmp_path / "none.mp4")
+        verify_movie(edited, tmp_path / "none.mp4")
 
 
 def test_a_source_that_changed_or_went_is_named(made, tmp_path):
     edited, movie = made
     other = tmp_path / "other.mp4"
     with pytest.raises(AtomError, match=r"other\.mp4: the source of a .* is missing; restore"):
-        verify(with_cut(edited, 0, path=other), movie)
+        verify_movie(with_cut(edited, 0, path=other), movie)
     film(other, seconds=1.5)
     with pytest.raises(AtomError, match=r"other\.mp4: changed since a "):
-        verify(with_cut(edited, 0, path=other), movie)
+        verify_movie(with_cut(edited, 0, path=other), movie)

@@ -15,8 +15,8 @@ from atom_repro.video.editing import writer
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import read_edit_list
 from atom_repro.video.editing.reader import SourceFormat
-from atom_repro.video.editing.verify import verify
-from atom_repro.video.editing.writer import default_size, edit, exact_rate
+from atom_repro.video.editing.verify import verify_movie
+from atom_repro.video.editing.writer import default_size, exact_rate, render_movie
 from atom_repro.video.sampling import probe
 
 FOLDER = Path(__file__).parents[3] / "../shared/data/videos"
@@ -46,8 +46,8 @@ def films(tmp_path_factory) -> dict[str, Path]:
 
 def rendered(cuts, target, **settings):
     """The edit list, once the movie has been found to be what it says."""
-    edited = edit(cuts, target, **settings)
-    verify(edited, target)
+    edited = render_movie(cuts, target, **settings)
+    verify_movie(edited, target)
     return edited
 
 
@@ -114,20 +114,20 @@ def boxes(path: Path) -> list[bytes]:
 
 
 def test_the_index_comes_before_the_data(tmp_path, films):
-    edit([Cut("a", films["24"])], tmp_path / "movie.mp4")
+    render_movie([Cut("a", films["24"])], tmp_path / "movie.mp4")
     found = boxes(tmp_path / "movie.mp4")
     assert found.index(b"moov") < found.index(b"mdat")
 
 
 def test_equal_rates_lose_and_repeat_no_frame(tmp_path, films):
-    edited = edit([Cut("a", films["30"], 0.5, 1.5)], tmp_path / "movie.mp4", fps=30)
+    edited = render_movie([Cut("a", films["30"], 0.5, 1.5)], tmp_path / "movie.mp4", fps=30)
     told_s = times_in(decoded(tmp_path / "movie.mp4")[0], edited.cuts[0].box)
     np.testing.assert_allclose(told_s, 0.5 + np.arange(30) / 30)
 
 
 def test_half_the_rate_takes_every_second_frame(tmp_path, films):
     # Each middle lies on the border of two frames, whose times Matroska rounds either way.
-    edited = edit([Cut("a", films["60"], 0.0, 1.0)], tmp_path / "movie.mp4", fps=30)
+    edited = render_movie([Cut("a", films["60"], 0.0, 1.0)], tmp_path / "movie.mp4", fps=30)
     told_s = times_in(decoded(tmp_path / "movie.mp4")[0], edited.cuts[0].box)
     np.testing.assert_allclose(told_s, (np.arange(30) + 0.5) / 30)
 
@@ -256,27 +256,27 @@ def test_what_breaks_is_shortened_and_what_gives_nothing_is_left_out(tmp_path, f
 
 def test_nothing_to_show_is_one_line(tmp_path):
     with pytest.raises(AtomError, match=r"movie\.mp4: there are no cuts"):
-        edit([], tmp_path / "movie.mp4")
+        render_movie([], tmp_path / "movie.mp4")
     with pytest.raises(AtomError, match=r"none of the 1 cuts gives a picture \(.*gone\.mp4: no s"):
-        edit([Cut("a", tmp_path / "gone.mp4")], tmp_path / "movie.mp4")
+        render_movie([Cut("a", tmp_path / "gone.mp4")], tmp_path / "movie.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cuts_past_the_end_leave_no_file(tmp_path, films):
     with pytest.raises(AtomError, match=r"the cut starts at 7 s, the video ends at 2"):
-        edit([Cut("a", films["25"], 7.0, 8.0)], tmp_path / "movie.mp4")
+        render_movie([Cut("a", films["25"], 7.0, 8.0)], tmp_path / "movie.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_that_would_do_harm_is_refused(tmp_path, films):
     (tmp_path / "folder").mkdir()
     with pytest.raises(AtomError, match="is a folder"):
-        edit([Cut("a", films["25"])], tmp_path / "folder")
+        render_movie([Cut("a", films["25"])], tmp_path / "folder")
     (tmp_path / "file").touch()
     with pytest.raises(AtomError, match=r"file/movie\.mp4: its folder cannot be created"):
-        edit([Cut("a", films["25"])], tmp_path / "file/movie.mp4")
+        render_movie([Cut("a", films["25"])], tmp_path / "file/movie.mp4")
     with pytest.raises(AtomError, match="is also a source video of the movie"):
-        edit([Cut("a", films["25"])], films["25"].parent / "x" / ".." / films["25"].name)
+        render_movie([Cut("a", films["25"])], films["25"].parent / "x" / ".." / films["25"].name)
 
 
 def test_a_full_disk_names_the_target_and_keeps_the_old_movie(tmp_path, films, monkeypatch):
@@ -291,7 +291,7 @@ def test_a_full_disk_names_the_target_and_keeps_the_old_movie(tmp_path, films, m
 
     monkeypatch.setattr(writer._MovieWriter, "_encode_sound", full)
     with pytest.raises(AtomError, match=r"no space left on the disk of .*/movie\.mp4"):
-        edit([Cut("a", films["24"])], target)
+        render_movie([Cut("a", films["24"])], target)
     assert [p.name for p in tmp_path.iterdir()] == ["movie.mp4"]
     assert target.read_text() == "old"
 
@@ -302,14 +302,14 @@ def test_interrupted_it_leaves_nothing(tmp_path, films):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        edit([Cut("a", films["24"])], tmp_path / "movie.mp4", progress=stop)
+        render_movie([Cut("a", films["24"])], tmp_path / "movie.mp4", progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_cuts_are_the_same_bytes(tmp_path, films):
     cuts = [Cut("a", films["24"], 0.2, 0.9), Cut("b", films["15"], 0.2, 0.9)]
-    first = edit(cuts, tmp_path / "a.mp4")
-    assert edit(cuts, tmp_path / "b.mp4").sha256 == first.sha256
+    first = render_movie(cuts, tmp_path / "a.mp4")
+    assert render_movie(cuts, tmp_path / "b.mp4").sha256 == first.sha256
 
 
 def test_the_default_size_is_the_largest_of_the_common_orientation():
@@ -335,7 +335,7 @@ def test_the_default_size_is_the_largest_of_the_common_orientation():
 )
 def test_what_cannot_be_encoded_is_refused_by_name(tmp_path, films, settings, named):
     with pytest.raises(AtomError, match=named):
-        edit([Cut("a", films["25"])], tmp_path / "movie.mp4", **settings)
+        render_movie([Cut("a", films["25"])], tmp_path / "movie.mp4", **settings)
 
 
 def test_rates_are_exact():
@@ -346,7 +346,7 @@ def test_rates_are_exact():
 
 def test_the_edit_list_comes_back_from_its_file(tmp_path, films):
     cut = Cut("a", films["24"], 0.5, 1.0, "a caption", "A narration — “quoted”.")
-    edited = edit([cut], tmp_path / "movie.mp4", fps=29.97)
+    edited = render_movie([cut], tmp_path / "movie.mp4", fps=29.97)
     edited.write(tmp_path / "movie.json")
     assert read_edit_list(tmp_path / "movie.json") == edited
     row = edited.to_dict()["cuts"][0]

@@ -20,7 +20,7 @@ def at(monkeypatch, tmp_path):
     def count(*, user, idle, own, steal=0.0):
         ours = f"{user * 100:.0f} 0 0 {idle * 100:.0f} 0 0 0 {steal * 100:.0f} 0 0"
         load.STAT.write_text(f"cpu 9 9 9\ncpu1 {ours}\ncpu2 7777 0 0 0 0 0 0 0 0 0\ncpu8 {ours}\n")
-        monkeypatch.setattr(load, "_own_s", lambda: own)
+        monkeypatch.setattr(load, "_own_cpu_seconds", lambda: own)
 
     return count
 

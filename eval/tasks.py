@@ -50,7 +50,7 @@ def main(cfg: Any) -> None:
     single = truth.single_scene_clips(test)
     pool = min(cfg.pool, len(single))
     requests = truth.assembly_requests(single, count=cfg.requests, pool_size=pool, seed=cfg.seed)
-    questions = truth.questions(test, per_clip=cfg.questionsa_clip, seed=cfg.seed)
+    questions = truth.questions(test, per_clip=cfg.questions_a_clip, seed=cfg.seed)
     train = [q.question for q in truth.questions(dataset.clips("train"), per_clip=1, seed=cfg.seed)]
     frequent = most_frequent_answers([q.answer for q in train], [q.kind for q in train])
     events = truth.events(videos)

@@ -45,7 +45,7 @@ class Didemo(AnnotatedDataset):
         *(f"{split}{_PARAGRAPH}" for split in _SHORT_NAMES),
     )
     files = (SOURCES["test"], SOURCES["validation"], SOURCES["train"])
-    videos_at = "the download scripts of the GitHub repository LisaAnne/LocalizingMoments"
+    videos_source = "the download scripts of the GitHub repository LisaAnne/LocalizingMoments"
 
     def _load(self, split: str) -> list[Clip]:
         base_split = split.removesuffix(_PARAGRAPH)

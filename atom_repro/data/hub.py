@@ -65,7 +65,7 @@ def load_rows(
 class HubDataset:
     """Data set of the Hugging Face hub; created by `build`."""
 
-    videos_at = "the data set's page on the hub"
+    videos_source = "the data set's page on the hub"
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ _KEYS = {
 class JsonLines(AnnotatedDataset):
     """Data set of one JSON Lines file, in the module's format; created by `build`."""
 
-    videos_at = "your own"
+    videos_source = "your own"
 
     def __init__(self, name: str, file: str, videos: str) -> None:
         path = Path(file)

@@ -83,7 +83,7 @@ class MsrVtt(AnnotatedDataset):
     name = "msrvtt"
     splits = ("train", "validation", "test", "test-1ka", "train-7k", "train-9k")
     files = (TEST, TRAIN, TEST_1KA, LIST_7K, LIST_9K)
-    videos_at = _VIDEOS_SOURCE
+    videos_source = _VIDEOS_SOURCE
 
     def __init__(self, annotations: str, videos: str, train: str) -> None:
         super().__init__(annotations, videos)

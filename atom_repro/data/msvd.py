@@ -71,7 +71,7 @@ class Msvd(AnnotatedDataset):
         CORPUS,
         *LISTS.values(),
     )
-    videos_at = "www.cs.utexas.edu/users/ml/clamp/videoDescription/YouTubeClips.tar"
+    videos_source = "www.cs.utexas.edu/users/ml/clamp/videoDescription/YouTubeClips.tar"
 
     def _load(self, split: str) -> list[Clip]:
         corpus = CORPUS.find(self.annotations)

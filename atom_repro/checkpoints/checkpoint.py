@@ -77,7 +77,7 @@ class Checkpoint:
         Raises:
             AtomError: the fp32 encoder is missing.
         """
-        label: str = module_files.read_config(self.encoder("fp32"), "video_encoder")["weights"]
+        label: str = module_files.read_config(self.encoder("fp32"), module_files.ENCODER)["weights"]
         return label
 
     def prepare(self, quantiser: Quantiser, model: VideoLanguageModel) -> Mapping[str, Any]:
@@ -87,8 +87,8 @@ class Checkpoint:
             The quantiser's report for each module; empty for fp32.
         """
         weights = self.weights()
-        module_files.read_config(self.encoder("fp32"), "video_encoder", model)
-        module_files.read_config(self.decoder("fp32"), "text_decoder", model)
+        module_files.read_config(self.encoder("fp32"), module_files.ENCODER, model)
+        module_files.read_config(self.decoder("fp32"), module_files.DECODER, model)
         if quantiser.name == "fp32":
             return {}
         report_path = self.folder / quantiser.name / REPORT
@@ -100,11 +100,11 @@ class Checkpoint:
             report_path.unlink()
         # One module after the other, so that memory holds one.
         name, modules = quantiser.name, {}
-        encoder, _ = module_files.read_encoder(self.encoder("fp32"), model)
+        encoder, _ = module_files.read_module(self.encoder("fp32"), model, module_files.ENCODER)
         modules["encoder"] = quantiser.quantise(encoder.eval()).to_dict()
         module_files.save_encoder(self.encoder(name), model, encoder, quantiser, weights)
         del encoder
-        decoder, _ = module_files.read_decoder(self.decoder("fp32"), model)
+        decoder, _ = module_files.read_module(self.decoder("fp32"), model, module_files.DECODER)
         tokenizer = Tokenizer.load(self.decoder("fp32"), model.specials)
         modules["decoder"] = quantiser.quantise(decoder.eval()).to_dict()
         module_files.save_decoder(self.decoder(name), model, decoder, tokenizer, quantiser, weights)
@@ -141,8 +141,8 @@ def starting_checkpoint(folder: str, model: VideoLanguageModel, scale: str) -> C
         return None
     checkpoint = Checkpoint(Path(folder))
     for module_folder, kind in (
-        (checkpoint.encoder("fp32"), "video_encoder"),
-        (checkpoint.decoder("fp32"), "text_decoder"),
+        (checkpoint.encoder("fp32"), module_files.ENCODER),
+        (checkpoint.decoder("fp32"), module_files.DECODER),
     ):
         if not module_folder.is_dir():
             raise AtomError(

@@ -33,7 +33,10 @@ from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.atomic import atomic_write
 
 REPORT = "conversion.json"
-KINDS: Mapping[Module, str] = {"encoder": "video_encoder", "decoder": "text_decoder"}
+KINDS: Mapping[Module, str] = {
+    "encoder": module_files.ENCODER,
+    "decoder": module_files.DECODER,
+}
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", TOKENIZER_FILE]
 _FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -209,11 +212,8 @@ def _fetch(role: Role, location: str) -> Path:
 
 
 def _empty_plan(model: VideoLanguageModel, name: Module) -> ModulePlan:
-    with torch.device("meta"):
-        network: Any = model.make_encoder() if name == "encoder" else model.make_decoder()
-    state = network.checkpoint_state_dict()
-    shapes = {k: tuple(t.shape) for k, t in state.items() if k not in network.tied}
-    return ModulePlan(shapes, dict(network.tied))
+    network = module_files.empty_network(model, KINDS[name])
+    return ModulePlan(module_files.weight_shapes(network), dict(network.tied))
 
 
 def _map_keys(

@@ -30,13 +30,15 @@ from atom_repro.records.atomic import atomic_write
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+# The `kind` of a module in its configuration.
+ENCODER, DECODER = "video_encoder", "text_decoder"
 
 
 def save_encoder(
     folder: Path, model: VideoLanguageModel, network: Any, quantiser: Quantiser, weights: str
 ) -> None:
     """Write an encoder folder; fp32 files hold the names and shapes that the family shares."""
-    config = _module_config("video_encoder", model.encoder.to_dict(), network)
+    config = _module_config(ENCODER, model.encoder.to_dict(), network)
     _save(folder, network, quantiser, config, weights, None)
 
 
@@ -50,34 +52,38 @@ def save_decoder(
 ) -> None:
     """Write a decoder folder with its tokenizer (None where only the size of the files matters).
     A tied weight is written once."""
-    config = _module_config("text_decoder", model.decoder.to_dict(), network)
+    config = _module_config(DECODER, model.decoder.to_dict(), network)
     _save(folder, network, quantiser, config, weights, tokenizer)
 
 
-def read_encoder(folder: Path, model: VideoLanguageModel) -> tuple[nn.Module, dict[str, Any]]:
-    """Read the encoder of `model` into main memory: its network, and its `config.json`.
+def empty_network(model: VideoLanguageModel, kind: str) -> Any:
+    """Build the encoder or the decoder of `model` on the meta device.
+
+    Args:
+        kind: `ENCODER` or `DECODER`.
+    """
+    with torch.device("meta"):
+        return model.make_encoder() if kind == ENCODER else model.make_decoder()
+
+
+def read_module(
+    folder: Path, model: VideoLanguageModel, kind: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a module of `model` into main memory: its network, and its `config.json`.
 
     Raises:
         AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    config = read_config(folder, "video_encoder", model)
-    with torch.device("meta"):
-        network: Any = model.make_encoder()
+    config = read_config(folder, kind, model)
+    network = empty_network(model, kind)
     _load_weights(network, folder, config)
     return network, config
 
 
-def read_decoder(folder: Path, model: VideoLanguageModel) -> tuple[nn.Module, dict[str, Any]]:
-    """Read the decoder of `model` into main memory: its network, and its `config.json`.
-
-    Raises:
-        AtomError: missing files, another kind of module, or other hyperparameters.
-    """
-    config = read_config(folder, "text_decoder", model)
-    with torch.device("meta"):
-        network: Any = model.make_decoder()
-    _load_weights(network, folder, config)
-    return network, config
+def weight_shapes(network: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights that a module's fp32 file holds, by name; a tied weight once."""
+    state = network.checkpoint_state_dict()
+    return {name: tuple(t.shape) for name, t in state.items() if name not in network.tied}
 
 
 def folder_bytes(folder: Path) -> int:
@@ -161,12 +167,10 @@ def write_module_config(folder: Path, model: VideoLanguageModel, kind: str, weig
     """Write the `config.json` of the fp32 weights in `folder`, the last file of a module.
 
     Args:
-        kind: `video_encoder` or `text_decoder`.
+        kind: `ENCODER` or `DECODER`.
     """
-    with torch.device("meta"):
-        encoder = kind == "video_encoder"
-        network: Any = model.make_encoder() if encoder else model.make_decoder()
-    numbers = model.encoder.to_dict() if encoder else model.decoder.to_dict()
+    network = empty_network(model, kind)
+    numbers = model.encoder.to_dict() if kind == ENCODER else model.decoder.to_dict()
     config = _module_config(kind, numbers, network)
     _write_config(folder, config, "fp32", weights, network.tied)
 
@@ -212,7 +216,7 @@ def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None
         raise AtomError(f"{folder} holds a {config.get('kind')}, a {kind} is expected")
     if model is None:
         return config
-    side = "encoder" if kind == "video_encoder" else "decoder"
+    side = "encoder" if kind == ENCODER else "decoder"
     expected = model.encoder.to_dict() if side == "encoder" else model.decoder.to_dict()
     for key, value in expected.items():
         if config["numbers"].get(key) != value:

@@ -6,7 +6,6 @@ Written a tensor at a time, so a module needs no more memory than its largest te
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,24 +28,18 @@ def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, s
         AtomError: too little disk.
     """
     modules = (
-        (checkpoint.encoder("fp32"), "video_encoder", model.make_encoder),
-        (checkpoint.decoder("fp32"), "text_decoder", model.make_decoder),
+        (checkpoint.encoder("fp32"), module_files.ENCODER),
+        (checkpoint.decoder("fp32"), module_files.DECODER),
     )
-    for index, (folder, kind, make_network) in enumerate(modules):
+    for index, (folder, kind) in enumerate(modules):
         if folder.is_dir():
             continue
-        with torch.device("meta"):
-            network: Any = make_network()
-        shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in network.checkpoint_state_dict().items()
-            if name not in network.tied
-        }
+        shapes = module_files.weight_shapes(module_files.empty_network(model, kind))
         require_disk(folder, 4 * sum(map(math.prod, shapes.values())), f"random {model.name}")
         with atomic_write(folder) as building:
             module_files.stream_weights(building, shapes, _random_tensors(shapes, 2 * seed + index))
             module_files.write_module_config(building, model, kind, LABEL)
-            if kind == "text_decoder":
+            if kind == module_files.DECODER:
                 Tokenizer.word_level(model.decoder.vocabulary, model.specials).save(building)
 
 

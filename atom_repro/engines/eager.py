@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from atom_repro.checkpoints.module_files import folder_bytes, read_decoder, read_encoder
+from atom_repro.checkpoints.module_files import DECODER, ENCODER, folder_bytes, read_module
 from atom_repro.datatypes import AtomError
 from atom_repro.engines.cpu_kernels import use_fp32_int8_linear, use_small_batch_linear
 from atom_repro.models.generation import Generated, GenerationSettings, generate
@@ -84,7 +84,7 @@ def load_encoder(
     Raises:
         AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    loaded, config = read_encoder(folder, model)
+    loaded, config = read_module(folder, model, ENCODER)
     network = cast(EncoderNetwork, _prepare(loaded, device))
     return EncoderModule(network, model, config["weights"], folder_bytes(folder), device)
 
@@ -97,7 +97,7 @@ def load_decoder(
     Raises:
         AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    loaded, config = read_decoder(folder, model)
+    loaded, config = read_module(folder, model, DECODER)
     tokenizer = Tokenizer.load(folder, model.specials)
     network = cast(DecoderNetwork, _prepare(loaded, device))
     return DecoderModule(network, model, tokenizer, config["weights"], folder_bytes(folder))

@@ -21,7 +21,7 @@ def main(cfg: Any) -> None:
 
     from tqdm import tqdm
 
-    from atom_repro.evaluation.endurance import many_clips, run_endurance
+    from atom_repro.evaluation.endurance import repeat_clips, run_endurance
     from atom_repro.metrics.bootstrap import slope
     from atom_repro.records.journal import Journal
     from atom_repro.runtime.runtime import Arm
@@ -38,7 +38,7 @@ def main(cfg: Any) -> None:
         return
 
     folder = Path(cfg.paths.work) / "endurance"
-    clips, broken = many_clips(
+    clips, broken = repeat_clips(
         dataset.clips("test"),
         cfg.clips,
         broken_every=cfg.broken_every,
@@ -51,35 +51,35 @@ def main(cfg: Any) -> None:
         setup.session(arm) as runtime,
     ):
         journal.rewrite([])  # a session is measured whole: nothing of an earlier one counts
-        endured = run_endurance(
+        result = run_endurance(
             runtime,
             clips,
             sample_every=cfg.sample_every,
             on_outcome=lambda outcome: (journal.add(asdict(outcome)), bar.update()),
         )
-        if endured.failed != broken:
-            raise RuntimeError(f"broken are {broken}, named were {endured.failed}")
-        warm = endured.at > cfg.warmup_share * len(clips)
-        rise = slope(endured.at[warm], endured.memory_bytes[warm], seed=cfg.seed)
+        if result.failed != broken:
+            raise RuntimeError(f"corrupt clips {broken}, but failures reported for {result.failed}")
+        warm = result.at > cfg.warmup_share * len(clips)
+        rise = slope(result.at[warm], result.memory_bytes[warm], seed=cfg.seed)
         run.samples += [
             {"clips": int(at), "anonymous_bytes": int(held)}
-            for at, held in zip(endured.at, endured.memory_bytes, strict=True)
+            for at, held in zip(result.at, result.memory_bytes, strict=True)
         ]
         run.values |= {
             "precision": precision,
             "arm": arm.name,
             "clips": len(clips),
-            "captioned": endured.captioned,
-            "broken_named": list(endured.failed),
+            "captioned": result.captioned,
+            "broken_named": list(result.failed),
             "slope_bytes_per_clip": rise.to_dict(),
             "samples_after_warmup": int(warm.sum()),
-            "anonymous_bytes_at_end": int(endured.memory_bytes[-1]),
-            "clips_per_s": len(clips) / endured.seconds,
+            "anonymous_bytes_at_end": int(result.memory_bytes[-1]),
+            "clips_per_s": len(clips) / result.seconds,
         }
     print(
-        f"endurance {precision} {arm.name}: {endured.captioned} captions, "
+        f"endurance {precision} {arm.name}: {result.captioned} captions, "
         f"{len(broken)} broken clips named, {rise.mean:+.0f} bytes a clip "
-        f"({rise.low:+.0f} to {rise.high:+.0f}), {len(clips) / endured.seconds:.1f} clips a second"
+        f"({rise.low:+.0f} to {rise.high:+.0f}), {len(clips) / result.seconds:.1f} clips a second"
     )
 
 

@@ -35,7 +35,7 @@ def main(cfg: Any) -> None:
 
     if cfg.limits and not cfg.generation.forbid_end:
         raise AtomError(
-            "limits=true holds captions of full length against the machine's rates; set "
+            "limits=true compares captions of full length with the machine's rates; set "
             "generation.forbid_end=true, or limits=false"
         )
 

@@ -1,7 +1,7 @@
 """Bytes on disk of each module in each precision, and parameters by layer type (Tables 6 and 9).
 
-What is stored does not depend on what the weights say, so full-size modules are written with random
-ones, as every checkpoint is, measured and deleted. Parameters are counted without memory,
+What is stored does not depend on what the weights say, so full-size checkpoints are written with
+random ones, measured and deleted. Parameters are counted without memory,
 the encoder in its reference form, as the paper counts.
 
     python -m device_bench.storage model=mplug2plus
@@ -23,7 +23,7 @@ def main(cfg: Any) -> None:
 
     from atom_repro.checkpoints.checkpoint import Checkpoint
     from atom_repro.checkpoints.module_files import weights_bytes
-    from atom_repro.checkpoints.random_weights import LABEL, write_random_weights
+    from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL, write_random_weights
     from atom_repro.device.capacity import require_disk
     from atom_repro.device.machine import this_machine
     from atom_repro.models.census import count_parameters
@@ -36,7 +36,7 @@ def main(cfg: Any) -> None:
         config.to_dict(cfg),
         this_machine(),
         inputs={},
-        weights=LABEL,
+        weights=RANDOM_WEIGHTS_LABEL,
         protocol=f"storage/{model.name}",
     )
     if stage.unchanged(f"storage {model.name}"):

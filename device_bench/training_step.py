@@ -25,6 +25,7 @@ from atom_repro.datatypes import AtomError
 def main(cfg: Any) -> None:
     import torch
 
+    from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL
     from atom_repro.device.limits import measure_rates
     from atom_repro.device.machine import this_machine
     from atom_repro.records.record import out_of_memory
@@ -37,8 +38,8 @@ def main(cfg: Any) -> None:
     model, device = config.build(cfg.model), config.build(cfg.device)
     _refuse_unused_settings(cfg.train)
     precision = training_precision(cfg.train.precision, device.torch.type)
-    words = SyntheticCaptions.of(model, length=cfg.caption_tokens, seed=cfg.seed)
-    make_network = partial(training_network, model, words, cfg.train)
+    captions = SyntheticCaptions.of(model, length=cfg.caption_tokens, seed=cfg.seed)
+    make_network = partial(training_network, model, captions, cfg.train)
     torch.set_num_threads(cfg.train.threads)
     rates: dict[str, float] = {}
 
@@ -53,24 +54,24 @@ def main(cfg: Any) -> None:
             settings,
             this_machine(),
             inputs={"device": device.name},
-            weights="random",
+            weights=RANDOM_WEIGHTS_LABEL,
             protocol=f"training_step/{model.name}",
             device=device.name,
         )
-        if done := stage.recorded(statuses=("ok", "oom")):
+        if done := stage.existing_record(statuses=("ok", "oom")):
             print(f"{clips} clips: unchanged, {done.folder}")
             fits, too_large = (clips, too_large) if done.ok else (fits, clips)
             continue
-        part = words.micro_batch(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
+        batch = captions.micro_batch(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
         try:
             with stage.recording() as run:
                 kind = device.torch.type
-                needed = step_memory(make_network, [part], precision=precision, device=kind)
+                needed = step_memory(make_network, [batch], precision=precision, device=kind)
                 run.values |= {
                     "model": model.name,
                     "precision": precision,
                     "clips": clips,
-                    "text_tokens": int(part["captions"].size),
+                    "text_tokens": int(batch["captions"].size),
                     "visual_tokens": clips * model.encoder.visual_tokens,
                     "step_memory_estimated_bytes": needed.peak,
                     "step_memory_parts_bytes": asdict(needed),
@@ -80,12 +81,12 @@ def main(cfg: Any) -> None:
                 # Other work on the machine can hide what it can do: the best so far counts.
                 measured = measure_rates(device, cfg.limits_s)
                 rates = {name: max(rate, rates.get(name, 0)) for name, rate in measured.items()}
-                trial = measure_step(
-                    make_network, cfg.train, part, device, precision=precision, steps=cfg.steps
+                measurement = measure_step(
+                    make_network, cfg.train, batch, device, precision=precision, steps=cfg.steps
                 )
                 tokens = run.values["text_tokens"] + run.values["visual_tokens"]
-                run.values |= trial.values(tokens, rates, precision)
-                run.samples += trial.samples()
+                run.values |= measurement.values(tokens, rates, precision)
+                run.samples += measurement.samples()
         except Exception as error:
             if not out_of_memory(error):
                 raise

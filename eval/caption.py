@@ -1,9 +1,8 @@
 """Caption the test clips and score the captions (paper section 5.2, Table 1).
 
-BLEU@4, ROUGE-L, METEOR and CIDEr against the references; beside them what a captioner scores
-that never looks (floors) and what people score against each other; where the data set knows the
-truth, accuracy by attribute. With quant=int8, the difference to the fp32 captions of the same
-weights, with its interval.
+BLEU@4, ROUGE-L, METEOR and CIDEr against the references; beside them blind baselines (floors) and
+human captions scored against each other; where the data set knows the truth, accuracy by attribute.
+With quant=int8, the difference to the fp32 captions of the same weights, with its interval.
 
     python -m eval.caption
     python -m eval.caption quant=int8
@@ -72,12 +71,12 @@ def main(cfg: Any) -> None:
                     progress=bar.update,
                 )
 
-        # Scores of the captions, and of captioners that saw nothing or are people.
+        # Scores of the captions, of blind baselines and of human captions.
         references = {c.video_id: c.references for c in checked.clips}
         captions = {p.video_id: p.caption for p in predictions}
         scores = score_captions(captions, references, java=java)
         training = {c.video_id: c.references for c in dataset.clips("train")}
-        rows = caption_scores.baselines(references, training, java=java)
+        baselines = caption_scores.baselines(references, training, java=java)
         run.values |= {
             "precision": precision,
             "videos": len(checked.clips),
@@ -85,7 +84,7 @@ def main(cfg: Any) -> None:
             "label": checked.label,
             "empty_captions": scores.empty,
             **scores.corpus,
-            **{name: dict(row.corpus) for name, row in rows.items()},
+            **{name: dict(row.corpus) for name, row in baselines.items()},
             "quantised": quantised,
         }
 
@@ -100,11 +99,11 @@ def main(cfg: Any) -> None:
         fp32 = stage.counterpart(quant={"_target_": "atom_repro.quant.none.build"})
         if precision != "fp32" and fp32:
             run.values["minus_fp32"] = caption_scores.minus_fp32(
-                scores, captions, fp32, draws=cfg.bootstrap_draws, seed=cfg.seed
+                scores, captions, fp32, resamples=cfg.bootstrap_draws, seed=cfg.seed
             )
         run.samples += caption_scores.samples(predictions, scores)
-    floor = rows["floor_constant_sentence"].corpus["cider"]
-    people = rows["people_leave_one_out"].corpus["cider"]
+    floor = baselines["floor_constant_sentence"].corpus["cider"]
+    people = baselines["people_leave_one_out"].corpus["cider"]
     print(
         f"caption {precision}: CIDEr {scores.corpus['cider']:.1f} "
         f"(constant sentence {floor:.1f}, people {people:.1f}), {len(captions)} clips"

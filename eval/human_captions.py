@@ -30,7 +30,7 @@ def main(cfg: Any) -> None:
     from atom_repro.records.stage import Stage
 
     # The selected protocols, and their data sets.
-    settings, people = config.to_dict(cfg), config.build(cfg.captioner)
+    settings, captioner = config.to_dict(cfg), config.build(cfg.captioner)
     protocols = [
         (group, name, config.build(node))
         for group in ("retrieval", "caption")
@@ -51,7 +51,7 @@ def main(cfg: Any) -> None:
     studies = 0
     for group, name, protocol in selected:
         # The clips of the protocol, by their annotations alone.
-        title = f"oracle_{group} {protocol.name}"
+        title = f"human captions, {group}, {protocol.name}"
         source, dataset = datasets[protocol.dataset]
         try:
             dataset.prepare()
@@ -70,7 +70,7 @@ def main(cfg: Any) -> None:
                 "scale": {"name": "paper"},
                 "protocol": settings[group][name],
                 "dataset": config.without_paths(settings["datasets"][source]),
-                **{k: settings[k] for k in _DECISIVE},
+                **{k: settings[k] for k in _KEY_SETTINGS},
             },
             this_machine(),
             inputs={"dataset": dataset.fingerprint, "weights": weights},
@@ -79,16 +79,16 @@ def main(cfg: Any) -> None:
         )
         if stage.unchanged(title):
             continue
-        resample = {"draws": cfg.bootstrap_draws, "seed": cfg.seed}
+        resample = {"resamples": cfg.bootstrap_draws, "seed": cfg.seed}
         with stage.recording() as run:
             if group == "retrieval":
-                study = retrieval_study(clips, people, embed(), **resample)
+                study = retrieval_study(clips, captioner, embed(), **resample)
             else:
                 with tqdm(desc=f"caption {dataset.name}", unit="row", mininterval=1) as bar:
                     study = caption_study(
                         clips,
                         _training_captions(dataset),
-                        people,
+                        captioner,
                         **resample,
                         java=find_java(cfg.java or None),
                         progress=lambda _, bar=bar: bar.update(),
@@ -104,7 +104,7 @@ def main(cfg: Any) -> None:
 
 
 # What decides every study, beside its protocol and its data set.
-_DECISIVE = ("paths", "captioner", "embedder", "bootstrap_draws", "seed", "force")
+_KEY_SETTINGS = ("paths", "captioner", "embedder", "bootstrap_draws", "seed", "force")
 
 
 def _training_captions(dataset: Any) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _training_captions(dataset: Any) -> dict[str, Any]:
     try:
         return {c.video_id: c.references for c in dataset.clips("train")}
     except AtomError as error:
-        print(f"oracle_caption: no constant sentence ({error})")
+        print(f"human captions, caption: no constant sentence ({error})")
         return {}
 
 

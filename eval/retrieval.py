@@ -73,7 +73,7 @@ def main(cfg: Any) -> None:
         fp32 = stage.counterpart(quant={"_target_": "atom_repro.quant.none.build"})
         if precision != "fp32" and fp32:
             run.values["minus_fp32"] = minus_fp32(
-                run.samples, fp32, draws=cfg.bootstrap_draws, seed=cfg.seed
+                run.samples, fp32, resamples=cfg.bootstrap_draws, seed=cfg.seed
             )
     print(
         f"retrieval {precision}: R@1 {model.scores.micro[1].expected:.1f} "

@@ -1,9 +1,9 @@
 """Score the decoder's scripts, answers, summaries and moments against the truth (section 3.1).
 
 The paper's human study cannot be repeated without people; where the truth is known, order,
-coverage, repetition, accuracy and overlap can be counted instead. Beside the model stand what
-needs no decoder, chance, and the same decoder over true captions. The last part finds the
-similarity below which a search should say that nothing fits: set on validation clips, tested on
+coverage, repetition, accuracy and overlap can be counted instead. Beside the model stand a
+baseline without a decoder, a random one, and the same decoder over true captions. The last part
+finds the similarity below which a search should report no match: set on validation clips, tested on
 test clips.
 
     python -m eval.tasks
@@ -32,7 +32,7 @@ def main(cfg: Any) -> None:
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     setup = Setup.of(cfg)
     dataset, precision = setup.dataset, setup.quantiser.name
-    assembly, answering, summary, localisation = (
+    assembly, answering, summary, moments = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
@@ -46,7 +46,7 @@ def main(cfg: Any) -> None:
     # The items: of test clips and long videos; validation clips set the threshold.
     test, validation = dataset.clips("test"), dataset.clips("validation")
     videos = dataset.videos()
-    cuts = study.windows(videos, lambda v: sliding_windows(probe(v.path).duration_s, 10.0, 5.0))
+    windows = study.windows(videos, lambda v: sliding_windows(probe(v.path).duration_s, 10.0, 5.0))
     single = truth.single_scene_clips(test)
     pool = min(cfg.pool, len(single))
     requests = truth.assembly_requests(single, count=cfg.requests, pool_size=pool, seed=cfg.seed)
@@ -58,10 +58,10 @@ def main(cfg: Any) -> None:
     arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
     with stage.recording() as run, setup.session(arm) as runtime:
         # Captions of everything, from the journal of the caption stage as far as it goes.
-        count = len(test) + len(validation) + len(cuts)
+        count = len(test) + len(validation) + len(windows)
         captions: dict[str, str] = {}
         with tqdm(total=count, desc="caption", unit="clip", mininterval=1) as bar:
-            for clips in (test, validation, cuts):
+            for clips in (test, validation, windows):
                 predictions = journaled_captions(
                     clips,
                     setup,
@@ -71,7 +71,7 @@ def main(cfg: Any) -> None:
                 )
                 captions |= {p.video_id: p.caption for p in predictions}
         of_test = study.caption_sources(runtime, test, captions)
-        of_cuts = study.caption_sources(runtime, cuts, captions)
+        of_windows = study.caption_sources(runtime, windows, captions)
         of_validation = study.caption_sources(runtime, validation, captions)
 
         # Each task, item by item.
@@ -83,9 +83,9 @@ def main(cfg: Any) -> None:
                 runtime, answering, questions, of_test, frequent, **options
             )
             run.samples += study.summaries(
-                runtime, summary, videos, of_cuts, dataset, progress=bar.update
+                runtime, summary, videos, of_windows, dataset, progress=bar.update
             )
-            run.samples += study.moments(runtime, localisation, events, videos, of_cuts, **options)
+            run.samples += study.moments(runtime, moments, events, videos, of_windows, **options)
 
         # The threshold: chosen on validation clips, and what it does on test clips.
         options = {"pool": pool, "seed": cfg.seed}

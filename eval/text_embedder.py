@@ -26,7 +26,7 @@ def main(cfg: Any) -> None:
     from atom_repro.records.stage import Stage
 
     # The pairs; and the gallery, if its annotations are there.
-    stsb, people = config.build(cfg.datasets.stsb), config.build(cfg.captioner)
+    stsb, captioner = config.build(cfg.datasets.stsb), config.build(cfg.captioner)
     msrvtt, protocol = config.build(cfg.datasets.msrvtt), config.build(cfg.retrieval)
     pairs = stsb.pairs("test")
     label = weights_label(cfg.embedder)
@@ -40,9 +40,9 @@ def main(cfg: Any) -> None:
     comparison = RecipeComparison(
         pairs,
         clips,
-        galleries=people.draws,
-        gallery_seed=people.seed,
-        draws=cfg.bootstrap_draws,
+        galleries=captioner.draws,
+        gallery_seed=captioner.seed,
+        resamples=cfg.bootstrap_draws,
         seed=cfg.seed,
     )
     settings = config.to_dict(cfg)
@@ -73,7 +73,7 @@ def main(cfg: Any) -> None:
             "pairs": len(pairs),
             "queries": len(clips),
             "retrieval_protocol": protocol.name if clips else "",
-            "draws": people.draws,
+            "draws": captioner.draws,
             "fp32_file_bytes": sum(w.stat().st_size for w in weights),
             "tokenizer_bytes": sum(
                 p.stat().st_size

@@ -8,7 +8,7 @@ import pytest
 from command import forked
 from smoke_study import finish, is_whole, records, stop_at
 
-from atom_repro.records.load import _own_cpu_seconds
+from atom_repro.records.system_load import _own_cpu_seconds
 from atom_repro.study.processes import child_subreaper
 
 

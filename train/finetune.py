@@ -42,11 +42,11 @@ def main(cfg: Any) -> None:
     from atom_repro.training.trainer import Trainer, require_steps
 
     # What is trained, on what; nothing to do if this very run is on record.
-    tuning = cfg.train
-    require_steps(tuning, cfg.scale.name)
+    train = cfg.train
+    require_steps(train, cfg.scale.name)
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
-    start = starting_checkpoint(tuning.start, model, cfg.scale.name)
-    accelerator = processes.make_accelerator(tuning)
+    start = starting_checkpoint(train.start, model, cfg.scale.name)
+    accelerator = processes.make_accelerator(train)
     device, is_main = processes.device_name(accelerator.device), accelerator.is_main_process
     bars = {"disable": not is_main, "mininterval": 1}
     with accelerator.main_process_first(), tqdm(desc="videos", unit="clip", **bars) as bar:
@@ -63,18 +63,18 @@ def main(cfg: Any) -> None:
         weights="training",
         device=device,
     )
-    if (done := stage.recorded()) and checkpoint.has_weights(done.data["weights"]):
+    if (done := stage.existing_record()) and checkpoint.has_weights(done.data["weights"]):
         accelerator.print(f"finetune: unchanged, {done.folder}")
         return
 
     # Data: candidate frames of every clip in a mapped file, texts as ids.
-    torch.set_num_threads(tuning.threads)
+    torch.set_num_threads(train.threads)
     set_seed(cfg.seed)
     with accelerator.main_process_first(), tqdm(desc="decode", unit="clip", **bars) as bar:
         data = training_data(
             model,
             dataset,
-            tuning,
+            train,
             start=start,
             augmentation=config.build(cfg.augmentation),
             frames=Path(cfg.paths.work) / "frames",
@@ -84,7 +84,7 @@ def main(cfg: Any) -> None:
         )
 
     # Network, optimiser, schedule; then the state of an interrupted run.
-    trainer = Trainer(accelerator, model, data, tuning, start=start)
+    trainer = Trainer(accelerator, model, data, train, start=start)
     state = TrainingState(checkpoint, stage.key, trainer, is_writer=is_main)
     step = state.begin(fresh=cfg.force, wait=accelerator.wait_for_everyone)
 
@@ -104,7 +104,7 @@ def main(cfg: Any) -> None:
                 if is_main:
                     cider = validation_cider(whole, data, GenerationSettings(**cfg.generation))
                     state.record_validation(step, cider, whole, data.tokenizer, since=began)
-            if step % tuning.checkpoint_every == 0 or step == trainer.steps:
+            if step % train.checkpoint_every == 0 or step == trainer.steps:
                 state.save(step)
             bar.set_postfix_str(state.progress(losses["caption_loss"]), refresh=False)
             bar.update()

@@ -121,7 +121,14 @@ class Checkpoint:
             ("decoder", self.decoder(precision)),
         ):
             if not folder.is_dir():
-                raise AtomError(f"no {precision} {name} in {self.folder}; run train.finetune first")
+                way = (
+                    "run train.finetune first"
+                    if precision == "fp32"
+                    else (
+                        f"delete {self.folder / precision}, it is quantised again on the next run"
+                    )
+                )
+                raise AtomError(f"no {precision} {name} in {self.folder}; {way}")
             sizes[name] = module_files.folder_bytes(folder)
         return sizes
 

@@ -28,8 +28,8 @@ from atom_repro.quant import int8, none
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.atomic import atomic_write
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
 # The `kind` of a module in its configuration.
 ENCODER, DECODER = "video_encoder", "text_decoder"
 
@@ -93,7 +93,7 @@ def folder_bytes(folder: Path) -> int:
 
 def weights_bytes(folder: Path) -> int:
     """Size of a module's weights and configuration in bytes, without the tokenizer."""
-    return sum((folder / name).stat().st_size for name in (WEIGHTS, CONFIG))
+    return sum((folder / name).stat().st_size for name in (WEIGHTS_FILE, CONFIG_FILE))
 
 
 def _quantiser(name: str) -> Quantiser:
@@ -127,7 +127,7 @@ def _save(
     tensors, metadata = quantiser.pack({k: t for k, t in state.items() if k not in tied})
     with atomic_write(folder) as building:
         building.mkdir()
-        save_file(tensors, building / WEIGHTS, metadata=metadata)
+        save_file(tensors, building / WEIGHTS_FILE, metadata=metadata)
         _write_config(building, config, quantiser.name, weights, tied)
         if tokenizer is not None:
             tokenizer.save(building)
@@ -142,7 +142,7 @@ def _write_config(
 ) -> None:
     content = {"format": 2, **config, "precision": precision, "weights": weights}
     text = json.dumps({**content, "tied": dict(tied)}, indent=1)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def stream_weights(
@@ -155,7 +155,7 @@ def stream_weights(
     `write_module_config` completes the folder.
     """
     folder.mkdir(parents=True)
-    with (folder / WEIGHTS).open("xb") as stream:
+    with (folder / WEIGHTS_FILE).open("xb") as stream:
         writer = SafetensorsWriter(stream, shapes)
         for name, tensor in tensors:
             writer.add(name, tensor)
@@ -181,19 +181,21 @@ def fill_in_place(network: Any, folder: Path) -> None:
     Raises:
         AtomError: other precision, broken file, or weights that do not fit.
     """
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if config["precision"] != "fp32":
         raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
-    file = SafetensorsFile(folder / WEIGHTS)
+    file = SafetensorsFile(folder / WEIGHTS_FILE)
     expected = {k for k in network.checkpoint_state_dict() if k not in network.tied}
     if unmatched := sorted(expected ^ file.entries.keys()):
-        raise AtomError(f"{file.path} does not fit its {CONFIG}: {unmatched[0]} is not in both")
+        raise AtomError(
+            f"{file.path}: weight {unmatched[0]} is missing from the file or unknown to the model"
+        )
     for name in file.entries:
         try:
             network.load_state_dict({name: file.read(name)}, strict=False)
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
-            raise AtomError(f"{file.path} does not fit its {CONFIG}: {message}") from error
+            raise AtomError(f"{file.path} does not fit its {CONFIG_FILE}: {message}") from error
 
 
 def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
@@ -202,8 +204,8 @@ def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None
     Raises:
         AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    path = folder / CONFIG
-    if not path.is_file() or not (folder / WEIGHTS).is_file():
+    path = folder / CONFIG_FILE
+    if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise AtomError(
             f"no checkpoint in {folder}; run `python -m train.finetune` with the same model, "
             "dataset and scale, or set checkpoint.folder"
@@ -228,7 +230,7 @@ def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None
 
 
 def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
-    path = folder / WEIGHTS
+    path = folder / WEIGHTS_FILE
     if config["network"] != type(network).__name__:
         raise AtomError(
             f"{folder} holds a {config['network']}, the model has a {type(network).__name__}; "
@@ -237,8 +239,8 @@ def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -
     form = getattr(network, "form", "")
     if config["precision"] != "fp32" and config["form"] != form:
         raise AtomError(
-            f"{folder} was quantised in the {config['form']} form and model.form={form}; delete "
-            "the folder to have it made again"
+            f"{folder} was quantised with model.form={config['form']}, the configuration has "
+            f"{form}; delete {folder.parent}, it is quantised again on the next run"
         )
     require_memory(path.stat().st_size, f"loading {path}")
     tensors, metadata = read_safetensors(path)
@@ -249,7 +251,7 @@ def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         message = " ".join(str(error).split())[:300]
-        raise AtomError(f"{path} does not fit its {CONFIG}: {message}") from error
+        raise AtomError(f"{path} does not fit its {CONFIG_FILE}: {message}") from error
     for name, source in tied.items():
         owner, _, key = name.rpartition(".")
         setattr(network.get_submodule(owner), key, network.get_parameter(source))

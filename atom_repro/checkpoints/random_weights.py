@@ -17,7 +17,7 @@ from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.atomic import atomic_write
 
-LABEL = "random"
+RANDOM_WEIGHTS_LABEL = "random"
 
 
 def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, seed: int) -> None:
@@ -38,7 +38,7 @@ def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, s
         require_disk(folder, 4 * sum(map(math.prod, shapes.values())), f"random {model.name}")
         with atomic_write(folder) as building:
             module_files.stream_weights(building, shapes, _random_tensors(shapes, 2 * seed + index))
-            module_files.write_module_config(building, model, kind, LABEL)
+            module_files.write_module_config(building, model, kind, RANDOM_WEIGHTS_LABEL)
             if kind == module_files.DECODER:
                 Tokenizer.word_level(model.decoder.vocabulary, model.specials).save(building)
 

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from atom_repro.config.composition import CONF, compose
 from atom_repro.config.schemas import register
 from atom_repro.datatypes import AtomError
-from atom_repro.records.load import METER
+from atom_repro.records.system_load import METER
 
 Main = Callable[[Any], None]
 

@@ -26,7 +26,12 @@ class PathsConfig:
 class ScaleConfig:
     """Sizes of data, training and measurement: `tiny`, `small`, `systems`, `paper`; and `smoke`,
     which no table shows. With `random_weights` a command that does not evaluate text initialises
-    missing weights randomly."""
+    missing weights randomly.
+
+    `job_clips` and `repeats` are those of a latency measurement, `prompt_counts` and
+    `session_repeats` of sessions; `requests` are the scripts that `eval.tasks` scores, on as many
+    `long_videos` as the generated data set has.
+    """
 
     name: str = MISSING
     train_clips: int = MISSING
@@ -84,8 +89,13 @@ class TrainConfig:
 
     Every `text_every` steps, `text_batch_size` rows of text tasks and `text_questions` rows of
     questions about clips are added, if the model writes text and the data set has such tasks.
-    A row holds examples up to `text_words` words, each about 1 to `text_captions` captions, fewer
-    in the first `text_easy_steps` steps; `text_mix` has the relative frequency of each task.
+    Such a row has about `text_words` words, each of its examples 1 to `text_captions` captions,
+    fewer in the first `text_easy_steps` steps; `text_mix` has the relative frequency of each task,
+    and `text_weight` the weight of their loss.
+
+    A micro-batch has `captions_per_clip` of a clip's captions, and one of `candidates_per_segment`
+    decoded frames of each segment. A resumable state is saved every `checkpoint_every` steps.
+    `epoch0_quirk` repeats what the released schedule does in its first epoch (see `optimisation`).
     """
 
     start: str = ""
@@ -377,6 +387,8 @@ class ReproduceConfig(CommandConfig):
 
 @dataclass
 class DoctorConfig(CommandConfig):
+    """`eval.doctor`: what the tiny study and the full-size runs need."""
+
     tiny_disk_gb: float = MISSING
     tiny_memory_gb: float = MISSING
     systems_disk_gb: float = MISSING
@@ -385,6 +397,8 @@ class DoctorConfig(CommandConfig):
 
 @dataclass
 class NotebooksConfig(CommandConfig):
+    """`eval.notebooks`: the folder of the notebooks to run."""
+
     folder: str = MISSING
 
 

@@ -51,7 +51,7 @@ def require_memory(
     """Check that `needed` bytes of memory are available for `what`.
 
     Args:
-        there: available bytes; None for `available_memory`.
+        available: available bytes; None for `available_memory`.
 
     Raises:
         OutOfMemory: fewer are available; the message ends with the `remedy`.

@@ -33,7 +33,7 @@ def use_small_batch_linear(network: nn.Module) -> int:
         if type(module) is nn.Linear and type(module.weight) is nn.Parameter:
             weight = module.weight
             if weight.dtype == torch.float32 and weight.numel() >= _MIN_WEIGHTS:
-                # Of the weights and not of the module, which would then hold itself.
+                # Bind the weight, not the module: that would be a reference cycle.
                 module.forward = partial(_small_batch_linear, weight, module.bias)  # type: ignore[method-assign]
                 replaced += 1
     return replaced
@@ -57,7 +57,7 @@ def use_fp32_int8_linear(network: nn.Module) -> int:
     replaced = 0
     for module in network.modules():
         if type(module) is nn.Linear and _is_dynamic_int8(module.weight):
-            # Of the weights and not of the module, which would then hold itself.
+            # Bind the weight, not the module: that would be a reference cycle.
             module.forward = partial(_int8_linear, module.weight, module.bias)  # type: ignore[method-assign]
             replaced += 1
     return replaced

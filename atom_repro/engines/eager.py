@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from atom_repro.checkpoints.module_files import DECODER, ENCODER, folder_bytes, read_module
+from atom_repro.checkpoints.module_files import DECODER, ENCODER, read_module
 from atom_repro.datatypes import AtomError
 from atom_repro.engines.cpu_kernels import use_fp32_int8_linear, use_small_batch_linear
 from atom_repro.models.generation import Generated, GenerationSettings, generate
@@ -29,7 +29,6 @@ class EncoderModule:
     network: EncoderNetwork
     model: VideoLanguageModel
     weights: str
-    bytes_read: int = 0
     device: torch.device = _CPU
 
     @torch.inference_mode()
@@ -45,7 +44,6 @@ class DecoderModule:
     model: VideoLanguageModel
     tokenizer: Tokenizer
     weights: str
-    bytes_read: int = 0
 
     @torch.inference_mode()
     def __call__(
@@ -70,7 +68,6 @@ class EmbedderModule:
     """Embed texts as unit vectors (B, 384) in main memory. Stateless, thread-safe."""
 
     network: TextEmbedder
-    bytes_read: int = 0
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         return self.network(texts).cpu()
@@ -86,7 +83,7 @@ def load_encoder(
     """
     loaded, config = read_module(folder, model, ENCODER)
     network = cast(EncoderNetwork, _prepare(loaded, device))
-    return EncoderModule(network, model, config["weights"], folder_bytes(folder), device)
+    return EncoderModule(network, model, config["weights"], device)
 
 
 def load_decoder(
@@ -100,12 +97,12 @@ def load_decoder(
     loaded, config = read_module(folder, model, DECODER)
     tokenizer = Tokenizer.load(folder, model.specials)
     network = cast(DecoderNetwork, _prepare(loaded, device))
-    return DecoderModule(network, model, tokenizer, config["weights"], folder_bytes(folder))
+    return DecoderModule(network, model, tokenizer, config["weights"])
 
 
 def load_embedder(source: str, device: torch.device = _CPU) -> EmbedderModule:
     """Load the text embedder: the embedded copy, a hub id or a folder."""
-    return EmbedderModule(load_text_embedder(source, device=str(device)), embedder_bytes(source))
+    return EmbedderModule(load_text_embedder(source, device=str(device)))
 
 
 def embedder_bytes(source: str) -> int:

@@ -60,10 +60,10 @@ def caption_work(
         decoder = cast(Any, model.make_decoder()).eval()
         size = encoder_config.image_size
         frames = torch.empty(1, encoder_config.frames, 3, size, size, dtype=torch.uint8)
-        with count_operations() as encoding:
+        with count_flops() as encoding:
             visual = encoder(frames)
         ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
-        with count_operations() as prefilling:
+        with count_flops() as prefilling:
             _, cache = decoder.start(visual, ids)
         cache.open(settings.beams, settings.max_new_tokens)
         with _ReadStorages() as read:
@@ -117,7 +117,7 @@ class _ReadStorages(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_operations() -> FlopCounterMode:
+def count_flops() -> FlopCounterMode:
     """Context that counts operations, forward and backward (`get_total_flops`). torch's own counts
     the attention kernels of GPUs only, so those of CPUs are added."""
     kernels: dict[Any, Any] = {

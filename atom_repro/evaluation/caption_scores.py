@@ -74,7 +74,7 @@ def attributes_by_group(
 
 
 def minus_fp32(
-    scores: CaptionScores, captions: Mapping[str, str], fp32: Record, *, draws: int, seed: int
+    scores: CaptionScores, captions: Mapping[str, str], fp32: Record, *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Paired difference of each metric to the fp32 record, with 95 % intervals."""
     assert scores.bleu_statistics is not None, "BLEU was scored"
@@ -82,14 +82,17 @@ def minus_fp32(
     fp32_lines = [fp32_samples[v] for v in scores.ids]
     differences = {
         name: paired_difference(
-            scores.per_clip[name], [line[name] for line in fp32_lines], draws=draws, seed=seed
+            scores.per_clip[name],
+            [line[name] for line in fp32_lines],
+            resamples=resamples,
+            seed=seed,
         )
         for name in _PER_CLIP
     }
     differences["bleu_4"] = paired_bleu_difference(
         scores.bleu_statistics,
         [line["bleu_statistics"] for line in fp32_lines],
-        draws=draws,
+        resamples=resamples,
         seed=seed,
     )
     return {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.memory import anonymous_bytes
-from atom_repro.runtime.runtime import Outcome, Runtime
+from atom_repro.runtime.runtime import CaptionOutcome, Runtime
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EnduranceResult:
     memory_bytes: NDArray[np.int64]
 
 
-def many_clips(
+def repeat_clips(
     originals: Sequence[Clip], count: int, *, broken_every: int, folder: Path
 ) -> tuple[list[Clip], tuple[str, ...]]:
     """Repeat clips under new ids up to `count`; return them and the ids of the broken ones.
@@ -58,7 +58,7 @@ def run_endurance(
     clips: Sequence[Clip],
     *,
     sample_every: int,
-    on_outcome: Callable[[Outcome], object],
+    on_outcome: Callable[[CaptionOutcome], object],
 ) -> EnduranceResult:
     """Caption clips, calling `on_outcome` with each outcome as soon as it is available."""
     count = len(clips) // sample_every

@@ -13,11 +13,15 @@ import numpy as np
 from atom_repro.datatypes import Clip
 from atom_repro.evaluation.caption_scores import groups_of
 from atom_repro.metrics.bootstrap import paired_difference
-from atom_repro.metrics.retrieval import RankResult, RetrievalScores, ranks, retrieval_scores
+from atom_repro.metrics.retrieval import (
+    RECALL_AT,
+    RankResult,
+    RetrievalScores,
+    ranks,
+    retrieval_scores,
+)
 from atom_repro.models.text_embedder import TextEmbedder
 from atom_repro.records.record import Record
-
-RECALL_AT = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def samples(result: SearchResult) -> list[dict[str, Any]]:
 
 
 def minus_fp32(
-    lines: Sequence[Mapping[str, Any]], fp32: Record, *, draws: int, seed: int
+    lines: Sequence[Mapping[str, Any]], fp32: Record, *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Paired difference of R@k to the fp32 record, with 95 % intervals.
 
@@ -105,7 +109,7 @@ def minus_fp32(
         interval = paired_difference(
             [line[f"r{k}"] for line in lines],
             [fp32_samples[line["query_id"]][f"r{k}"] for line in lines],
-            draws=draws,
+            resamples=resamples,
             seed=seed,
         )
         differences[f"r{k}"] = interval.to_dict()

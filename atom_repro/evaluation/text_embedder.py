@@ -18,6 +18,7 @@ from atom_repro.evaluation.human_captions.text_index import (
 )
 from atom_repro.metrics.bootstrap import clustered_interval
 from atom_repro.metrics.correlation import bootstrap_pearson, pearson, spearman
+from atom_repro.metrics.retrieval import RECALL_AT
 from atom_repro.models.text_embedder import TextEmbedder, saved_bytes
 
 
@@ -30,7 +31,7 @@ class RecipeComparison:
             retrieval out.
         galleries: number of random galleries to average over.
         gallery_seed: seed of the galleries.
-        draws: resamples of the bootstrap over pairs and over videos.
+        resamples: of the bootstrap over pairs and over videos.
         seed: seed of the bootstrap.
     """
 
@@ -41,7 +42,7 @@ class RecipeComparison:
         *,
         galleries: int,
         gallery_seed: int,
-        draws: int,
+        resamples: int,
         seed: int,
     ) -> None:
         self._texts = [p.first for p in pairs] + [p.second for p in pairs]
@@ -49,7 +50,7 @@ class RecipeComparison:
         self._clips = clips
         drawn = [with_one_caption(clips, gallery_seed + d) for d in range(galleries)]
         self._galleries = drawn if clips else []
-        self._resample: dict[str, Any] = {"draws": draws, "seed": seed}
+        self._resample: dict[str, Any] = {"resamples": resamples, "seed": seed}
         self.rows: dict[str, dict[str, Any]] = {}
         self._cosines: dict[str, NDArray[Any]] = {}
         self._resampled: dict[str, NDArray[Any]] = {}
@@ -92,7 +93,7 @@ class RecipeComparison:
                 search_human_index(gallery, queries, all_captions(gallery), "mean", embed)
             )
         row: dict[str, Any] = {}
-        for k in (1, 5, 10) if results else ():
+        for k in RECALL_AT if results else ():
             hits = np.mean([100 * result.hits(k) for result in results], axis=0)
             row[f"r{k}"] = clustered_interval(hits, results[0].target, **self._resample).to_dict()
             if ("fp32", k) in self._hits:

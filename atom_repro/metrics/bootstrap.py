@@ -40,7 +40,7 @@ def paired_difference(
     a: ArrayLike,
     b: ArrayLike,
     *,
-    draws: int = 10_000,
+    resamples: int = 10_000,
     seed: int = 0,
     statistic: Literal["mean", "median"] = "mean",
     level: float = 0.95,
@@ -50,10 +50,10 @@ def paired_difference(
     Args:
         a: (N,) one value a clip.
         b: (N,) the other system's values of the same clips, in the same order.
-        draws: how many resamples.
+        resamples: number of resamples.
         seed: of the resamples.
         statistic: computed for each system; "median" suits ranks.
-        level: the share of draws inside the interval.
+        level: the share of resamples inside the interval.
 
     Raises:
         ValueError: different or empty shapes, values that are not finite, bad settings.
@@ -67,7 +67,7 @@ def paired_difference(
         sides: NDArray[np.float64] = reduce(pair[:, chosen], axis=-1)
         return np.asarray(sides[0] - sides[1])
 
-    return _interval(difference, pair.shape[1], draws, seed, level)
+    return _interval(difference, pair.shape[1], resamples, seed, level)
 
 
 def paired_bleu_difference(
@@ -75,7 +75,7 @@ def paired_bleu_difference(
     b: ArrayLike,
     *,
     order: int = 4,
-    draws: int = 10_000,
+    resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
@@ -85,9 +85,9 @@ def paired_bleu_difference(
         a: (N, 10), `CaptionScores.bleu_statistics` of one system.
         b: (N, 10), of the other, for the same clips in the same order.
         order: 4 for BLEU@4.
-        draws: how many resamples.
+        resamples: number of resamples.
         seed: of the resamples.
-        level: the share of draws inside the interval.
+        level: the share of resamples inside the interval.
 
     Raises:
         ValueError: as `paired_difference`.
@@ -103,7 +103,7 @@ def paired_bleu_difference(
         bleu = corpus_bleu(pair[:, chosen].sum(axis=-2))[..., order - 1]
         return np.asarray(bleu[0] - bleu[1])
 
-    return _interval(difference, pair.shape[1], draws, seed, level, cells_per_clip=20)
+    return _interval(difference, pair.shape[1], resamples, seed, level, cells_per_clip=20)
 
 
 def corpus_bleu(totals: ArrayLike) -> NDArray[np.float64]:
@@ -142,20 +142,22 @@ def _pair(a: ArrayLike, b: ArrayLike, *, dimensions: int) -> NDArray[np.float64]
 def _interval(
     difference: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     clips: int,
-    draws: int,
+    resamples: int,
     seed: int,
     level: float,
     cells_per_clip: int = 2,
 ) -> Interval:
-    """Applies `difference` to (draws, clips) indices, a chunk of draws at a time."""
-    if draws < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"{draws} draws at level {level}: at least 1 draw, level between 0 and 1")
+    """Applies `difference` to (resamples, clips) indices, a chunk of resamples at a time."""
+    if resamples < 1 or not 0.0 < level < 1.0:
+        raise ValueError(
+            f"{resamples} resamples at level {level}: at least 1, level between 0 and 1"
+        )
     generator = np.random.default_rng(seed)
     chunk = max(1, _CELLS_AT_ONCE // (clips * cells_per_clip))
     replicates = np.concatenate(
         [
-            difference(generator.integers(clips, size=(min(chunk, draws - start), clips)))
-            for start in range(0, draws, chunk)
+            difference(generator.integers(clips, size=(min(chunk, resamples - start), clips)))
+            for start in range(0, resamples, chunk)
         ]
     )
     tail = (1.0 - level) / 2.0
@@ -168,7 +170,7 @@ def clustered_interval(
     values: ArrayLike,
     cluster: ArrayLike,
     *,
-    draws: int = 2000,
+    resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
@@ -177,9 +179,9 @@ def clustered_interval(
     Args:
         values: (Q,) finite.
         cluster: (Q,) integers, the group of each value.
-        draws: how many resamples.
+        resamples: number of resamples.
         seed: of the resamples.
-        level: the share of draws inside the interval.
+        level: the share of resamples inside the interval.
 
     Raises:
         ValueError: different shapes, no values, or one that is not finite.
@@ -191,15 +193,17 @@ def clustered_interval(
         )
     if not np.isfinite(samples).all():
         raise ValueError("a value is not finite")
-    if draws < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"{draws} draws at level {level}: at least 1 draw, level between 0 and 1")
+    if resamples < 1 or not 0.0 < level < 1.0:
+        raise ValueError(
+            f"{resamples} resamples at level {level}: at least 1, level between 0 and 1"
+        )
     _, cluster_index = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(cluster_index, weights=samples), np.bincount(cluster_index)
     generator = np.random.default_rng(seed)
     chunk = max(1, _CELLS_AT_ONCE // len(sums))
     replicates = []
-    for start in range(0, draws, chunk):
-        chosen = generator.integers(len(sums), size=(min(chunk, draws - start), len(sums)))
+    for start in range(0, resamples, chunk):
+        chosen = generator.integers(len(sums), size=(min(chunk, resamples - start), len(sums)))
         replicates.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(np.concatenate(replicates), (tail, 1.0 - tail))
@@ -207,16 +211,16 @@ def clustered_interval(
 
 
 def slope(
-    x: ArrayLike, y: ArrayLike, *, draws: int = 2000, seed: int = 0, level: float = 0.95
+    x: ArrayLike, y: ArrayLike, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Interval:
     """Returns the least-squares slope of y over x with a block bootstrap interval (blocks of √N).
 
     Args:
         x: (N,) strictly increasing, N at least 4.
         y: (N,) a sample at each.
-        draws: how many resamples.
+        resamples: number of resamples.
         seed: of the resamples.
-        level: the share of draws inside the interval.
+        level: the share of resamples inside the interval.
 
     Raises:
         ValueError: other shapes, fewer than 4 samples, x not increasing, values not finite.
@@ -232,18 +236,18 @@ def slope(
     weights = centred / (centred @ centred)
     estimate = float(weights @ values)
     residuals = values - values.mean() - estimate * centred
-    noise = _blocks(residuals, draws, np.random.default_rng(seed))
+    noise = _blocks(residuals, resamples, np.random.default_rng(seed))
     slopes = estimate + noise @ weights
     low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2])
     return Interval(estimate, float(low), float(high), level)
 
 
 def _blocks(
-    residuals: NDArray[np.float64], draws: int, rng: np.random.Generator
+    residuals: NDArray[np.float64], resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """(draws, N) series: moving-block bootstrap of the residuals."""
+    """(resamples, N) series: moving-block bootstrap of the residuals."""
     n = len(residuals)
     length = max(2, round(n**0.5))
-    starts = rng.integers(0, n - length + 1, (draws, -(-n // length)))
-    index = (starts[:, :, None] + np.arange(length)).reshape(draws, -1)[:, :n]
+    starts = rng.integers(0, n - length + 1, (resamples, -(-n // length)))
+    index = (starts[:, :, None] + np.arange(length)).reshape(resamples, -1)[:, :n]
     return residuals[index]

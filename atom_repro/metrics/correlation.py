@@ -28,24 +28,24 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def bootstrap_pearson(
-    a: ArrayLike, b: ArrayLike, *, draws: int = 2000, seed: int = 0
+    a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Returns the Pearson correlation of `draws` resamples of the pairs, (draws,).
+    """Returns the Pearson correlation of `resamples` resamples of the pairs, (resamples,).
 
     The same seed draws the same pairs, so two systems' results may be subtracted draw by draw.
 
     Raises:
-        ValueError: as `pearson`, or no draws.
+        ValueError: as `pearson`, or no resamples.
     """
     pair = _pair(a, b)
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
     generator = np.random.default_rng(seed)
     size = pair.shape[1]
     chunk = max(1, _CELLS_AT_ONCE // size)
     replicates = []
-    for start in range(0, draws, chunk):
-        chosen = generator.integers(size, size=(min(chunk, draws - start), size))
+    for start in range(0, resamples, chunk):
+        chosen = generator.integers(size, size=(min(chunk, resamples - start), size))
         replicates.append(_pearson(pair[0][chosen], pair[1][chosen]))
     return np.concatenate(replicates)
 

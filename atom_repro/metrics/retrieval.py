@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+RECALL_AT = (1, 5, 10)  # the k of the paper's tables
 TIE_TOLERANCE = 1e-6
 _MIN_BOUNDS_GAP = 0.1  # percentage points between the pessimistic and the optimistic recall
 _ROWS_AT_ONCE = 1024

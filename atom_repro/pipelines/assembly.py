@@ -16,7 +16,7 @@ from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Hit,
     Progress,
-    Reply,
+    TaskResult,
     hit_data,
     no_match_message,
     rank_clips,
@@ -62,7 +62,9 @@ class Assembly:
     least_cut_s: float
     settings: GenerationSettings
 
-    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+    def respond(
+        self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
+    ) -> TaskResult:
         hits = rank_clips(
             runtime,
             captioned,
@@ -74,9 +76,9 @@ class Assembly:
         )
         runtime.end_stage()
         if not hits:
-            return Reply((), (), Script((), "", written=False))
+            return TaskResult((), (), Script((), "", written=False))
         script = self.write(runtime, prompt, hits, item)
-        return Reply(tuple(hits), (script.text,), script)
+        return TaskResult(tuple(hits), (script.text,), script)
 
     def write(self, runtime: Runtime, prompt: str, hits: Sequence[Hit], item: str) -> Script:
         """Generate the script for ranked clips with the decoder."""
@@ -84,7 +86,7 @@ class Assembly:
         text = runtime.write(script_prompt, self.settings, stage="script", item=item)
         return parse_script(text, hits)
 
-    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+    def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         """Cut and stitch the shots: `movie.mp4`, `movie.srt` and `movie.edit.json` in `folder`.
 
         The movie is decoded again and verified against its edit list before this returns.

@@ -43,7 +43,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Reply:
+class TaskResult:
     """A task's response to a prompt: the retrieved clips, best first, the texts that the decoder
     generated, and the task's own result."""
 
@@ -69,11 +69,13 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
 
-    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+    def respond(
+        self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
+    ) -> TaskResult:
         """Answer one prompt; `item` names it on the timeline."""
         ...
 
-    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+    def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         """Describe a reply for display, and write the task's own files into `folder`."""
         ...
 

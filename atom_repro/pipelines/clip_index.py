@@ -31,7 +31,7 @@ import torch
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.pipelines.captioned_clips import CaptionedClips
 from atom_repro.records.provenance import file_hash
-from atom_repro.runtime.runtime import Outcome, Runtime
+from atom_repro.runtime.runtime import CaptionOutcome, Runtime
 from atom_repro.video.file import VideoError
 from atom_repro.video.folder import video_files
 from atom_repro.video.sampling import probe, sliding_windows
@@ -165,7 +165,7 @@ class ClipIndex:
             counts = self._sync_videos(folder, files)
             todo = list(self._uncaptioned_clips(folder))
             captioned = failed = 0
-            batch: list[tuple[Clip, Outcome]] = []
+            batch: list[tuple[Clip, CaptionOutcome]] = []
             stage = runtime.caption(todo)
             try:
                 for done, (clip, outcome) in enumerate(zip(todo, stage, strict=True), 1):
@@ -308,7 +308,7 @@ class ClipIndex:
                         meta={"batch": number // _BATCH},
                     )  # fmt: skip
 
-    def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, Outcome]]) -> None:
+    def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, CaptionOutcome]]) -> None:
         captions = [o.caption for _, o in batch if isinstance(o, Prediction) and o.caption.strip()]
         vectors = iter(runtime.embed(captions, batch[0][0].video_id).numpy() if captions else ())
         with self._transaction():
@@ -323,7 +323,7 @@ class ClipIndex:
         name: str,
         start_s: float,
         end_s: float | None,
-        outcome: Outcome,
+        outcome: CaptionOutcome,
         vector: npt.NDArray[np.float32] | None,
     ) -> None:
         values: tuple[Any, ...]

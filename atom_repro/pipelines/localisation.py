@@ -16,7 +16,7 @@ from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Hit,
     Progress,
-    Reply,
+    TaskResult,
     no_match_message,
     rank_clips,
     time_range,
@@ -45,7 +45,9 @@ class Localisation:
     least_similarity: float
     margin: float
 
-    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+    def respond(
+        self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
+    ) -> TaskResult:
         hits = rank_clips(
             runtime, captioned, prompt, item, max_hits=len(captioned), least_similarity=-1.0
         )
@@ -60,9 +62,9 @@ class Localisation:
         matches = [m for m in moments if m.similarity >= self.least_similarity][: self.most]
         matched_videos = {m.video for m in matches}
         kept = tuple(hit for hit in hits if hit.clip.path in matched_videos)
-        return Reply(kept, (), tuple(matches))
+        return TaskResult(kept, (), tuple(matches))
 
-    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+    def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         moments: tuple[Moment, ...] = reply.result
         summary = f"{len(moments)} moments" if moments else no_match_message(self.least_similarity)
         rows = tuple(

@@ -16,7 +16,7 @@ from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Hit,
     Progress,
-    Reply,
+    TaskResult,
     hit_data,
     hit_rows,
     no_match_message,
@@ -47,7 +47,9 @@ class QuestionAnswering:
     least_similarity: float
     settings: GenerationSettings
 
-    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+    def respond(
+        self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
+    ) -> TaskResult:
         hits = rank_clips(
             runtime,
             captioned,
@@ -58,7 +60,7 @@ class QuestionAnswering:
         )
         runtime.end_stage()
         if not hits:
-            return Reply((), (), AnswerWithEvidence(prompt, "", ()))
+            return TaskResult((), (), AnswerWithEvidence(prompt, "", ()))
         if self.looks_at == "visual":
             answer = runtime.ask(
                 hits[0].clip, prompt_templates.visual_answer(prompt), self.settings
@@ -68,9 +70,9 @@ class QuestionAnswering:
             ordered = sorted(hits, key=lambda hit: position[hit.clip.video_id])
             text_prompt = prompt_templates.answer(prompt, [hit.caption for hit in ordered])
             answer = runtime.write(text_prompt, self.settings, stage="answer", item=item)
-        return Reply(tuple(hits), (answer,), AnswerWithEvidence(prompt, answer, tuple(hits)))
+        return TaskResult(tuple(hits), (answer,), AnswerWithEvidence(prompt, answer, tuple(hits)))
 
-    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+    def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         result: AnswerWithEvidence = reply.result
         if not result.evidence:
             summary = no_match_message(self.least_similarity)

@@ -12,7 +12,7 @@ from atom_repro.pipelines.captioned_clips import (
     CaptionedClips,
     Delivery,
     Progress,
-    Reply,
+    TaskResult,
     hit_data,
     hit_rows,
     no_match_message,
@@ -30,7 +30,9 @@ class ClipSearch:
     most: int
     least_similarity: float
 
-    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+    def respond(
+        self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
+    ) -> TaskResult:
         hits = rank_clips(
             runtime,
             captioned,
@@ -39,9 +41,9 @@ class ClipSearch:
             max_hits=self.most,
             least_similarity=self.least_similarity,
         )
-        return Reply(tuple(hits), (), tuple(hits))
+        return TaskResult(tuple(hits), (), tuple(hits))
 
-    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+    def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         summary = (
             f"{len(reply.hits)} clips" if reply.hits else no_match_message(self.least_similarity)
         )

@@ -15,7 +15,7 @@ from atom_repro.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Answer:
+class PromptResult:
     """Result of one prompt: the captions it used, the ids of its hits by descending similarity, its
     start and end on the session's clock, the clips without a caption, and the decoder's texts
     (none in a search)."""
@@ -41,9 +41,9 @@ class Session:
     def name(self) -> str:
         return self.task.name
 
-    def run(self, runtime: Runtime, clips: Sequence[Clip]) -> list[Answer]:
+    def run(self, runtime: Runtime, clips: Sequence[Clip]) -> list[PromptResult]:
         """Answer every prompt over the same clips."""
-        answers: list[Answer] = []
+        answers: list[PromptResult] = []
         captioned: CaptionedClips | None = None
         for number, prompt in enumerate(self.prompts):
             start_s = runtime.timeline.now()
@@ -52,7 +52,7 @@ class Session:
             reply = self.task.respond(runtime, captioned, prompt, f"prompt {number}")
             runtime.end_stage()
             answers.append(
-                Answer(
+                PromptResult(
                     prompt,
                     captioned.predictions,
                     tuple(hit.clip.video_id for hit in reply.hits),
@@ -69,9 +69,9 @@ class OutputCheck:
     """Check that all arms of a comparison give the same tokens, rankings and texts."""
 
     def __init__(self) -> None:
-        self.name, self.answers = "", list[Answer]()
+        self.name, self.answers = "", list[PromptResult]()
 
-    def add(self, name: str, answers: Sequence[Answer]) -> None:
+    def add(self, name: str, answers: Sequence[PromptResult]) -> None:
         """Compare the answers of one session with those of the first.
 
         Raises:
@@ -80,10 +80,12 @@ class OutputCheck:
         if not self.answers:
             self.name, self.answers = name, list(answers)
         if list(map(_outputs, answers)) != list(map(_outputs, self.answers)):
-            raise RuntimeError(f"{name} gave other tokens, rankings or texts than {self.name}")
+            raise RuntimeError(
+                f"outputs differ: {name} against {self.name} (tokens, rankings or texts)"
+            )
 
 
-def _outputs(answer: Answer) -> tuple[Any, ...]:
+def _outputs(answer: PromptResult) -> tuple[Any, ...]:
     return [p.token_ids for p in answer.predictions], answer.ranking, answer.texts
 
 
@@ -111,7 +113,7 @@ def checked_similarity(key: str, value: float) -> float:
         AtomError: outside -1 to 1.
     """
     if not -1.0 <= value <= 1.0:
-        raise AtomError(f"pipeline.{key}={value}: a cosine similarity lies between -1 and 1")
+        raise AtomError(f"{key}={value}: a cosine similarity lies between -1 and 1")
     return value
 
 
@@ -122,5 +124,5 @@ def checked_count(key: str, value: int) -> int:
         AtomError: below 1.
     """
     if value < 1:
-        raise AtomError(f"pipeline.{key}={value}: must be at least 1")
+        raise AtomError(f"{key}={value}: must be at least 1")
     return value

@@ -15,7 +15,7 @@ from atom_repro.pipelines.captioned_clips import (
     CaptionedClips,
     Delivery,
     Progress,
-    Reply,
+    TaskResult,
     time_range,
 )
 from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
@@ -51,7 +51,9 @@ class Summarisation:
     most_scenes: int
     settings: GenerationSettings
 
-    def respond(self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str) -> Reply:
+    def respond(
+        self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
+    ) -> TaskResult:
         """Summarise every video, or only the one whose file stem is the prompt.
 
         Raises:
@@ -68,9 +70,9 @@ class Summarisation:
             self._summarise_video(runtime, captioned, path, item) for path in paths.values()
         )
         texts = [scene.text for video in videos for scene in video.scenes]
-        return Reply((), (*texts, *(video.text for video in videos)), videos)
+        return TaskResult((), (*texts, *(video.text for video in videos)), videos)
 
-    def deliver(self, reply: Reply, folder: Path, progress: Progress) -> Delivery:
+    def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         videos: tuple[VideoSummary, ...] = reply.result
         rows: list[tuple[str, ...]] = []
         for video in videos:

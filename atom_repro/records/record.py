@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_repro.datatypes import AtomError, Machine
-from atom_repro.records import load, provenance
+from atom_repro.records import provenance, system_load
 from atom_repro.records.component import component_name
 
 SCHEMA = 1
@@ -76,8 +76,8 @@ class Record:
 
     @property
     def busy(self) -> bool | None:
-        """Whether the machine was busy with other work (`load.busy`); None: not recorded."""
-        return load.busy(self.data.get("load"))
+        """Whether the machine was busy with other work (`system_load.busy`); None: not recorded."""
+        return system_load.busy(self.data.get("load"))
 
     def definition(self, quantity: str) -> int | None:
         """The version of a quantity's definition in this run; None: not recorded."""
@@ -164,7 +164,7 @@ def recording(
         device: the `ComputeDevice.name`.
     """
     run = Run(key, weights)
-    git, load_at_start = provenance.git_state(), load.METER.read()
+    git, load_at_start = provenance.git_state(), system_load.METER.read()
     started = datetime.now(UTC)
     try:
         yield run
@@ -173,10 +173,10 @@ def recording(
         raise
     finally:
         # The shares at the end are those over the whole run.
-        load_at_end = load.METER.read()
+        load_at_end = system_load.METER.read()
         run_load = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
         git_at_end = provenance.git_state_at_end(git)
-        if load.busy(run_load):
+        if system_load.busy(run_load):
             sys.stderr.write(
                 f"note: during {stage} other processes took {load_at_end.others_share or 0:.0%} of "
                 f"the processor and the hypervisor {load_at_end.steal_share or 0:.0%}; its times "

@@ -66,7 +66,7 @@ class Stage:
     def results(self) -> Path:
         return Path(self.config["paths"]["results"])
 
-    def recorded(self, *, statuses: Collection[str] = ("ok",)) -> Record | None:
+    def existing_record(self, *, statuses: Collection[str] = ("ok",)) -> Record | None:
         """The existing record with this key, None where the stage has to be run.
 
         Args:
@@ -78,7 +78,7 @@ class Stage:
 
     def unchanged(self, title: str) -> bool:
         """Whether a record with this key exists; if so, its folder is printed with the title."""
-        record = self.recorded()
+        record = self.existing_record()
         if record:
             sys.stdout.write(f"{title}: unchanged, {record.folder}\n")
         return record is not None

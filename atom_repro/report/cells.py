@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from atom_repro.datatypes import Machine
 from atom_repro.records.record import Record
 from atom_repro.report.paper import Cell
-from atom_repro.report.select import is_reportable, load_label, of_newest_definition
+from atom_repro.report.select import is_reportable, of_newest_definition, system_load_label
 
 # Tables of seconds and memory: one section per machine, never one of two machines.
 PERFORMANCE_TABLES = frozenset(
@@ -61,7 +61,7 @@ def measured(
         spread,
         str(record.data["scale"]),
         record.machine,
-        load_label(record) if table in PERFORMANCE_TABLES else "",
+        system_load_label(record) if table in PERFORMANCE_TABLES else "",
         record.run_id,
         note,
     )

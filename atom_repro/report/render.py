@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from atom_repro.datatypes import Machine
-from atom_repro.records.load import MAX_OTHERS_SHARE, MAX_STEAL_SHARE
+from atom_repro.records.system_load import MAX_OTHERS_SHARE, MAX_STEAL_SHARE
 from atom_repro.report.cells import PERFORMANCE_TABLES, Row
 
 TITLES = {

@@ -103,7 +103,7 @@ def keep_quietest(kept: dict[Any, Record], key: Any, record: Record) -> None:
         kept[key] = record
 
 
-def load_label(record: Record) -> str:
+def system_load_label(record: Record) -> str:
     """System load during a timing: whether other processes used the CPU."""
     if record.busy is None:
         return "not recorded"
@@ -129,7 +129,7 @@ def busy_suffix(record: Record) -> str:
     return ", busy" if record.busy else ""
 
 
-def load_definition(record: Record) -> str:
+def module_load_definition(record: Record) -> str:
     """Definition of load time that a record used, as text."""
     version = record.definition("load")
     return (

@@ -32,7 +32,7 @@ RESIDENCIES = ("resident", "reload_stage", "reload_input", "co_resident")
 
 
 @dataclass(frozen=True)
-class Loader:
+class ModuleLoader:
     """Loads a module: `read` returns it ready to be called, `bytes` is its size on disk."""
 
     read: Callable[[], Any]
@@ -46,7 +46,7 @@ def module_loaders(
     device: ComputeDevice,
     *,
     embedder: str,
-) -> dict[str, Loader]:
+) -> dict[str, ModuleLoader]:
     """Loaders of encoder, decoder and embedder, onto a device.
 
     A load ends when the module can be called. There is no warm-up forward: eager PyTorch defers no
@@ -60,9 +60,13 @@ def module_loaders(
     sizes = checkpoint.bytes(precision)
     encoder, decoder = checkpoint.encoder(precision), checkpoint.decoder(precision)
     return {
-        "encoder": Loader(partial(load_encoder, encoder, model, device.torch), sizes["encoder"]),
-        "decoder": Loader(partial(load_decoder, decoder, model, device.torch), sizes["decoder"]),
-        "embedder": Loader(
+        "encoder": ModuleLoader(
+            partial(load_encoder, encoder, model, device.torch), sizes["encoder"]
+        ),
+        "decoder": ModuleLoader(
+            partial(load_decoder, decoder, model, device.torch), sizes["decoder"]
+        ),
+        "embedder": ModuleLoader(
             partial(load_embedder, embedder, device.torch), embedder_bytes(embedder)
         ),
     }
@@ -74,7 +78,7 @@ class ModuleStore:
     def __init__(
         self,
         residency: str,
-        loaders: Mapping[str, Loader],
+        loaders: Mapping[str, ModuleLoader],
         timeline: Timeline,
         device: ComputeDevice,
     ) -> None:

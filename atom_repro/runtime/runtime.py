@@ -19,7 +19,7 @@ from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModul
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import out_of_memory, status_of
 from atom_repro.runtime import schedule as schedules
-from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore
+from atom_repro.runtime.residency import RESIDENCIES, ModuleLoader, ModuleStore
 from atom_repro.runtime.timeline import Timeline
 from atom_repro.video.sampling import clip_frames
 
@@ -48,7 +48,7 @@ class Arm:
         return f"{self.residency}/{self.schedule}"
 
 
-Outcome = Prediction | Failure
+CaptionOutcome = Prediction | Failure
 
 
 class Runtime:
@@ -58,7 +58,7 @@ class Runtime:
     def __init__(
         self,
         arm: Arm,
-        loaders: dict[str, Loader],
+        loaders: dict[str, ModuleLoader],
         device: ComputeDevice,
         *,
         prompt: str,
@@ -69,7 +69,7 @@ class Runtime:
         self.device = device
         self.timeline = Timeline()
         self.store = ModuleStore(arm.residency, loaders, self.timeline, device)
-        self._stages: weakref.WeakSet[Generator[Outcome, None, None]] = weakref.WeakSet()
+        self._captioning: weakref.WeakSet[Generator[CaptionOutcome, None, None]] = weakref.WeakSet()
 
     def __enter__(self) -> "Runtime":
         return self
@@ -81,12 +81,12 @@ class Runtime:
         trace: TracebackType | None,
     ) -> None:
         self.status = status_of(error)
-        for stage in list(self._stages):  # abandoned, while the caller still holds the iterator
-            stage.close()
+        for generator in list(self._captioning):  # abandoned, but still held by the caller
+            generator.close()
         self.store.close()
         torch.set_num_threads(self.arm.threads_alone)
 
-    def caption(self, clips: Sequence[Clip]) -> Generator[Outcome, None, None]:
+    def caption(self, clips: Sequence[Clip]) -> Generator[CaptionOutcome, None, None]:
         """Caption clips with encoder and decoder, in order, under the schedule.
 
         Yields one outcome for each clip as soon as it is done, so that a caller can save it: a
@@ -96,10 +96,10 @@ class Runtime:
             MemoryError: a module ran out of memory, after the outcomes of the clips before.
         """
         stage = self._captions(clips)
-        self._stages.add(stage)
+        self._captioning.add(stage)
         return stage
 
-    def _captions(self, clips: Sequence[Clip]) -> Generator[Outcome, None, None]:
+    def _captions(self, clips: Sequence[Clip]) -> Generator[CaptionOutcome, None, None]:
         threads = (
             self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone
         )
@@ -110,7 +110,7 @@ class Runtime:
                 "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
             )
 
-        def decode(clip: Clip, visual: Tensor | Failure) -> Outcome:
+        def decode(clip: Clip, visual: Tensor | Failure) -> CaptionOutcome:
             if isinstance(visual, Failure):
                 return visual
             torch.set_num_threads(threads)

@@ -32,7 +32,7 @@ def run(
 
     Args:
         schedule: `sequential`, or `parallel`: `first` of later items in a thread of its own.
-        room: how many results of `first` may wait; bounds memory.
+        queue_size: how many results of `first` may wait; bounds memory.
     """
     if schedule == "sequential":
         return (second(item, first(item)) for item in items)

@@ -7,7 +7,7 @@ from typing import Any
 
 from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
-from atom_repro.checkpoints.random_weights import LABEL, write_random_weights
+from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL, write_random_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.machine import this_machine
@@ -16,7 +16,7 @@ from atom_repro.models.text_embedder import EMBEDDED
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.stage import Stage
-from atom_repro.runtime.residency import Loader, module_loaders
+from atom_repro.runtime.residency import ModuleLoader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 
 
@@ -70,11 +70,10 @@ class Setup:
         missing = self.random_weights and not self.checkpoint.complete
         if missing and not for_quality:
             write_random_weights(self.checkpoint, self.model, seed=self.seed)
-        elif for_quality and (missing or self.weights == LABEL):
+        elif for_quality and (missing or self.weights == RANDOM_WEIGHTS_LABEL):
             raise AtomError(
-                f"the weights in {self.checkpoint.folder} are random (as scale=systems makes them),"
-                " and their texts have no quality to measure; choose another scale, or a "
-                "checkpoint.folder"
+                f"no trained weights in {self.checkpoint.folder}: texts of random ones "
+                "(scale=systems) cannot be scored; choose another scale, or a checkpoint.folder"
             )
         return self.checkpoint.prepare(self.quantiser, self.model)
 
@@ -110,7 +109,7 @@ class Setup:
         )
 
     @cached_property
-    def loaders(self) -> dict[str, Loader]:
+    def loaders(self) -> dict[str, ModuleLoader]:
         """Loaders of the modules, onto the device."""
         return module_loaders(
             self.checkpoint, self.quantiser.name, self.model, self.device, embedder=self.embedder

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Prefix of the names of LoRA parameters.
-PREFIX = "lora_"
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -58,7 +58,7 @@ def step_memory(
     Args:
         make_network: builds the network whose forward is the loss, with frozen, adapted and
             recomputed parts; called inside the fake mode.
-        parts: micro-batches as `TrainingSteps` gives them; only shapes are read.
+        micro_batches: micro-batches as `TrainingSteps` gives them; only shapes are read.
         precision: `fp32` or `bf16` (autocast).
         processes: number that share the batch; they exchange a copy of the gradients.
         shard: whether parameters, gradients and states are sharded too.

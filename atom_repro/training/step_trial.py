@@ -19,7 +19,7 @@ from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.memory import trim_heap
-from atom_repro.engines.roofline import count_operations
+from atom_repro.engines.roofline import count_flops
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel
@@ -122,7 +122,7 @@ def measure_step(
     network.train()
     optimiser = training_optimiser(network, settings)
     tensors = on_device(batch, device.torch)
-    seconds, counter = [], count_operations()
+    seconds, counter = [], count_flops()
     measured.start()
     try:
         for step in range(steps):

@@ -10,13 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
 from atom_repro.datatypes import AtomError
 from atom_repro.training.batches import CaptionBatches
 from atom_repro.training.text_batches import TextBatches
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,13 @@ def setup(tmp_path, **changed):
 
 def test_what_judges_texts_refuses_them(tmp_path):
     one = setup(tmp_path)
-    with pytest.raises(AtomError, match=r"random .*no quality to measure"):
+    with pytest.raises(AtomError, match=r"random ones .*cannot be scored"):
         one.prepare_modules(for_quality=True)
     assert not one.checkpoint.folder.exists()
     assert "Linear" not in one.prepare_modules(for_quality=False)["decoder"]["skipped"]
     assert one.inputs == {"dataset": "d", "weights": "random", "device": "cpu"}
     given = setup(tmp_path, random_weights=False)  # the same folder, by checkpoint.folder
-    with pytest.raises(AtomError, match="no quality to measure"):
+    with pytest.raises(AtomError, match="cannot be scored"):
         given.prepare_modules(for_quality=True)
 
 

@@ -7,7 +7,7 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
-from atom_repro.evaluation.endurance import many_clips, run_endurance
+from atom_repro.evaluation.endurance import repeat_clips, run_endurance
 from atom_repro.metrics.bootstrap import slope
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
@@ -23,7 +23,7 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
         pixels = np.random.default_rng(i).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
         write_video(tmp_path / f"{i}.mp4", pixels, 4)
         originals.append(Clip("toy", "test", f"c{i}", tmp_path / f"{i}.mp4"))
-    clips, broken = many_clips(originals, 40, broken_every=10, folder=tmp_path / "broken")
+    clips, broken = repeat_clips(originals, 40, broken_every=10, folder=tmp_path / "broken")
     assert broken == ("c0#9", "c1#19", "c2#29", "c0#39")
     loaders = module_loaders(Checkpoint(saved), "fp32", model, Cpu(), embedder="embedded")
     arm = Arm(residency="resident", schedule=schedule, threads_alone=1)

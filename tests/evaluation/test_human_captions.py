@@ -233,7 +233,7 @@ def test_a_study_keeps_numbers_and_no_text(kind):
         clip(c.video_id, c.references, (" ".join(c.references),) if paragraph else (), kind)
         for c in CLIPS
     ]
-    study = retrieval_study(clips, build(draws=2, several=2, seed=0), bag, draws=50, seed=0)
+    study = retrieval_study(clips, build(draws=2, several=2, seed=0), bag, resamples=50, seed=0)
     text = json.dumps([study.values, study.samples], allow_nan=False)
     assert not any(r in text for c in CLIPS for r in c.references)
     central = "most central, query known" if paragraph else "most central"
@@ -251,7 +251,7 @@ def test_a_study_keeps_numbers_and_no_text(kind):
 def test_people_are_scored_like_a_captioner():
     people = build(draws=2, several=1, seed=0)
     study = caption_study(
-        CLIPS, {"t": ["red cat"]}, people, draws=50, seed=0, java=None, progress=lambda _: None,
+        CLIPS, {"t": ["red cat"]}, people, resamples=50, seed=0, java=None, progress=lambda _: None,
         metrics=("bleu", "rouge_l", "cider"),  # METEOR takes seconds to start, for every row
     )  # fmt: skip
     drawn = draw_captions(CLIPS, 2, 0)

@@ -19,9 +19,9 @@ def test_draws_are_those_of_the_seed():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=200)
     good, bad = truth + rng.normal(size=200), truth + 3 * rng.normal(size=200)
-    first, second = (bootstrap_pearson(s, truth, draws=500, seed=4) for s in (good, bad))
+    first, second = (bootstrap_pearson(s, truth, resamples=500, seed=4) for s in (good, bad))
     assert (first > second).mean() > 0.99
-    assert np.array_equal(first, bootstrap_pearson(good, truth, draws=500, seed=4))
+    assert np.array_equal(first, bootstrap_pearson(good, truth, resamples=500, seed=4))
     assert first.mean() == pytest.approx(pearson(good, truth), abs=0.02)
 
 

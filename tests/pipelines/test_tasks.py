@@ -229,7 +229,7 @@ def test_moments_of_videos_that_do_not_fit_are_left_out():
 @pytest.mark.parametrize(
     ("pipeline", "override", "said"),
     [
-        ("assembly", "pipeline.candidates=0", "pipeline.candidates=0: must be at least 1"),
+        ("assembly", "pipeline.candidates=0", "candidates=0: must be at least 1"),
         ("retrieval", "pipeline.least_similarity=2.0", "lies between -1 and 1"),
         ("summary", "pipeline.most_scenes=1", "never ends"),
         ("questions", "pipeline.looks_at=sound", "none of captions, visual"),

@@ -13,7 +13,7 @@ from atom_repro.records.record import MIGRATION, QUANTITY_DEFINITIONS, load_reco
 from atom_repro.records.reference import reference_machines
 from atom_repro.report import catalogue
 from atom_repro.report.paper import load_cells
-from atom_repro.report.select import family, load_label
+from atom_repro.report.select import family, system_load_label
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
@@ -62,7 +62,7 @@ def test_records_of_before_the_family_was_recorded_stay_readable_and_apart(recor
     assert len(old) == 84  # none joins them: no machine has their fingerprint any more
     for record in old:
         assert record.machine.processor == "AMD EPYC, family not recorded"
-        assert load_label(record) == "not recorded"
+        assert system_load_label(record) == "not recorded"
     assert {family(r) for r in old if r.stage == "caption"} == {"mPLUG2+", "mPLUG2"}
     assert {r.component("pipeline") for r in old if r.stage == "latency"} == {
         "pipelines.clip_search", "pipelines.assembly",

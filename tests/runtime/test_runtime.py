@@ -13,7 +13,7 @@ from atom_repro.datatypes import AtomError, Clip, OutOfMemory
 from atom_repro.device.cpu import Cpu
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.pipelines import search
-from atom_repro.runtime.residency import RESIDENCIES, Loader, ModuleStore, module_loaders
+from atom_repro.runtime.residency import RESIDENCIES, ModuleLoader, ModuleStore, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.runtime.timeline import Timeline
@@ -183,7 +183,7 @@ class Fake:
 
 def fake_runtime(model, schedule, *, encoder=None, decoder=None):
     made = {"encoder": encoder or Fake(model), "decoder": decoder or Fake(model)}
-    loaders = {name: Loader(lambda name=name: made.pop(name), 1) for name in made}
+    loaders = {name: ModuleLoader(lambda name=name: made.pop(name), 1) for name in made}
     arm = Arm(residency="resident", schedule=schedule)
     return Runtime(arm, loaders, Cpu(), prompt="", settings=GenerationSettings())
 
@@ -238,7 +238,7 @@ class Module:
 def test_a_script_decoder_of_its_own_only_where_co_resident():
     for residency, count in (("resident", 1), ("co_resident", 2)):
         made = []
-        loader = Loader(lambda made=made: made.append(1) or Module(), 7)
+        loader = ModuleLoader(lambda made=made: made.append(1) or Module(), 7)
         store = ModuleStore(residency, {"decoder": loader}, Timeline(), Cpu())
         for role in ("caption_decoder", "script_decoder", "caption_decoder"):
             store.call(role, "x", lambda module: None)
@@ -249,7 +249,7 @@ def test_too_little_memory_for_a_module_is_running_out_of_it():
     def read():
         raise OutOfMemory("loading model.safetensors needs 9 MiB and 1 MiB are available")
 
-    store = ModuleStore("resident", {"encoder": Loader(read, 1)}, Timeline(), Cpu())
+    store = ModuleStore("resident", {"encoder": ModuleLoader(read, 1)}, Timeline(), Cpu())
     with pytest.raises(MemoryError, match="needs 9 MiB"):
         store.call("encoder", "x", lambda module: None)
 
@@ -274,7 +274,7 @@ class Counting(Cpu):
 
 def test_a_load_waits_for_the_device_and_a_release_gives_memory_back():
     device = Counting()
-    store = ModuleStore("reload_input", {"encoder": Loader(Module, 1)}, Timeline(), device)
+    store = ModuleStore("reload_input", {"encoder": ModuleLoader(Module, 1)}, Timeline(), device)
     store.call("encoder", "x", lambda module: device.asked.append("work"))
     assert device.asked == ["lane", "wait", "work", "give back"]
 
@@ -296,7 +296,7 @@ def test_every_stage_works_in_a_lane_and_waits(saved, model, clips):
 
 def test_a_module_that_outlives_its_release_is_a_defect():
     kept = []
-    store = ModuleStore("reload_input", {"encoder": Loader(Module, 1)}, Timeline(), Cpu())
+    store = ModuleStore("reload_input", {"encoder": ModuleLoader(Module, 1)}, Timeline(), Cpu())
     with pytest.raises(RuntimeError, match="encoder is still referenced"):
         store.call("encoder", "x", lambda module: kept.append(module.network))
 

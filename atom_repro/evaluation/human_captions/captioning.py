@@ -29,7 +29,7 @@ def caption_study(
     training: Mapping[str, Sequence[str]],
     captioner: HumanCaptioner,
     *,
-    draws: int,
+    resamples: int,
     seed: int,
     java: str | Path | None,
     progress: Callable[[str], object],
@@ -46,7 +46,7 @@ def caption_study(
         clips: of a captioning protocol.
         training: captions of training clips, for the constant sentence; empty to leave it out.
         captioner: settings of the draws.
-        draws: resamples of the bootstrap over clips.
+        resamples: of the bootstrap over clips.
         seed: seed of the bootstrap.
         java: see `java.find_java`.
         progress: called with the name of each row before it is scored.
@@ -84,7 +84,7 @@ def caption_study(
         "videos": len(clips),
         "captions": sum(len(c.references) for c in clips),
         "draws": captioner.draws,
-        "rows": {name: _row(scores, draws, seed) for name, scores in rows.items()},
+        "rows": {name: _row(scores, resamples, seed) for name, scores in rows.items()},
     }
     return Study(values, _samples(clips, rows), "cider")
 
@@ -97,7 +97,7 @@ def _against_all(
     )
 
 
-def _row(scores: Sequence[CaptionScores], draws: int, seed: int) -> dict[str, Any]:
+def _row(scores: Sequence[CaptionScores], resamples: int, seed: int) -> dict[str, Any]:
     """Means over draws with bootstrap intervals over clips.
 
     BLEU pools the draws' n-gram counts clip by clip. METEOR's corpus score is not the mean over
@@ -106,14 +106,16 @@ def _row(scores: Sequence[CaptionScores], draws: int, seed: int) -> dict[str, An
     row: dict[str, Any] = {}
     pooled = np.sum([np.asarray(s.bleu_statistics) for s in scores], axis=0)
     # The bootstrap of one BLEU is that of its difference to zero counts.
-    bleu_interval = paired_bleu_difference(pooled, np.zeros_like(pooled), draws=draws, seed=seed)
+    bleu_interval = paired_bleu_difference(
+        pooled, np.zeros_like(pooled), resamples=resamples, seed=seed
+    )
     bleu = float(corpus_bleu(pooled.sum(axis=0))[3])
     row["bleu_4"] = {"mean": bleu, "low": bleu_interval.low, "high": bleu_interval.high}
     names = [name for name in REPORTED_METRICS if name in scores[0].corpus]
     for name in names[1:]:
         corpus = float(np.mean([s.corpus[name] for s in scores]))
         clips = np.mean([s.per_clip[name] for s in scores], axis=0)
-        interval = clustered_interval(clips, np.arange(len(clips)), draws=draws, seed=seed)
+        interval = clustered_interval(clips, np.arange(len(clips)), resamples=resamples, seed=seed)
         shift = corpus - interval.mean
         row[name] = {"mean": corpus, "low": interval.low + shift, "high": interval.high + shift}
     spread = {name: [s.corpus[name] for s in scores] for name in names}

@@ -26,9 +26,8 @@ from atom_repro.evaluation.human_captions.text_index import (
 )
 from atom_repro.metrics.bootstrap import clustered_interval
 from atom_repro.metrics.gallery import recall_by_size
-from atom_repro.metrics.retrieval import RankResult
+from atom_repro.metrics.retrieval import RECALL_AT, RankResult
 
-KS = (1, 5, 10)
 GALLERY_SIZES = (50, 100, 200, 500, 670, 1000, 1004, 1500, 2000, 2990)
 
 # Appendix B: a clip's latent is 2048 x 1024 numbers, "up to 8MB" in fp32.
@@ -36,7 +35,7 @@ PAPER_LATENT_BYTES = 2048 * 1024 * 4
 
 
 def retrieval_study(
-    clips: Sequence[Clip], captioner: HumanCaptioner, embed: Embed, *, draws: int, seed: int
+    clips: Sequence[Clip], captioner: HumanCaptioner, embed: Embed, *, resamples: int, seed: int
 ) -> Study:
     """Evaluate every index of human captions on the clips' queries.
 
@@ -47,7 +46,7 @@ def retrieval_study(
         clips: of a retrieval protocol, with references.
         captioner: settings of the indexes.
         embed: the text embedder.
-        draws: resamples of the bootstrap.
+        resamples: of the bootstrap.
         seed: seed of the bootstrap.
     """
     gallery = Gallery.of(clips, embed)
@@ -57,7 +56,7 @@ def retrieval_study(
         if paragraphs
         else _sentence_rows(clips, gallery, captioner, embed)
     )
-    resample = {"draws": draws, "seed": seed}
+    resample = {"resamples": resamples, "seed": seed}
     random = results_by_row["one at random"]
     values = {
         "videos": len(clips),
@@ -151,7 +150,7 @@ def _row(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[str
     first = results[0]
     row: dict[str, Any] = {
         f"r{k}": clustered_interval(_hits(results, k), first.target, **resample).to_dict()
-        for k in KS
+        for k in RECALL_AT
     }
     r1_by_draw = [float(_hits([r], 1).mean()) for r in results]
     return row | {
@@ -177,7 +176,7 @@ def _curve(results: Sequence[RankResult], resample: Mapping[str, int]) -> dict[s
     whole = results[0].index_size
     sizes = sorted({s for s in GALLERY_SIZES if s < whole} | {whole})
     curve: dict[str, Any] = {str(size): {} for size in sizes}
-    for k in KS:
+    for k in RECALL_AT:
         by_draw = [recall_by_size(r, sizes, k=k) for r in results]
         for size in sizes:
             hits = np.mean([each[size] for each in by_draw], axis=0)

@@ -7,7 +7,7 @@ from atom_repro.report.cells import Row, measured, omitted_records
 from atom_repro.report.select import (
     by_machine,
     device_and_model,
-    load_definition,
+    module_load_definition,
     of_newest_definition,
     quietness,
     validity_note,
@@ -49,7 +49,7 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
                     "endurance", "/".join(configuration), f"toy/{column}", value, unit, record,
                     n=values["samples_after_warmup"] if unit == "bytes" else values["clips"],
                     spread=spread, note=f"{validity_note(record)}; memory after the warm-up; "
-                    f"{load_definition(record)}",
+                    f"{module_load_definition(record)}",
                 )
             )  # fmt: skip
     return rows

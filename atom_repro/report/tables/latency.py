@@ -15,7 +15,7 @@ from atom_repro.report.select import (
     device_and_model,
     is_reportable,
     keep_quietest,
-    load_definition,
+    module_load_definition,
     of_newest_definition,
     validity_note,
 )
@@ -80,7 +80,8 @@ def table3(records: Sequence[Record]) -> list[Row]:
     for record in selected:
         row = f"{device_and_model(record)}/{record.values['precision']}"
         scale = record.data["scale"]
-        note = f"{validity_note(record)}; {record.values['clips']} clips; {load_definition(record)}"
+        clips, definition = record.values["clips"], module_load_definition(record)
+        note = f"{validity_note(record)}; {clips} clips; {definition}"
         baseline_cells, atom_cells = (
             _table3_cells(record, arm, per_clip=_configuration(record) not in with_retrieval)
             for arm in (BASELINE, ATOM)
@@ -197,7 +198,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                         record,
                         n=len(values),
                         spread=extremes(values),
-                        note=f"{validity_note(record)}; {load_definition(record)}",
+                        note=f"{validity_note(record)}; {module_load_definition(record)}",
                     )
                 )
     return rows

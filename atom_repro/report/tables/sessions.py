@@ -20,9 +20,9 @@ from atom_repro.report.select import (
     by_machine,
     device_and_model,
     keep_quietest,
-    load_definition,
-    load_label,
+    module_load_definition,
     of_newest_definition,
+    system_load_label,
     validity_note,
 )
 from atom_repro.report.svg import svg
@@ -72,7 +72,7 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
                 rows.append(
                     Row(NAME, row, _column(record, "prompt 1"), None, None, "s",
                         scale=str(record.data["scale"]), machine=record.machine,
-                        load=load_label(record), records=record.run_id, note="out of memory")
+                        load=system_load_label(record), records=record.run_id, note="out of memory")
                 )  # fmt: skip
                 continue
             fresh = by_session.get("fresh/" + name.partition("/")[2])
@@ -109,7 +109,9 @@ def _session_rows(
     seconds: dict[str, list[float]] = {
         f"prompt {n}": [p[n - 1]["end_to_end_s"] for p in repeats.values()] for n in prompt_numbers
     }
-    note = f"{validity_note(record)}; {record.values['clips']} clips; {load_definition(record)}"
+    note = (
+        f"{validity_note(record)}; {record.values['clips']} clips; {module_load_definition(record)}"
+    )
     session_lengths = [n for n in counts if n > 1]
     for n in session_lengths:
         seconds[f"prompts 1-{n}"] = [_total_seconds(p, n) for p in repeats.values()]

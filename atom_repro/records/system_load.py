@@ -22,7 +22,7 @@ _MIN_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Load:
+class SystemLoad:
     """Load at one moment, and shares since the previous reading.
 
     `load_average` is that of the last minute, `cpu_pressure_percent` the share of the last 10 s in
@@ -50,7 +50,7 @@ class LoadMeter:
     def start(self) -> None:
         self._before = _Counters.now()
 
-    def read(self) -> Load:
+    def read(self) -> SystemLoad:
         before, now = self._before, _Counters.now()
         self._before = now
         others = steal = None
@@ -62,7 +62,7 @@ class LoadMeter:
             working = now.busy_s - before.busy_s
             own = min(working, now.own_s - before.own_s)
             others, steal = (working - own) / total, (now.steal_s - before.steal_s) / total
-        return Load(
+        return SystemLoad(
             load_average=_load_average(),
             cpu_pressure_percent=_pressure(),
             seconds=round(seconds, 3),

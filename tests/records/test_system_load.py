@@ -5,22 +5,24 @@ import sys
 
 import pytest
 
-from atom_repro.records import load
-from atom_repro.records.load import LoadMeter, busy
+from atom_repro.records import system_load
+from atom_repro.records.system_load import LoadMeter, busy
 
 
 @pytest.fixture
 def at(monkeypatch, tmp_path):
     """Lets the kernel count so many seconds on each of this process's two cores, 1 and 8; core 2
     is not ours."""
-    monkeypatch.setattr(load, "STAT", tmp_path / "stat")
-    monkeypatch.setattr(load.os, "sched_getaffinity", lambda _: {1, 8}, raising=False)
-    monkeypatch.setattr(load.os, "sysconf", lambda _: 100)
+    monkeypatch.setattr(system_load, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(system_load.os, "sched_getaffinity", lambda _: {1, 8}, raising=False)
+    monkeypatch.setattr(system_load.os, "sysconf", lambda _: 100)
 
     def count(*, user, idle, own, steal=0.0):
         ours = f"{user * 100:.0f} 0 0 {idle * 100:.0f} 0 0 0 {steal * 100:.0f} 0 0"
-        load.STAT.write_text(f"cpu 9 9 9\ncpu1 {ours}\ncpu2 7777 0 0 0 0 0 0 0 0 0\ncpu8 {ours}\n")
-        monkeypatch.setattr(load, "_own_cpu_seconds", lambda: own)
+        system_load.STAT.write_text(
+            f"cpu 9 9 9\ncpu1 {ours}\ncpu2 7777 0 0 0 0 0 0 0 0 0\ncpu8 {ours}\n"
+        )
+        monkeypatch.setattr(system_load, "_own_cpu_seconds", lambda: own)
 
     return count
 
@@ -51,13 +53,13 @@ def test_where_nothing_may_be_counted_nothing_is_said(monkeypatch, tmp_path):
     def forbidden(*_):
         raise PermissionError
 
-    monkeypatch.setattr(load, "_cpu_times", forbidden)
-    monkeypatch.setattr(load.os, "getloadavg", forbidden)
-    monkeypatch.setattr(load, "PRESSURE", tmp_path / "none")
-    assert LoadMeter().read() == load.Load(None, None, 0.0, None, None)
+    monkeypatch.setattr(system_load, "_cpu_times", forbidden)
+    monkeypatch.setattr(system_load.os, "getloadavg", forbidden)
+    monkeypatch.setattr(system_load, "PRESSURE", tmp_path / "none")
+    assert LoadMeter().read() == system_load.SystemLoad(None, None, 0.0, None, None)
 
 
 def test_work_of_children_is_our_own():
-    before = load._own_cpu_seconds()
+    before = system_load._own_cpu_seconds()
     subprocess.run([sys.executable, "-c", "sum(i * i for i in range(3_000_000))"], check=True)
-    assert load._own_cpu_seconds() - before > 0.04
+    assert system_load._own_cpu_seconds() - before > 0.04

@@ -122,7 +122,7 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
         (
             ["eval.pipeline", "videos=tests", "prompt=a", "pipeline.candidates=0"],
             {},
-            "pipeline.candidates=0: must be at least 1",
+            "candidates=0: must be at least 1",
         ),
     ],
 )

@@ -30,7 +30,7 @@ def main(cfg: Any) -> None:
     settings = config.to_dict(cfg)
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
     setup = Setup.of(cfg)
-    dataset, precision = setup.dataset, setup.quantiser.name
+    dataset, precision = setup.dataset, setup.quantiser.recipe
     dataset.prepare()
     setup.prepare_modules(for_quality=False)
     stage = setup.stage("endurance", __file__, settings, f"{dataset.name}/{cfg.clips}-clips")
@@ -66,7 +66,7 @@ def main(cfg: Any) -> None:
             for at, held in zip(result.at, result.memory_bytes, strict=True)
         ]
         run.values |= {
-            "precision": precision,
+            **setup.quantisation,
             "arm": arm.name,
             "clips": len(clips),
             "captioned": result.captioned,

@@ -46,7 +46,7 @@ def main(cfg: Any) -> None:
         for residency, schedule in product(cfg.residencies, cfg.schedules)
     ]
     setup, pipeline = Setup.of(cfg), config.build(cfg.pipeline)
-    dataset, precision, device = setup.dataset, setup.quantiser.name, setup.device
+    dataset, precision, device = setup.dataset, setup.quantiser.recipe, setup.device
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
     setup.prepare_modules(for_quality=False)
@@ -81,11 +81,11 @@ def main(cfg: Any) -> None:
                     bar.update()
         if cfg.limits:
             after = measure_rates(device, cfg.limits_s)
-            tokenizer = Tokenizer.load(setup.checkpoint.decoder(precision), setup.model.specials)
-            work = caption_work(setup.model, tokenizer, setup.generation, precision)
-            run.values |= roofline_values(work, precision, before, after)
+            tokenizer = Tokenizer.load(setup.checkpoint.decoder(), setup.model.specials)
+            work = caption_work(setup.model, tokenizer, setup.generation, setup.quantiser)
+            run.values |= roofline_values(work, setup.quantiser.arithmetic, before, after)
         run.values |= {
-            "precision": precision,
+            **setup.quantisation,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),
             "session": pipeline.session,

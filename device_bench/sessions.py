@@ -33,7 +33,7 @@ def main(cfg: Any) -> None:
     # Sessions: the pipeline's prompts, over and over until there are enough, under every arm.
     settings = config.to_dict(cfg)
     setup, pipeline = Setup.of(cfg), config.build(cfg.pipeline, Session)
-    dataset, precision = setup.dataset, setup.quantiser.name
+    dataset, precision = setup.dataset, setup.quantiser.recipe
     prompts = tuple(islice(cycle(pipeline.prompts), max(cfg.prompt_counts)))
     sessions = [
         (
@@ -93,7 +93,7 @@ def main(cfg: Any) -> None:
         if len(out_of_memory) == len(sessions):
             raise MemoryError(f"no memory for any session of {precision} modules")
         run.values |= {
-            "precision": precision,
+            **setup.quantisation,
             "pipeline": pipeline.name,
             "clips": len(clips),
             "prompt_counts": list(cfg.prompt_counts),

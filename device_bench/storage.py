@@ -56,12 +56,12 @@ def main(cfg: Any) -> None:
         try:
             write_random_weights(checkpoint, model, seed=cfg.seed)
             for quantiser in quantisers:
-                precision = quantiser.name
+                precision = quantiser.recipe
                 for side, report in checkpoint.prepare(quantiser, model).items():
                     left_in_fp32[side] = report["skipped"]
                 bytes_on_disk[precision] = {
-                    "encoder": weights_bytes(checkpoint.encoder(precision)),
-                    "decoder": weights_bytes(checkpoint.decoder(precision)),
+                    "encoder": weights_bytes(checkpoint.encoder(quantiser)),
+                    "decoder": weights_bytes(checkpoint.decoder(quantiser)),
                 }
                 for side, size in bytes_on_disk[precision].items():
                     print(f"{model.name} {precision} {side}: {size / 1e6:.1f} MB", flush=True)

@@ -33,7 +33,7 @@ def main(cfg: Any) -> None:
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
-    dataset, precision = setup.dataset, setup.quantiser.name
+    dataset, precision = setup.dataset, setup.quantiser.recipe
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     if cfg.from_predictions:
@@ -78,7 +78,7 @@ def main(cfg: Any) -> None:
         training = {c.video_id: c.references for c in dataset.clips("train")}
         baselines = caption_scores.baselines(references, training, java=java)
         run.values |= {
-            "precision": precision,
+            **setup.quantisation,
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),
             "label": checked.label,
@@ -97,7 +97,7 @@ def main(cfg: Any) -> None:
 
         # Quantised against fp32, clip by clip.
         fp32 = stage.counterpart(quant={"_target_": "atom_repro.quant.none.build"})
-        if precision != "fp32" and fp32:
+        if fp32 and not setup.quantiser.is_identity:
             run.values["minus_fp32"] = caption_scores.minus_fp32(
                 scores, captions, fp32, resamples=cfg.bootstrap_draws, seed=cfg.seed
             )

@@ -41,7 +41,7 @@ def main(cfg: Any) -> None:
 
     # The modules, and what their weights can say anything about.
     setup, settings = Setup.of(cfg), config.to_dict(cfg)
-    model, precision = setup.model, setup.quantiser.name
+    model, precision = setup.model, setup.quantiser.recipe
     setup.prepare_modules(for_quality=False)
     notice = weights_notice(setup.weights, setup.dataset.name)
     print(notice)

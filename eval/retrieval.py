@@ -28,7 +28,7 @@ def main(cfg: Any) -> None:
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
-    dataset, precision = setup.dataset, setup.quantiser.name
+    dataset, precision = setup.dataset, setup.quantiser.recipe
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     setup.prepare_modules(for_quality=True)
@@ -54,7 +54,7 @@ def main(cfg: Any) -> None:
         ceiling = search(embedder, true_captions, checked.clips)
         floor = search(embedder, shuffled_predictions(references), checked.clips)
         run.values |= {
-            "precision": precision,
+            **setup.quantisation,
             "embedder": f"{cfg.embedder}/fp32",
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),
@@ -71,7 +71,7 @@ def main(cfg: Any) -> None:
         # Quantised against fp32, query by query.
         run.samples += samples(model)
         fp32 = stage.counterpart(quant={"_target_": "atom_repro.quant.none.build"})
-        if precision != "fp32" and fp32:
+        if fp32 and not setup.quantiser.is_identity:
             run.values["minus_fp32"] = minus_fp32(
                 run.samples, fp32, resamples=cfg.bootstrap_draws, seed=cfg.seed
             )

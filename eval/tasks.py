@@ -31,7 +31,7 @@ def main(cfg: Any) -> None:
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     setup = Setup.of(cfg)
-    dataset, precision = setup.dataset, setup.quantiser.name
+    dataset, precision = setup.dataset, setup.quantiser.recipe
     assembly, answering, summary, moments = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
@@ -93,7 +93,7 @@ def main(cfg: Any) -> None:
         tested = study.similarities(runtime, of_test, test, cfg.elsewhere, **options)
         threshold = study.best_threshold(chosen)
         run.values |= {
-            "precision": precision,
+            **setup.quantisation,
             "requests": len(requests),
             "questions": len(questions),
             "videos": len(videos),

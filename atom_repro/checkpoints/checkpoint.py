@@ -2,7 +2,8 @@
 
     <work>/checkpoints/<model>-<dataset>-<scale>-seed<n>/
         fp32/encoder  fp32/decoder    the weights with the best validation score
-        int8/encoder  int8/decoder    quantised from fp32 on first use, with quant_report.json
+        int8/encoder  int8/decoder    quantised from fp32 on first use, with quant_report.json;
+                                      a folder for each recipe of quantisation
         state/                        the state that an unfinished training resumes from
 
 Encoder and decoder are separate in every precision: each is loaded and released on its own.
@@ -18,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from atom_repro.checkpoints import module_files
+from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
@@ -59,17 +61,19 @@ class Checkpoint:
     @property
     def complete(self) -> bool:
         """Whether both fp32 modules exist."""
-        return self.encoder("fp32").is_dir() and self.decoder("fp32").is_dir()
+        return self.encoder().is_dir() and self.decoder().is_dir()
 
     def has_weights(self, weights: str) -> bool:
         """Whether both fp32 modules exist and have this weights label."""
         return self.complete and self.weights() == weights
 
-    def encoder(self, precision: str) -> Path:
-        return self.folder / precision / "encoder"
+    def encoder(self, quantiser: Quantiser = TRAINED) -> Path:
+        """Folder of the encoder as a quantiser stores it; by default as trained."""
+        return self.folder / quantiser.recipe / "encoder"
 
-    def decoder(self, precision: str) -> Path:
-        return self.folder / precision / "decoder"
+    def decoder(self, quantiser: Quantiser = TRAINED) -> Path:
+        """Folder of the decoder as a quantiser stores it; by default as trained."""
+        return self.folder / quantiser.recipe / "decoder"
 
     def weights(self) -> str:
         """The label of the fp32 weights.
@@ -77,7 +81,7 @@ class Checkpoint:
         Raises:
             AtomError: the fp32 encoder is missing.
         """
-        label: str = module_files.read_config(self.encoder("fp32"), module_files.ENCODER)["weights"]
+        label: str = module_files.read_config(self.encoder(), module_files.ENCODER)["weights"]
         return label
 
     def prepare(self, quantiser: Quantiser, model: VideoLanguageModel) -> Mapping[str, Any]:
@@ -87,11 +91,11 @@ class Checkpoint:
             The quantiser's report for each module; empty for fp32.
         """
         weights = self.weights()
-        module_files.read_config(self.encoder("fp32"), module_files.ENCODER, model)
-        module_files.read_config(self.decoder("fp32"), module_files.DECODER, model)
-        if quantiser.name == "fp32":
+        module_files.read_config(self.encoder(), module_files.ENCODER, model)
+        module_files.read_config(self.decoder(), module_files.DECODER, model)
+        if quantiser.is_identity:
             return {}
-        report_path = self.folder / quantiser.name / REPORT
+        report_path = self.folder / quantiser.recipe / REPORT
         if report_path.is_file():
             stored: dict[str, Any] = json.loads(report_path.read_text(encoding="utf-8"))
             if stored["weights"] == weights and stored["recipe"] == repr(quantiser):
@@ -99,36 +103,38 @@ class Checkpoint:
                 return modules
             report_path.unlink()
         # One module after the other, so that memory holds one.
-        name, modules = quantiser.name, {}
-        encoder, _ = module_files.read_module(self.encoder("fp32"), model, module_files.ENCODER)
+        modules = {}
+        encoder, _ = module_files.read_module(self.encoder(), model, module_files.ENCODER, TRAINED)
         modules["encoder"] = quantiser.quantise(encoder.eval()).to_dict()
-        module_files.save_encoder(self.encoder(name), model, encoder, quantiser, weights)
+        module_files.save_encoder(self.encoder(quantiser), model, encoder, quantiser, weights)
         del encoder
-        decoder, _ = module_files.read_module(self.decoder("fp32"), model, module_files.DECODER)
-        tokenizer = Tokenizer.load(self.decoder("fp32"), model.specials)
+        decoder, _ = module_files.read_module(self.decoder(), model, module_files.DECODER, TRAINED)
+        tokenizer = Tokenizer.load(self.decoder(), model.specials)
         modules["decoder"] = quantiser.quantise(decoder.eval()).to_dict()
-        module_files.save_decoder(self.decoder(name), model, decoder, tokenizer, quantiser, weights)
+        module_files.save_decoder(
+            self.decoder(quantiser), model, decoder, tokenizer, quantiser, weights
+        )
         report = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
         with atomic_write(report_path) as building:
             building.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         return modules
 
-    def bytes(self, precision: str) -> dict[str, int]:
-        """Size of each module on disk, in bytes."""
+    def bytes(self, quantiser: Quantiser) -> dict[str, int]:
+        """Size of each module on disk, in bytes.
+
+        Raises:
+            AtomError: a module is missing.
+        """
         sizes = {}
         for name, folder in (
-            ("encoder", self.encoder(precision)),
-            ("decoder", self.decoder(precision)),
+            ("encoder", self.encoder(quantiser)),
+            ("decoder", self.decoder(quantiser)),
         ):
             if not folder.is_dir():
-                way = (
-                    "run train.finetune first"
-                    if precision == "fp32"
-                    else (
-                        f"delete {self.folder / precision}, it is quantised again on the next run"
-                    )
-                )
-                raise AtomError(f"no {precision} {name} in {self.folder}; {way}")
+                way = f"delete {folder.parent}, it is quantised again on the next run"
+                if quantiser.is_identity:
+                    way = "run train.finetune first"
+                raise AtomError(f"no {quantiser.recipe} {name} in {self.folder}; {way}")
             sizes[name] = module_files.folder_bytes(folder)
         return sizes
 
@@ -148,8 +154,8 @@ def starting_checkpoint(folder: str, model: VideoLanguageModel, scale: str) -> C
         return None
     checkpoint = Checkpoint(Path(folder))
     for module_folder, kind in (
-        (checkpoint.encoder("fp32"), module_files.ENCODER),
-        (checkpoint.decoder("fp32"), module_files.DECODER),
+        (checkpoint.encoder(), module_files.ENCODER),
+        (checkpoint.decoder(), module_files.DECODER),
     ):
         if not module_folder.is_dir():
             raise AtomError(
@@ -162,4 +168,4 @@ def starting_checkpoint(folder: str, model: VideoLanguageModel, scale: str) -> C
 
 def starting_tokenizer(checkpoint: Checkpoint, model: VideoLanguageModel) -> Tokenizer:
     """Tokenizer stored with the decoder of a checkpoint."""
-    return Tokenizer.load(checkpoint.decoder("fp32"), model.specials)
+    return Tokenizer.load(checkpoint.decoder(), model.specials)

@@ -141,7 +141,7 @@ def convert(
         checkpoint = Checkpoint(building)
         digest, folders = hashlib.sha256(), {}
         for name, plan in plans.items():
-            folders[name] = getattr(checkpoint, name)("fp32")
+            folders[name] = getattr(checkpoint, name)()
             tensors = _converted_tensors(model, name, plan, seed)
             digest.update(module_files.stream_weights(folders[name], plan.shapes, tensors).encode())
         kind = "mixed" if any(plan.new for plan in plans.values()) else "released"

@@ -24,7 +24,7 @@ from atom_repro.datatypes import AtomError
 from atom_repro.device.capacity import require_memory
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
-from atom_repro.quant import int8, none
+from atom_repro.quant import none
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.atomic import atomic_write
 
@@ -32,6 +32,8 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 # The `kind` of a module in its configuration.
 ENCODER, DECODER = "video_encoder", "text_decoder"
+# How weights are stored that training or conversion writes.
+TRAINED = none.build()
 
 
 def save_encoder(
@@ -67,16 +69,24 @@ def empty_network(model: VideoLanguageModel, kind: str) -> Any:
 
 
 def read_module(
-    folder: Path, model: VideoLanguageModel, kind: str
+    folder: Path, model: VideoLanguageModel, kind: str, quantiser: Quantiser
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Read a module of `model` into main memory: its network, and its `config.json`.
 
+    Args:
+        quantiser: the one that its weights were stored by.
+
     Raises:
-        AtomError: missing files, another kind of module, or other hyperparameters.
+        AtomError: missing files, another kind of module, other hyperparameters or recipe.
     """
     config = read_config(folder, kind, model)
+    if _recipe(config) != quantiser.recipe:
+        raise AtomError(
+            f"{folder} was stored as {_recipe(config)}, the configuration has quant="
+            f"{quantiser.recipe}; choose the matching quant or another checkpoint"
+        )
     network = empty_network(model, kind)
-    _load_weights(network, folder, config)
+    _load_weights(network, folder, config, quantiser)
     return network, config
 
 
@@ -96,9 +106,9 @@ def weights_bytes(folder: Path) -> int:
     return sum((folder / name).stat().st_size for name in (WEIGHTS_FILE, CONFIG_FILE))
 
 
-def _quantiser(name: str) -> Quantiser:
-    # Unpacking needs the format, not the recipe: the recipe is in the tensors' metadata.
-    return none.build() if name == "fp32" else int8.build(linear="dynamic", embedding="weight_only")
+def _recipe(config: Mapping[str, Any]) -> str:
+    """Recipe of a module; its precision where the folder is older than recipes."""
+    return str(config.get("recipe", config["precision"]))
 
 
 def _module_config(kind: str, numbers: Mapping[str, Any], network: Any) -> dict[str, Any]:
@@ -118,9 +128,10 @@ def _save(
     weights: str,
     tokenizer: Tokenizer | None,
 ) -> None:
-    quantised = quantiser.name != "fp32"
     state = (
-        dict(network.state_dict(keep_vars=True)) if quantised else network.checkpoint_state_dict()
+        network.checkpoint_state_dict()
+        if quantiser.is_identity
+        else dict(network.state_dict(keep_vars=True))
     )
     # A weight that quantisation has untied is two weights from here on.
     tied = {k: v for k, v in network.tied.items() if state[k] is state[v]}
@@ -128,7 +139,7 @@ def _save(
     with atomic_write(folder) as building:
         building.mkdir()
         save_file(tensors, building / WEIGHTS_FILE, metadata=metadata)
-        _write_config(building, config, quantiser.name, weights, tied)
+        _write_config(building, config, quantiser, weights, tied)
         if tokenizer is not None:
             tokenizer.save(building)
 
@@ -136,11 +147,12 @@ def _save(
 def _write_config(
     folder: Path,
     config: Mapping[str, Any],
-    precision: str,
+    quantiser: Quantiser,
     weights: str,
     tied: Mapping[str, str],
 ) -> None:
-    content = {"format": 2, **config, "precision": precision, "weights": weights}
+    precision = {"precision": quantiser.name, "recipe": quantiser.recipe}
+    content = {"format": 2, **config, **precision, "weights": weights}
     text = json.dumps({**content, "tied": dict(tied)}, indent=1)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -172,7 +184,7 @@ def write_module_config(folder: Path, model: VideoLanguageModel, kind: str, weig
     network = empty_network(model, kind)
     numbers = model.encoder.to_dict() if kind == ENCODER else model.decoder.to_dict()
     config = _module_config(kind, numbers, network)
-    _write_config(folder, config, "fp32", weights, network.tied)
+    _write_config(folder, config, TRAINED, weights, network.tied)
 
 
 def fill_in_place(network: Any, folder: Path) -> None:
@@ -182,8 +194,8 @@ def fill_in_place(network: Any, folder: Path) -> None:
         AtomError: other precision, broken file, or weights that do not fit.
     """
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    if config["precision"] != "fp32":
-        raise AtomError(f"{folder} is {config['precision']}; training starts from fp32 weights")
+    if _recipe(config) != TRAINED.recipe:
+        raise AtomError(f"{folder} is {_recipe(config)}; training starts from fp32 weights")
     file = SafetensorsFile(folder / WEIGHTS_FILE)
     expected = {k for k in network.checkpoint_state_dict() if k not in network.tied}
     if unmatched := sorted(expected ^ file.entries.keys()):
@@ -229,7 +241,9 @@ def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None
     return config
 
 
-def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+def _load_weights(
+    network: nn.Module, folder: Path, config: Mapping[str, Any], quantiser: Quantiser
+) -> None:
     path = folder / WEIGHTS_FILE
     if config["network"] != type(network).__name__:
         raise AtomError(
@@ -237,14 +251,14 @@ def _load_weights(network: nn.Module, folder: Path, config: Mapping[str, Any]) -
             "choose the matching model or another checkpoint"
         )
     form = getattr(network, "form", "")
-    if config["precision"] != "fp32" and config["form"] != form:
+    if not quantiser.is_identity and config["form"] != form:
         raise AtomError(
             f"{folder} was quantised with model.form={config['form']}, the configuration has "
             f"{form}; delete {folder.parent}, it is quantised again on the next run"
         )
     require_memory(path.stat().st_size, f"loading {path}")
     tensors, metadata = read_safetensors(path)
-    state = _quantiser(config["precision"]).unpack(tensors, metadata)
+    state = quantiser.unpack(tensors, metadata)
     tied: Mapping[str, str] = config["tied"]
     state |= {name: state[source] for name, source in tied.items()}
     try:

@@ -28,8 +28,8 @@ def write_random_weights(checkpoint: Checkpoint, model: VideoLanguageModel, *, s
         AtomError: too little disk.
     """
     modules = (
-        (checkpoint.encoder("fp32"), module_files.ENCODER),
-        (checkpoint.decoder("fp32"), module_files.DECODER),
+        (checkpoint.encoder(), module_files.ENCODER),
+        (checkpoint.decoder(), module_files.DECODER),
     )
     for index, (folder, kind) in enumerate(modules):
         if folder.is_dir():

@@ -11,13 +11,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from atom_repro.checkpoints.module_files import DECODER, ENCODER, read_module
+from atom_repro.checkpoints.module_files import DECODER, ENCODER, TRAINED, read_module
 from atom_repro.datatypes import AtomError
 from atom_repro.engines.cpu_kernels import use_fp32_int8_linear, use_small_batch_linear
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
+from atom_repro.quant.recipe import Quantiser
 
 _CPU = torch.device("cpu")
 
@@ -74,27 +75,33 @@ class EmbedderModule:
 
 
 def load_encoder(
-    folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
+    folder: Path,
+    model: VideoLanguageModel,
+    quantiser: Quantiser = TRAINED,
+    device: torch.device = _CPU,
 ) -> EncoderModule:
     """Load the encoder of `model` onto a device.
 
     Raises:
         AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    loaded, config = read_module(folder, model, ENCODER)
+    loaded, config = read_module(folder, model, ENCODER, quantiser)
     network = cast(EncoderNetwork, _prepare(loaded, device))
     return EncoderModule(network, model, config["weights"], device)
 
 
 def load_decoder(
-    folder: Path, model: VideoLanguageModel, device: torch.device = _CPU
+    folder: Path,
+    model: VideoLanguageModel,
+    quantiser: Quantiser = TRAINED,
+    device: torch.device = _CPU,
 ) -> DecoderModule:
     """Load the decoder of `model` and its tokenizer onto a device.
 
     Raises:
         AtomError: missing files, another kind of module, or other hyperparameters.
     """
-    loaded, config = read_module(folder, model, DECODER)
+    loaded, config = read_module(folder, model, DECODER, quantiser)
     tokenizer = Tokenizer.load(folder, model.specials)
     network = cast(DecoderNetwork, _prepare(loaded, device))
     return DecoderModule(network, model, tokenizer, config["weights"])

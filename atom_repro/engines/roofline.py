@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.quant.recipe import Quantiser
 
 _aten = torch.ops.aten
 
@@ -33,10 +34,10 @@ class CaptionWork:
     step_bytes: int
     steps: int
 
-    def lower_bound_s(self, limits: Mapping[str, float], precision: str) -> dict[str, float]:
+    def lower_bound_s(self, limits: Mapping[str, float], arithmetic: str) -> dict[str, float]:
         """Lower bound in seconds for each stage at the device's rates; empty if the rate of this
         precision is missing."""
-        operations_per_s = limits.get(f"{precision}_operations_per_s")
+        operations_per_s = limits.get(f"{arithmetic}_operations_per_s")
         if not operations_per_s:
             return {}
         read_s = self.steps * self.step_bytes / limits["read_bytes_per_s"]
@@ -47,12 +48,15 @@ class CaptionWork:
 
 
 def caption_work(
-    model: VideoLanguageModel, tokenizer: Tokenizer, settings: GenerationSettings, precision: str
+    model: VideoLanguageModel,
+    tokenizer: Tokenizer,
+    settings: GenerationSettings,
+    quantiser: Quantiser,
 ) -> CaptionWork:
     """Count the work of one clip's caption of `settings.max_new_tokens` tokens.
 
-    In int8 a matrix has a byte for each weight and a fp32 scale for each row; the rest is fp32 as
-    in the paper's recipe. Keys and values, fp32 too, are counted at their mean length.
+    Weights are counted as the quantiser stores them. Keys and values are fp32, at their mean
+    length.
     """
     encoder_config = model.encoder
     with FakeTensorMode(), ShapeOnlyDispatch(), torch.inference_mode():
@@ -68,10 +72,10 @@ def caption_work(
         cache.open(settings.beams, settings.max_new_tokens)
         with _ReadStorages() as read:
             decoder.step(torch.zeros(1, settings.beams, dtype=torch.long), cache)
-        weights = {id(p.untyped_storage()): p for p in decoder.parameters()}
+        weights = _weights_by_storage(decoder)
         cache.length = settings.max_new_tokens // 2
         step_bytes = cache.bytes() + sum(
-            _bytes_of(w, precision) for key, w in weights.items() if key in read.storages
+            quantiser.bytes_of(*weights[key]) for key in weights.keys() & read.storages
         )
     return CaptionWork(
         encode_operations=encoding.get_total_flops(),
@@ -82,7 +86,7 @@ def caption_work(
 
 
 def roofline_values(
-    work: CaptionWork, precision: str, before: Mapping[str, float], after: Mapping[str, float]
+    work: CaptionWork, arithmetic: str, before: Mapping[str, float], after: Mapping[str, float]
 ) -> dict[str, Any]:
     """Record values: a caption's work, the device's rates and the lower bounds. Rates are measured
     before and after; the higher of the two counts."""
@@ -91,14 +95,19 @@ def roofline_values(
         "limits_before": dict(before),
         "limits_after": dict(after),
         "least_work_per_clip": asdict(work),
-        "least_s_per_clip": work.lower_bound_s(fastest, precision),
+        "least_s_per_clip": work.lower_bound_s(fastest, arithmetic),
     }
 
 
-def _bytes_of(weight: Tensor, precision: str) -> int:
-    if precision == "int8" and weight.dim() == 2:
-        return weight.numel() + 4 * weight.shape[0]
-    return 4 * weight.numel()
+def _weights_by_storage(network: nn.Module) -> dict[int, tuple[nn.Module, Tensor]]:
+    """Layer and weight by storage; of a weight that an embedding shares, the other layer."""
+    found: dict[int, tuple[nn.Module, Tensor]] = {}
+    for layer in network.modules():
+        for weight in layer.parameters(recurse=False):
+            storage = id(weight.untyped_storage())
+            if storage not in found or not isinstance(layer, nn.Embedding):
+                found[storage] = (layer, weight)
+    return found
 
 
 class _ReadStorages(TorchDispatchMode):

@@ -73,10 +73,10 @@ def journaled_captions(
         setup: with its modules written.
         progress: called with the number of clips done since the last call.
     """
-    model, checkpoint, precision = setup.model, setup.checkpoint, setup.quantiser.name
+    model, checkpoint, quantiser = setup.model, setup.checkpoint, setup.quantiser
     inputs = {
         **setup.inputs,
-        "precision": precision,
+        "precision": quantiser.recipe,
         "prompt": model.prompt,
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),
@@ -98,8 +98,8 @@ def journaled_captions(
         remaining = clips[done:]
         if not complete:
             device = setup.device.torch
-            encoder = load_encoder(checkpoint.encoder(precision), model, device)
-            decoder = load_decoder(checkpoint.decoder(precision), model, device)
+            encoder = load_encoder(checkpoint.encoder(quantiser), model, quantiser, device)
+            decoder = load_decoder(checkpoint.decoder(quantiser), model, quantiser, device)
             for batch in caption_clips(
                 encoder,
                 decoder,

@@ -27,6 +27,9 @@ def _import_torchao() -> tuple[Any, Any, Any]:
     return quantization, PerAxis, safetensors_support
 
 
+_PAPER = ("dynamic", "weight_only")  # linear, embedding
+
+
 @dataclass(frozen=True)
 class Int8Quantiser:
     """TorchAO int8 quantiser. `linear` is dynamic | weight_only | none; `embedding` is
@@ -35,6 +38,23 @@ class Int8Quantiser:
     linear: str
     embedding: str
     name: str = "int8"
+    is_identity: bool = False
+
+    @property
+    def recipe(self) -> str:
+        if (self.linear, self.embedding) == _PAPER:
+            return self.name
+        return f"{self.name}-linear_{self.linear}-embedding_{self.embedding}"
+
+    @property
+    def arithmetic(self) -> str:
+        return "int8" if self.linear == "dynamic" else "fp32"
+
+    def bytes_of(self, layer: nn.Module, weight: Tensor) -> int:
+        changed = {nn.Linear: self.linear, nn.Embedding: self.embedding}.get(type(layer), "none")
+        if changed == "none" or weight.dim() != 2:
+            return weight.nbytes
+        return weight.numel() + 4 * weight.shape[0]  # a fp32 scale for each row
 
     def quantise(self, module: nn.Module) -> QuantReport:
         quantization, per_axis, _ = _import_torchao()

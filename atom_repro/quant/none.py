@@ -10,7 +10,15 @@ from atom_repro.quant.recipe import QuantReport, weight_tensors
 
 @dataclass(frozen=True)
 class NoQuantiser:
+    """The identity: weights are stored and multiplied as trained."""
+
     name: str = "fp32"
+    recipe: str = "fp32"
+    arithmetic: str = "fp32"
+    is_identity: bool = True
+
+    def bytes_of(self, layer: nn.Module, weight: Tensor) -> int:
+        return weight.nbytes
 
     def quantise(self, module: nn.Module) -> QuantReport:
         size = sum(t.nbytes for _, t in weight_tensors(module))
@@ -26,4 +34,5 @@ class NoQuantiser:
 
 
 def build() -> NoQuantiser:
+    """Build the quantiser of `conf/quant/none.yaml`."""
     return NoQuantiser()

@@ -32,10 +32,32 @@ class QuantReport:
 
 
 class Quantiser(Protocol):
-    """A post-training quantiser. `name` is the precision in records and folder names."""
+    """A way to store and multiply weights, from `conf/quant`.
+
+    Attributes:
+        name: precision in messages and records, such as `int8`.
+        recipe: identifier of this very quantiser in folders of modules, records and rows; two of
+            one precision differ in it.
+        arithmetic: precision of its matrix products, whose rate on the device bounds them.
+        is_identity: whether weights stay as they were trained.
+    """
 
     @property
     def name(self) -> str: ...
+    @property
+    def recipe(self) -> str: ...
+    @property
+    def arithmetic(self) -> str: ...
+    @property
+    def is_identity(self) -> bool: ...
+
+    def bytes_of(self, layer: nn.Module, weight: Tensor) -> int:
+        """Bytes of a weight of `layer` once it is quantised, with its scales.
+
+        Args:
+            weight: as trained; its values are not read.
+        """
+        ...
 
     def quantise(self, module: nn.Module) -> QuantReport:
         """Quantise `module` in place.

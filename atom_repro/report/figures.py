@@ -7,7 +7,14 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
-from atom_repro.report.select import HOST_TINY, busy_suffix, device_and_model, family, validity_note
+from atom_repro.report.select import (
+    HOST_TINY,
+    busy_suffix,
+    device_and_model,
+    family,
+    precision_label,
+    validity_note,
+)
 from atom_repro.report.svg import svg
 from atom_repro.report.tables import latency
 
@@ -32,7 +39,7 @@ def timeline(records: Sequence[Record], precision: str) -> str | None:
     matching = [
         r
         for r in latency.newest(records)
-        if (r.config("pipeline.name"), r.values["precision"]) == ("retrieval", precision)
+        if (r.config("pipeline.name"), precision_label(r)) == ("retrieval", precision)
         and device_and_model(r) == HOST_TINY
     ]
     if not matching:

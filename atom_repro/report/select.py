@@ -51,7 +51,7 @@ def newest(
     by_precision: dict[str, Record] = {}
     for record in records:
         if is_reportable(record, stage) and (family(record), dataset_name(record)) == (model, data):
-            by_precision[str(record.values["precision"])] = record
+            by_precision[precision_label(record)] = record
     return by_precision
 
 
@@ -59,6 +59,11 @@ def dataset_model_pairs(records: Iterable[Record], stage: str) -> list[tuple[str
     """(data set, model) pairs of a stage's records: toy data first, mPLUG2+ first."""
     pairs = {(dataset_name(r), family(r)) for r in records if is_reportable(r, stage)}
     return sorted(pairs, key=lambda s: (s[0] != TOY, s[0], s[1] != "mPLUG2+", s[1]))
+
+
+def precision_label(record: Record) -> str:
+    """Precision of a record in row names: the recipe of its quantiser, where the record has it."""
+    return str(record.values.get("recipe") or record.values["precision"])
 
 
 def is_reportable(record: Record, stage: str) -> bool:

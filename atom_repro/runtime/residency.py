@@ -23,6 +23,7 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.eager import embedder_bytes, load_decoder, load_embedder, load_encoder
 from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.record import out_of_memory
 from atom_repro.runtime.timeline import Timeline
 
@@ -41,7 +42,7 @@ class ModuleLoader:
 
 def module_loaders(
     checkpoint: Checkpoint,
-    precision: str,
+    quantiser: Quantiser,
     model: VideoLanguageModel,
     device: ComputeDevice,
     *,
@@ -57,14 +58,14 @@ def module_loaders(
     Raises:
         AtomError: a module of that precision is missing.
     """
-    sizes = checkpoint.bytes(precision)
-    encoder, decoder = checkpoint.encoder(precision), checkpoint.decoder(precision)
+    sizes = checkpoint.bytes(quantiser)
+    encoder, decoder = checkpoint.encoder(quantiser), checkpoint.decoder(quantiser)
     return {
         "encoder": ModuleLoader(
-            partial(load_encoder, encoder, model, device.torch), sizes["encoder"]
+            partial(load_encoder, encoder, model, quantiser, device.torch), sizes["encoder"]
         ),
         "decoder": ModuleLoader(
-            partial(load_decoder, decoder, model, device.torch), sizes["decoder"]
+            partial(load_decoder, decoder, model, quantiser, device.torch), sizes["decoder"]
         ),
         "embedder": ModuleLoader(
             partial(load_embedder, embedder, device.torch), embedder_bytes(embedder)

@@ -87,6 +87,11 @@ class Setup:
         return self.checkpoint.weights()
 
     @property
+    def quantisation(self) -> dict[str, str]:
+        """What a record says of the precision of the modules."""
+        return {"precision": self.quantiser.name, "recipe": self.quantiser.recipe}
+
+    @property
     def inputs(self) -> dict[str, str]:
         """Inputs of a record beside configuration and code: data, weights, device."""
         return {
@@ -112,7 +117,7 @@ class Setup:
     def loaders(self) -> dict[str, ModuleLoader]:
         """Loaders of the modules, onto the device."""
         return module_loaders(
-            self.checkpoint, self.quantiser.name, self.model, self.device, embedder=self.embedder
+            self.checkpoint, self.quantiser, self.model, self.device, embedder=self.embedder
         )
 
     def session(self, arm: Arm) -> Runtime:

@@ -74,8 +74,8 @@ def load_initial_weights(checkpoint: Checkpoint, network: CaptioningModel) -> st
         AtomError: the fp32 checkpoint is missing, broken, or of another model.
     """
     modules: tuple[tuple[Path, str, Any], ...] = (
-        (checkpoint.encoder("fp32"), module_files.ENCODER, network.encoder),
-        (checkpoint.decoder("fp32"), module_files.DECODER, network.decoder),
+        (checkpoint.encoder(), module_files.ENCODER, network.encoder),
+        (checkpoint.decoder(), module_files.DECODER, network.decoder),
     )
     label = ""
     for folder, kind, module in modules:

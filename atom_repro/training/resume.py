@@ -16,7 +16,6 @@ import torch
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint, trained_label
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.quant import none
 from atom_repro.records.atomic import atomic_write
 from atom_repro.records.journal import Journal
 from atom_repro.training.captioning_model import CaptioningModel
@@ -133,10 +132,12 @@ class TrainingState:
             return
         model = network.model
         encoder, decoder = merged(network.encoder), merged(network.decoder)
-        weights, plain = trained_label(encoder, decoder), none.build()
-        module_files.save_encoder(self.checkpoint.encoder("fp32"), model, encoder, plain, weights)
+        weights = trained_label(encoder, decoder)
+        module_files.save_encoder(
+            self.checkpoint.encoder(), model, encoder, module_files.TRAINED, weights
+        )
         module_files.save_decoder(
-            self.checkpoint.decoder("fp32"), model, decoder, tokenizer, plain, weights
+            self.checkpoint.decoder(), model, decoder, tokenizer, module_files.TRAINED, weights
         )
         self.best = {"step": step, "cider": cider, "weights": weights}
 

@@ -93,8 +93,8 @@ def test_converted_modules_give_the_logits_of_their_parts(parts, tmp_path, frame
     model = small_model()
     report = from_parts(parts, tmp_path / "ck")
     checkpoint = Checkpoint(tmp_path / "ck")
-    encoder = eager.load_encoder(checkpoint.encoder("fp32"), model)
-    decoder = eager.load_decoder(checkpoint.decoder("fp32"), model)
+    encoder = eager.load_encoder(checkpoint.encoder(), model)
+    decoder = eager.load_decoder(checkpoint.decoder(), model)
     network = encoder.network
     with torch.no_grad():
         pixels = (frames.flatten(0, 1) / 255 - network.mean) / network.std
@@ -165,7 +165,7 @@ def test_training_starts_from_a_conversion(parts, tmp_path):
     assert load_initial_weights(checkpoint, network) == report.weights
     assert [id(p) for p in network.parameters()] == before
     assert all(p.requires_grad for p in network.parameters())
-    loaded = eager.load_encoder(checkpoint.encoder("fp32"), model).network
+    loaded = eager.load_encoder(checkpoint.encoder(), model).network
     assert torch.equal(network.encoder.pos, loaded.pos)
     head, table = network.decoder.lm_head.weight, parts.llama.get_input_embeddings().weight
     assert torch.equal(head, table)

@@ -16,10 +16,11 @@ from atom_repro.engines.eager import load_decoder, load_encoder
 from atom_repro.engines.roofline import caption_work
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.quant import int8
+from atom_repro.quant import int8, none
 from atom_repro.runtime.setup import Setup
 
 FAMILIES = ["tiny_mplug2plus", "tiny_mplug2"]
+QUANTISERS = (none.build(), int8.build(linear="dynamic", embedding="weight_only"))
 
 
 def model_named(name):
@@ -31,8 +32,8 @@ def test_they_make_captions_of_the_length_that_is_asked_for(tmp_path, name):
     model, checkpoint = model_named(name), Checkpoint(tmp_path / "random")
     write_random_weights(checkpoint, model, seed=0)
     assert checkpoint.weights() == "random"
-    encoder = load_encoder(checkpoint.encoder("fp32"), model)
-    decoder = load_decoder(checkpoint.decoder("fp32"), model)
+    encoder = load_encoder(checkpoint.encoder(), model)
+    decoder = load_decoder(checkpoint.decoder(), model)
     numbers = model.encoder
     frames = torch.randint(
         0, 256, (1, numbers.frames, 3, numbers.image_size, numbers.image_size), dtype=torch.uint8
@@ -52,7 +53,7 @@ def test_they_are_made_once_and_differ_by_seed(tmp_path):
     def written(folder, seed):
         checkpoint = Checkpoint(tmp_path / folder)
         write_random_weights(checkpoint, model, seed=seed)
-        path = checkpoint.decoder("fp32") / "model.safetensors"
+        path = checkpoint.decoder() / "model.safetensors"
         return path.stat().st_ino, path.read_bytes()
 
     first, again = written("a", 0), written("a", 0)
@@ -101,15 +102,15 @@ def test_what_judges_texts_refuses_them(tmp_path):
 def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
     one = setup(tmp_path)
     one.prepare_modules(for_quality=False)
-    encoder = one.checkpoint.encoder("fp32")
+    encoder = one.checkpoint.encoder()
     kept = (encoder / "model.safetensors").stat().st_ino
-    shutil.rmtree(one.checkpoint.decoder("fp32"))
+    shutil.rmtree(one.checkpoint.decoder())
     one.prepare_modules(for_quality=False)
     assert one.checkpoint.complete
     assert (encoder / "model.safetensors").stat().st_ino == kept
 
     # Weights that somebody trained at this scale are used, and may be judged.
-    for folder in (encoder, one.checkpoint.decoder("fp32")):
+    for folder in (encoder, one.checkpoint.decoder()):
         path = folder / "config.json"
         path.write_text(path.read_text().replace('"random"', '"trained:abc"'))
     one.prepare_modules(for_quality=True)
@@ -120,7 +121,7 @@ def test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row():
     model = model_named("tiny_mplug2plus")
     words = Tokenizer.word_level(model.decoder.vocabulary, model.specials)
     settings = GenerationSettings(beams=1, max_new_tokens=11)
-    work = {p: caption_work(model, words, settings, p).step_bytes for p in ("fp32", "int8")}
+    work = {q.name: caption_work(model, words, settings, q).step_bytes for q in QUANTISERS}
     with torch.device("meta"):
         decoder = model.make_decoder()
     # Each matrix once; the head is the embedding's, of which it reads every row.
@@ -134,7 +135,7 @@ def test_the_least_work_of_a_caption(name):
     model = model_named(name)
     words = Tokenizer.word_level(model.decoder.vocabulary, model.specials)
     settings = GenerationSettings(beams=1, max_new_tokens=11)
-    work = {p: caption_work(model, words, settings, p) for p in ("fp32", "int8")}
+    work = {q.name: caption_work(model, words, settings, q) for q in QUANTISERS}
     with torch.device("meta"):
         weights = 4 * sum(p.numel() for p in model.make_decoder().parameters())
     assert work["fp32"].steps == 10

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
@@ -25,7 +26,7 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
         originals.append(Clip("toy", "test", f"c{i}", tmp_path / f"{i}.mp4"))
     clips, broken = repeat_clips(originals, 40, broken_every=10, folder=tmp_path / "broken")
     assert broken == ("c0#9", "c1#19", "c2#29", "c0#39")
-    loaders = module_loaders(Checkpoint(saved), "fp32", model, Cpu(), embedder="embedded")
+    loaders = module_loaders(Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded")
     arm = Arm(residency="resident", schedule=schedule, threads_alone=1)
     kept = []
     with (

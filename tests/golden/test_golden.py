@@ -78,8 +78,8 @@ def texts(name, folder):
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     dataset.prepare()
     checkpoint = Checkpoint.of(cfg, model, dataset)
-    encoder = load_encoder(checkpoint.encoder("fp32"), model)
-    decoder = load_decoder(checkpoint.decoder("fp32"), model)
+    encoder = load_encoder(checkpoint.encoder(), model)
+    decoder = load_decoder(checkpoint.decoder(), model)
     said = {}
     for number, clip in enumerate(dataset.clips("test")[:CLIPS]):
         size = {"frames": model.encoder.frames, "size": model.encoder.image_size}

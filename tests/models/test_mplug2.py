@@ -11,7 +11,7 @@ from conftest import TEXTS
 from transformers import BertConfig, BertLMHeadModel
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
-from atom_repro.checkpoints.module_files import save_decoder, save_encoder
+from atom_repro.checkpoints.module_files import TRAINED, save_decoder, save_encoder
 from atom_repro.config import CONF
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
@@ -386,8 +386,8 @@ def test_files_and_int8_give_back_the_modules(saved2, frames):
     save_decoder(
         folder / "int8/decoder", model, decoder.network, decoder.tokenizer, recipe, "random"
     )
-    again = load_encoder(folder / "int8/encoder", model)
-    writing = load_decoder(folder / "int8/decoder", model)
+    again = load_encoder(folder / "int8/encoder", model, recipe)
+    writing = load_decoder(folder / "int8/decoder", model, recipe)
     visual = encoder(frames)
     assert torch.equal(again(frames), visual)
     assert writing(visual, "", settings) == decoder(visual, "", settings)
@@ -402,7 +402,7 @@ def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
         clips.append(Clip("toy", "test", f"{i}", tmp_path / f"{i}.mp4"))
     outputs = []
     for residency, schedule in itertools.product(RESIDENCIES, SCHEDULES):
-        loaders = module_loaders(Checkpoint(folder), "fp32", model, Cpu(), embedder="embedded")
+        loaders = module_loaders(Checkpoint(folder), TRAINED, model, Cpu(), embedder="embedded")
         pipeline = search.build(
             name="retrieval", session="indexed", prompts=["a boat"], most=10, least_similarity=-1.0
         )

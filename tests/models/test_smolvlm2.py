@@ -337,19 +337,25 @@ def test_int8_changes_the_tower_too_and_reads_back(smol_saved, pixels):
     assert {"connector.modality_projection.proj", "vision_model.embeddings.position_embedding",
             "vision_model.encoder.layers.1.mlp.fc2"} <= set(changed)  # fmt: skip
     assert {"lm_head", "model.embed_tokens"} <= set(report["decoder"]["changed"])
-    seen = {p: load_encoder(smol_saved.encoder(p), model)(pixels) for p in ("fp32", "int8")}
+    seen = {
+        q.name: load_encoder(smol_saved.encoder(q), model, q)(pixels)
+        for q in (none.build(), quantiser)
+    }
     error = (seen["int8"] - seen["fp32"]).norm() / seen["fp32"].norm()
     assert 0 < error < 0.1
     settings = GenerationSettings(beams=2, max_new_tokens=5, forbid_end=True)
-    said = load_decoder(smol_saved.decoder("int8"), model)(seen["int8"], ASK, settings)
+    said = load_decoder(smol_saved.decoder(quantiser), model, quantiser)(
+        seen["int8"], ASK, settings
+    )
     assert [len(s.token_ids) for s in said] == [5, 5]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, precision):
+@pytest.mark.parametrize(
+    "quantiser", [none.build(), int8.build(linear="dynamic", embedding="weight_only")]
+)
+def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, quantiser):
     model = small()
-    if precision == "int8":
-        smol_saved.prepare(int8.build(linear="dynamic", embedding="weight_only"), model)
+    smol_saved.prepare(quantiser, model)
     clips = []
     for i in range(2):
         made = np.random.default_rng(i).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -358,7 +364,7 @@ def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, precision):
     settings = GenerationSettings(beams=2, max_new_tokens=4, forbid_end=True)
     outputs = []
     for residency, schedule in itertools.product(("resident", "reload_input"), SCHEDULES):
-        loaders = module_loaders(smol_saved, precision, model, Cpu(), embedder="embedded")
+        loaders = module_loaders(smol_saved, quantiser, model, Cpu(), embedder="embedded")
         arm = Arm(residency=residency, schedule=schedule)
         with Runtime(arm, loaders, Cpu(), prompt=model.prompt, settings=settings) as runtime:
             captions = [made.token_ids for made in runtime.caption(clips)]

@@ -61,7 +61,10 @@ def test_file_gives_back_the_same_module_without_fp32_weights(
     RECIPE.quantise(decoder.network)
     save_encoder(tmp_path / "e", model, encoder.network, RECIPE, "random")
     save_decoder(tmp_path / "d", model, decoder.network, tokenizer, RECIPE, "random")
-    again, decoder_again = load_encoder(tmp_path / "e", model), load_decoder(tmp_path / "d", model)
+    again = load_encoder(tmp_path / "e", model, RECIPE)
+    decoder_again = load_decoder(tmp_path / "d", model, RECIPE)
+    with pytest.raises(AtomError, match="was stored as int8, the configuration has quant=fp32"):
+        load_encoder(tmp_path / "e", model)
     visual = encoder(frames)
     assert torch.equal(again(frames), visual)
     assert 0 < (visual - exact).abs().max() < 0.2 * exact.abs().max()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.datatypes import AtomError, Clip, OutOfMemory
 from atom_repro.device.cpu import Cpu
 from atom_repro.models.generation import Generated, GenerationSettings
@@ -41,7 +42,7 @@ def session(saved, model, clips, arm, kind="fresh"):
         most=10,
         least_similarity=-1.0,
     )
-    loaders = module_loaders(Checkpoint(saved), "fp32", model, Cpu(), embedder="embedded")
+    loaders = module_loaders(Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded")
     settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
     with Runtime(arm, loaders, Cpu(), prompt="", settings=settings) as runtime:
         answers = pipeline.run(runtime, clips)
@@ -84,7 +85,7 @@ def test_residency_decides_how_often_each_module_is_read(
     _, spans = session(saved, model, clips, Arm(residency=residency, schedule=schedule))
     assert loads(spans) == expected
     assert sum(s.stage == "release" for s in spans) == sum(expected.values())
-    sizes = Checkpoint(saved).bytes("fp32")
+    sizes = Checkpoint(saved).bytes(TRAINED)
     assert {s.bytes_read for s in spans if s.module == "decoder" and s.stage == "load"} == {
         sizes["decoder"]
     }
@@ -281,7 +282,7 @@ def test_a_load_waits_for_the_device_and_a_release_gives_memory_back():
 
 def test_every_stage_works_in_a_lane_and_waits(saved, model, clips):
     device = Counting()
-    loaders = module_loaders(Checkpoint(saved), "fp32", model, device, embedder="embedded")
+    loaders = module_loaders(Checkpoint(saved), TRAINED, model, device, embedder="embedded")
     arm = Arm(residency="resident", schedule="sequential", threads_alone=1)
     settings = GenerationSettings(max_new_tokens=4, forbid_end=True)
     with Runtime(arm, loaders, device, prompt="", settings=settings) as runtime:

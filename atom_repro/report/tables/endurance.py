@@ -9,6 +9,7 @@ from atom_repro.report.select import (
     device_and_model,
     module_load_definition,
     of_newest_definition,
+    precision_label,
     quietness,
     validity_note,
 )
@@ -29,7 +30,7 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
     selected: dict[tuple[str, str, str], Record] = {}
     for record in records:
         values = record.values
-        configuration = (device_and_model(record), str(values["arm"]), str(values["precision"]))
+        configuration = (device_and_model(record), str(values["arm"]), precision_label(record))
         if configuration not in selected or rank(record) >= rank(selected[configuration]):
             selected[configuration] = record
     rows: list[Row] = []

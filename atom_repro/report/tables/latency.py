@@ -17,6 +17,7 @@ from atom_repro.report.select import (
     keep_quietest,
     module_load_definition,
     of_newest_definition,
+    precision_label,
     validity_note,
 )
 
@@ -34,7 +35,7 @@ def newest(records: Sequence[Record]) -> list[Record]:
     for record in of_newest_definition(records, "latency"):
         pipeline = record.config("pipeline.name")
         if pipeline in PIPELINES:
-            scale, precision = str(record.data["scale"]), str(record.values["precision"])
+            scale, precision = str(record.data["scale"]), precision_label(record)
             keep_quietest(selected, (pipeline, device_and_model(record), scale, precision), record)
     order = sorted(selected, key=lambda k: (k[2] != "tiny", PIPELINES.index(k[0]), k[1], k[3]))
     return [selected[key] for key in order]
@@ -78,7 +79,7 @@ def table3(records: Sequence[Record]) -> list[Row]:
         _configuration(r) for r in selected if r.config("pipeline.name") == "retrieval"
     }
     for record in selected:
-        row = f"{device_and_model(record)}/{record.values['precision']}"
+        row = f"{device_and_model(record)}/{precision_label(record)}"
         scale = record.data["scale"]
         clips, definition = record.values["clips"], module_load_definition(record)
         note = f"{validity_note(record)}; {clips} clips; {definition}"
@@ -111,7 +112,7 @@ def table3(records: Sequence[Record]) -> list[Row]:
 
 
 def _configuration(record: Record) -> tuple[str, str, str]:
-    return device_and_model(record), str(record.data["scale"]), str(record.values["precision"])
+    return device_and_model(record), str(record.data["scale"]), precision_label(record)
 
 
 def _table3_cells(record: Record, arm: str, *, per_clip: bool) -> dict[str, dict[int, float]]:
@@ -191,7 +192,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                     measured(
                         "arms",
                         f"{device_and_model(record)}/{record.config('pipeline.name')}/"
-                        f"{record.values['precision']}/{arm}",
+                        f"{precision_label(record)}/{arm}",
                         f"{record.data['scale']}/{column}",
                         median(values),
                         "MiB" if column.endswith("MiB") else "s",
@@ -216,7 +217,7 @@ def limits(records: Sequence[Record]) -> list[Row]:
         prompts = _prompts(record, "resident/sequential", first_only=True) if minimum_s else []
         if not prompts:
             continue
-        pipeline, precision = record.config("pipeline.name"), record.values["precision"]
+        pipeline, precision = record.config("pipeline.name"), precision_label(record)
         row = f"{device_and_model(record)}/{pipeline}/{precision}"
         scale, clips = record.data["scale"], record.values["clips"]
         cells = [

@@ -22,6 +22,7 @@ from atom_repro.report.select import (
     keep_quietest,
     module_load_definition,
     of_newest_definition,
+    precision_label,
     system_load_label,
     validity_note,
 )
@@ -42,7 +43,7 @@ def newest(records: Sequence[Record]) -> dict[tuple[str, str, str], Record]:
     preferred to a busy one."""
     selected: dict[tuple[str, str, str], Record] = {}
     for record in of_newest_definition(records, NAME):
-        pipeline, precision = str(record.values["pipeline"]), str(record.values["precision"])
+        pipeline, precision = str(record.values["pipeline"]), precision_label(record)
         keep_quietest(selected, (device_and_model(record), pipeline, precision), record)
     return selected
 
@@ -191,7 +192,7 @@ def curves(record: Record) -> str:
         axis.set_ylim(bottom=None if axis is prompt_axis else 0)
     figure.legend(loc="lower center", ncols=4, fontsize=8)
     figure.suptitle(
-        f"{record.values['pipeline']}, {record.values['precision']}, {schedule}, "
+        f"{record.values['pipeline']}, {precision_label(record)}, {schedule}, "
         f"{record.values['clips']} clips ({record.data['scale']}: {validity_note(record)}), "
         f"{record.machine.processor}{busy_suffix(record)}",
         fontsize=10,

@@ -48,7 +48,7 @@ data-check: $(READY)  ## which data sets are there, what is missing, where to ge
 table7: $(READY)  ## the text embedder on STS-B in every precision (Tables 6 and 7)
 	@$(RUN) -m eval.text_embedder $(ARGS)
 
-human-captions: $(READY)  ## what human captions give, as captions and as the index
+human-captions: $(READY)  ## score human captions, as captions and as a retrieval index
 	@$(RUN) -m eval.human_captions $(ARGS)
 
 check: $(READY)  ## lint, format, types, layers

@@ -38,7 +38,7 @@ def _show_file(source: Any, folder: Any) -> None:
 
     path = source.find(folder)
     if path is None:
-        print(f"  missing  {folder / source.names[0]}: {source.needed_for}; {source.get}")
+        print(f"  missing  {folder / source.names[0]}: {source.needed_for}; {source.download_from}")
         return
     if not source.sha256:
         origin = "no checksum to compare with"
@@ -80,12 +80,12 @@ def _show_pairs(stsb: Any) -> int:
 
 def _show_leaks(dataset: Any) -> None:
     """Test clips that a training list holds, or whose recording it shares."""
-    from atom_repro.data.annotations import leaks
+    from atom_repro.data.annotations import count_leaks
 
     for training in (s for s in dataset.splits if s.startswith("train") and "paragraph" not in s):
         for test in (s for s in dataset.splits if s.startswith("test") and "paragraph" not in s):
             try:
-                same, shared = leaks(dataset.clips(training), dataset.clips(test))
+                same, shared = count_leaks(dataset.clips(training), dataset.clips(test))
             except AtomError:
                 continue  # a file of these splits is missing, reported above
             if same or shared:

@@ -73,7 +73,7 @@ class ModulePlan:
 
 
 @dataclass(frozen=True)
-class Conversion:
+class ConversionReport:
     """Report of a conversion: which keys were loaded, tied, new or ignored (`conversion.json`)."""
 
     folder: Path
@@ -113,7 +113,7 @@ def convert(
     tokenizer: str = "",
     seed: int = 0,
     force: bool = False,
-) -> Conversion:
+) -> ConversionReport:
     """Write the fp32 modules of `model` from released weights.
 
     Args:
@@ -149,7 +149,7 @@ def convert(
         for name in plans:
             module_files.write_module_config(folders[name], model, KINDS[name], weights)
         decoder_tokenizer.save(folders["decoder"])
-        report = Conversion(
+        report = ConversionReport(
             target, weights, {n: _module_report(p) for n, p in plans.items()}, ignored
         )
         text = json.dumps(report.to_dict(), indent=1)
@@ -374,8 +374,13 @@ def _check_capacity(
     # A tensor as read, as fp32 and joined; and once a whole module that is partly new.
     initial = max((plan.bytes for plan in plans.values() if plan.new), default=0)
     what = f"converting {' and '.join(o.location for o in opened)}"
-    require_memory(3 * largest + initial, what)
-    require_disk(target, sum(plan.bytes for plan in plans.values()) + 2**20, what)
+    require_memory(3 * largest + initial, what, remedy="take a smaller model")
+    require_disk(
+        target,
+        sum(plan.bytes for plan in plans.values()) + 2**20,
+        what,
+        remedy="choose another target",
+    )
 
 
 def _converted_tensors(
@@ -386,7 +391,7 @@ def _converted_tensors(
     opened = plan.opened
     initial = _initial_weights(model, name, plan, seed) if plan.new else {}
     for alias, source_key in plan.tied_copies.items():
-        _check_tied_copy(opened, plan, alias, source_key)
+        _check_tied_copy(model, opened, plan, alias, source_key)
     for key in plan.shapes:
         if key in plan.new:
             yield key, initial.pop(key)
@@ -398,15 +403,18 @@ def _converted_tensors(
         yield key, parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _check_tied_copy(opened: OpenedSource, plan: ModulePlan, alias: str, source_key: str) -> None:
+def _check_tied_copy(
+    model: VideoLanguageModel, opened: OpenedSource, plan: ModulePlan, alias: str, source_key: str
+) -> None:
     first, _ = plan.parts[plan.tied[alias]][0]
     if opened.file.entries[first].shape == opened.file.entries[source_key].shape and torch.equal(
         opened.file.read(first), opened.file.read(source_key)
     ):
         return
+    untie = "set model.decoder.tied=false or " if "tied" in model.decoder.to_dict() else ""
     raise AtomError(
         f"{opened.location}: {source_key} differs from {first}, and the model has one weight for "
-        "both; set model.decoder.tied=false or choose the matching checkpoint"
+        f"both; {untie}choose the matching checkpoint"
     )
 
 

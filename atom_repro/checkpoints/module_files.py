@@ -82,7 +82,7 @@ def read_module(
     config = read_config(folder, kind, model)
     if _recipe(config) != quantiser.recipe:
         raise AtomError(
-            f"{folder} was stored as {_recipe(config)}, the configuration has quant="
+            f"{folder} was stored as {_recipe(config)}, the configuration asks for "
             f"{quantiser.recipe}; choose the matching quant or another checkpoint"
         )
     network = empty_network(model, kind)

@@ -29,7 +29,7 @@ class SourceFile:
 
     names: tuple[str, ...]
     needed_for: str
-    get: str
+    download_from: str
     sha256: tuple[str, ...] = ()
 
     def find(self, folder: Path) -> Path | None:
@@ -44,7 +44,8 @@ class SourceFile:
         path = self.find(folder)
         if path is None:
             raise AtomError(
-                f"{folder / self.names[0]}: not there, needed for {self.needed_for}; {self.get}"
+                f"{folder / self.names[0]}: not there, needed for {self.needed_for}; "
+                f"{self.download_from}"
             )
         return path
 
@@ -94,7 +95,7 @@ class AnnotatedDataset(ABC):
             AtomError: an unknown split, or a file that is missing or broken.
         """
         if split not in self.splits:
-            raise AtomError(f"{self.name} has no split {split!r}; choose of {self.splits}")
+            raise AtomError(f"{self.name} has no split {split!r}; choose one of {self.splits}")
         if split not in self._clips:
             self._clips[split] = self._load(split)
         return list(self._clips[split])
@@ -155,7 +156,7 @@ def clean(text: object, where: str) -> str:
         AtomError: not text, or nothing but white space.
     """
     if not isinstance(text, str) or not text.strip():
-        raise AtomError(f"{where}: an empty caption ({text!r}); remove it from the file")
+        raise AtomError(f"{where}: not a non-empty text ({text!r}); remove it from the file")
     return " ".join(text.split())
 
 
@@ -168,8 +169,8 @@ def require_unique(names: Iterable[str], where: str) -> list[str]:
     listed = list(names)
     duplicates = [name for name, n in Counter(listed).items() if n > 1]
     if duplicates:
-        more = f" and {len(duplicates) - 1} more" if len(duplicates) > 1 else ""
-        raise AtomError(f"{where}: {duplicates[0]}{more} occurs twice; remove the duplicate")
+        more = f" (and {len(duplicates) - 1} more do)" if len(duplicates) > 1 else ""
+        raise AtomError(f"{where}: {duplicates[0]} occurs twice{more}; remove the duplicate")
     return listed
 
 
@@ -186,7 +187,7 @@ def field(row: Any, key: str, where: str) -> Any:
     return row[key]
 
 
-def leaks(training: Sequence[Clip], evaluation: Sequence[Clip]) -> tuple[int, int]:
+def count_leaks(training: Sequence[Clip], evaluation: Sequence[Clip]) -> tuple[int, int]:
     """Count the evaluation clips that are also training clips, and others that share a recording.
 
     A clip cut from the same recording is another clip, but not an unseen one.

@@ -47,7 +47,7 @@ def load_rows(
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AtomError(
             f"hub data set {hub_id} ({config or 'default'}/{split}) cannot be loaded: {reason}; "
-            "download the annotation files and use dataset=msrvtt, msvd, didemo or jsonl instead"
+            "download the annotation files and use them instead (`make data-check` says where from)"
         ) from error
     finally:
         if bars_were_enabled:
@@ -116,7 +116,7 @@ class HubDataset:
             AtomError: an unknown split, or as `load_rows`.
         """
         if split not in self._hub_splits:
-            raise AtomError(f"{self.name} has no split {split!r}; choose of {self.splits}")
+            raise AtomError(f"{self.name} has no split {split!r}; choose one of {self.splits}")
         if split not in self._clips:
             self._clips[split] = self._load(split)
         return list(self._clips[split])

@@ -25,7 +25,7 @@ class ClipSource(typing.Protocol):
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """An evaluation's data set, split and expected counts; ANY (-1) leaves a count unchecked."""
 
     name: str
@@ -93,7 +93,7 @@ def build(
     captions_per_video: int,
     queries: int,
     query_kind: str,
-) -> Protocol:
+) -> EvaluationProtocol:
     """Create a protocol from its configuration; counts of -1 are not checked.
 
     Raises:
@@ -111,4 +111,6 @@ def build(
         if value < ANY:
             raise AtomError(f"protocol.{key}={value}: must be a count, or -1 for any")
     kind: QueryKind = "paragraph" if query_kind == "paragraph" else "sentence"
-    return Protocol(name, dataset, split, videos, captions, captions_per_video, queries, kind)
+    return EvaluationProtocol(
+        name, dataset, split, videos, captions, captions_per_video, queries, kind
+    )

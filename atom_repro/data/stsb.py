@@ -69,7 +69,7 @@ class StsBenchmark:
                 published one.
         """
         if split not in PAIRS:
-            raise AtomError(f"stsb has no split {split!r}; choose of {self.splits}")
+            raise AtomError(f"stsb has no split {split!r}; choose one of {self.splits}")
         if split not in self._pairs:
             pairs = self._from_hub(split) if self.hub_id else self._from_file(split)
             if len(pairs) != PAIRS[split]:

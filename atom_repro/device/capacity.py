@@ -65,16 +65,18 @@ def require_memory(
         )
 
 
-def require_disk(folder: Path, needed: int, what: str) -> None:
+def require_disk(
+    folder: Path, needed: int, what: str, *, remedy: str = "set paths.work to another disk"
+) -> None:
     """Check that `needed` bytes are free for `what` on the disk of `folder`.
 
     Raises:
-        AtomError: fewer are free.
+        AtomError: fewer are free; the message ends with the `remedy`.
     """
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise AtomError(
             f"{what} needs {needed / 2**20:,.0f} MiB of disk at {existing} and {free / 2**20:,.0f} "
-            "MiB are free; free some, or choose another target"
+            f"MiB are free; free some, or {remedy}"
         )

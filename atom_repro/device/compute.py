@@ -1,6 +1,6 @@
 """Protocol of a compute device: streams, synchronisation, cached memory, peak memory.
 
-A device may run asynchronously, in several lanes (streams) at once. A measurement therefore runs
+A device may run asynchronously, in several streams at once. A measurement therefore runs
 inside a `stream` and calls `synchronize` before it reads the clock; on a CPU both do nothing.
 """
 
@@ -26,7 +26,7 @@ class ComputeDevice(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Synchronise: block until the work of this thread's lane is done."""
+        """Synchronise: block until the work of this thread's stream is done."""
         ...
 
     def empty_cache(self) -> None:

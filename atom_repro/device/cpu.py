@@ -6,7 +6,7 @@ import torch
 
 
 class Cpu:
-    """CPU device: calls are synchronous, so lanes and waiting do nothing."""
+    """CPU device: calls are synchronous, so streams and waiting do nothing."""
 
     name = "cpu"
     torch = torch.device("cpu")

@@ -33,9 +33,14 @@ class Cuda:
     def __init__(self, index: int) -> None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not 0 <= index < count:
+            remedy = (
+                f"choose device.index below {count}"
+                if count
+                else ("install a CUDA build and its driver, or take device=cpu")
+            )
             raise AtomError(
                 f"device=cuda device.index={index}: PyTorch {torch.__version__} sees {count} GPUs "
-                "here; install a CUDA build and its driver, or take device=cpu"
+                f"here; {remedy}"
             )
         self.torch = torch.device("cuda", index)
         self._streams: dict[str, torch.cuda.Stream] = {}

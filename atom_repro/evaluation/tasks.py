@@ -19,8 +19,8 @@ from atom_repro.metrics.localisation import temporal_iou
 from atom_repro.metrics.script import score_script, shuffled_script
 from atom_repro.metrics.summary import (
     attribute_overlap,
-    first_sentence,
-    joined_sentences,
+    first_caption,
+    joined_captions,
     normalised,
 )
 from atom_repro.pipelines.assembly import Assembly
@@ -208,8 +208,8 @@ def summaries(
         video_texts = {
             "model": model_summaries[0].text if model_summaries else "",
             "oracle": oracle_summaries[0].text if oracle_summaries else "",
-            "rank": joined_sentences(captions) if captions else "",
-            "random": joined_sentences([p.caption for p in of_other.model.predictions]),
+            "rank": joined_captions(captions) if captions else "",
+            "random": joined_captions([p.caption for p in of_other.model.predictions]),
         }
         yield _attribute_scores(
             "video_summary", video.video_id, video_texts, ground_truth.truth(video), ground_truth
@@ -219,7 +219,7 @@ def summaries(
             span = scene_at(video, scene.start_s, end_s)
             scene_texts = {
                 "model": scene.text,
-                "rank": first_sentence(scene.captions),
+                "rank": first_caption(scene.captions),
                 "random": of_other.model.predictions[0].caption if len(of_other.model) else "",
             }
             yield _attribute_scores(

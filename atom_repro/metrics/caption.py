@@ -13,20 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
 from atom_repro.metrics.meteor import shared_meteor
 from atom_repro.metrics.ptb import tokenise
-
-__all__ = [
-    "METRICS",
-    "CaptionScores",
-    "constant_predictions",
-    "constant_sentence",
-    "leave_one_out",
-    "score_captions",
-    "shuffled_predictions",
-    "tokenise",
-]
 
 METRICS = ("bleu", "rouge_l", "meteor", "cider")
 _BLEU_ORDER = 4

@@ -34,7 +34,7 @@ def find_java(java: str | Path | None = None) -> Path:
     Raises:
         AtomError: the named executable does not run, or none was found.
     """
-    for origin, executable in (("setting", java), ("ATOM_JAVA", os.environ.get("ATOM_JAVA"))):
+    for origin, executable in (("java=…", java), ("ATOM_JAVA", os.environ.get("ATOM_JAVA"))):
         if executable:
             path = Path(shutil.which(str(executable)) or executable)
             if problem := _failure(path):

@@ -146,8 +146,8 @@ class Meteor:
         messages = self._stderr.read().decode("utf-8", errors="replace").strip().splitlines()
         reason = messages[-1] if messages else "it wrote no message"
         return AtomError(
-            f"METEOR ended with status {status} (it may use 2 GB): {reason}; free memory, set "
-            "ATOM_JAVA to another Java, or leave meteor out of the metrics"
+            f"METEOR ended with status {status} (it may use 2 GB): {reason}; free memory, or "
+            "set ATOM_JAVA to another Java"
         )
 
 

@@ -103,7 +103,7 @@ def answer_accuracy(
     return {part: Accuracy(*tally) for part, tally in counts.items()}
 
 
-def first_sentence(captions: Sequence[str]) -> str:
+def first_caption(captions: Sequence[str]) -> str:
     """Baseline for a scene summary: its first caption.
 
     Raises:
@@ -114,7 +114,7 @@ def first_sentence(captions: Sequence[str]) -> str:
     return captions[0]
 
 
-def joined_sentences(scenes: Sequence[str]) -> str:
+def joined_captions(scenes: Sequence[str]) -> str:
     """Baseline for a video summary: all scenes, concatenated."""
     return ", then ".join(scenes)
 

@@ -103,7 +103,8 @@ class Embeddings(nn.Module):
         if end > limit:
             raise AtomError(
                 f"the text reaches position {end}, beyond model.decoder.max_positions={limit}; "
-                "lower generation.max_new_tokens or raise it"
+                "lower generation.max_new_tokens, or train or convert with a larger "
+                "model.decoder.max_positions"
             )
         positions = torch.arange(start, end, device=ids_NS.device)
         x = self.word_embeddings(ids_NS) + self.position_embeddings(positions)

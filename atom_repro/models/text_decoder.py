@@ -86,7 +86,7 @@ def rope_table(config: TextDecoderConfig, device: torch.device | None = None) ->
     return torch.stack((angles.cos(), angles.sin())).float()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     rotated_half = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return x * cos + rotated_half * sin
@@ -168,13 +168,13 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attention over a whole sequence; also returns its keys and values (B, J, S, C).
 
-        `mask` is an additive or boolean (S, S) or (B, 1, S, S) mask; None means causal.
+        `mask` is a boolean (S, S) mask, True where a position may look; None means causal.
         """
         B, S, _ = x_BSE.shape
         q = self.q_proj(x_BSE).view(B, S, self.heads, -1).transpose(1, 2)
         k = self.k_proj(x_BSE).view(B, S, self.kv_heads, -1).transpose(1, 2)
         v = self.v_proj(x_BSE).view(B, S, self.kv_heads, -1).transpose(1, 2)
-        q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
+        q, k = apply_rope(q, *rope).to(v.dtype), apply_rope(k, *rope).to(v.dtype)
         if self.training:
             mixed = _attend(q, k, v, mask)
         else:
@@ -192,10 +192,10 @@ class Attention(nn.Module):
         """Attention of one new position per beam; all beams of a clip share its prefix."""
         B, K, _ = x_BKE.shape
         J, C = self.kv_heads, self.head_width
-        q = rotate(self.q_proj(x_BKE).view(B, K, self.heads, C), *rope)
+        q = apply_rope(self.q_proj(x_BKE).view(B, K, self.heads, C), *rope)
         keys, values = cache.beams[layer]
         position, end = cache.length, cache.length + 1
-        keys[:, :, :, position] = rotate(self.k_proj(x_BKE).view(B, K, J, C), *rope)
+        keys[:, :, :, position] = apply_rope(self.k_proj(x_BKE).view(B, K, J, C), *rope)
         values[:, :, :, position] = self.v_proj(x_BKE).view(B, K, J, C)
 
         q = q.view(B, K, J, -1, C) * C**-0.5  # (B, K, J, G, C)
@@ -337,6 +337,7 @@ class TextDecoder(nn.Module):
         if end > self.config.max_positions:
             raise AtomError(
                 f"the sequence reaches position {end}, beyond model.decoder.max_positions="
-                f"{self.config.max_positions}; shorten the prompt or raise it"
+                f"{self.config.max_positions}; shorten the prompt, or "
+                "train or convert with a larger model.decoder.max_positions"
             )
         return self.rope[:, start:end]

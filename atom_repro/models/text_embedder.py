@@ -20,7 +20,7 @@ from atom_repro.records.provenance import file_hash
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-EMBEDDED = "embedded"
+BUNDLED = "embedded"
 _WEIGHTS = "*.safetensors"
 # A hub repository holds the same weights in five more formats; only safetensors is read.
 _HUB_FILES = (_WEIGHTS, "*.json", "*.txt", "*.model")
@@ -108,7 +108,7 @@ class TextEmbedder:
 
 
 def load_text_embedder(
-    source: str = EMBEDDED, *, batch_size: int = 64, device: str = "cpu"
+    source: str = BUNDLED, *, batch_size: int = 64, device: str = "cpu"
 ) -> TextEmbedder:
     """Loads a sentence transformer.
 
@@ -140,7 +140,7 @@ def load_text_embedder(
     return TextEmbedder(encoder, batch_size=batch_size)
 
 
-def source_files(source: str = EMBEDDED) -> list[Path]:
+def source_files(source: str = BUNDLED) -> list[Path]:
     """Returns the weight files that loading this source reads, sorted.
 
     Raises:
@@ -151,7 +151,7 @@ def source_files(source: str = EMBEDDED) -> list[Path]:
 
 def _folder(source: str) -> Path:
     """Returns the local folder of a source; a hub id is downloaded unless it is cached."""
-    if source == EMBEDDED:
+    if source == BUNDLED:
         folder = _embedded_folder()
     elif Path(source).expanduser().is_dir():
         folder = Path(source).expanduser()
@@ -208,7 +208,7 @@ def _hub_folder(source: str) -> Path:
 
 
 def _alternatives() -> str:
-    return f'use "{EMBEDDED}" (all-MiniLM-L6-v2), a sentence-transformers folder or a hub id'
+    return f'use "{BUNDLED}" (all-MiniLM-L6-v2), a sentence-transformers folder or a hub id'
 
 
 @contextmanager

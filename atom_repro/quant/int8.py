@@ -27,7 +27,7 @@ def _import_torchao() -> tuple[Any, Any, Any]:
     return quantization, PerAxis, safetensors_support
 
 
-_PAPER = ("dynamic", "weight_only")  # linear, embedding
+_PAPER_SCHEME = ("dynamic", "weight_only")  # linear, embedding
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Int8Quantiser:
 
     @property
     def recipe(self) -> str:
-        if (self.linear, self.embedding) == _PAPER:
+        if (self.linear, self.embedding) == _PAPER_SCHEME:
             return self.name
         return f"{self.name}-linear_{self.linear}-embedding_{self.embedding}"
 

@@ -32,7 +32,7 @@ class QuantReport:
 
 
 class Quantiser(Protocol):
-    """A way to store and multiply weights, from `conf/quant`.
+    """A post-training quantiser, chosen by `conf/quant`.
 
     Attributes:
         name: precision in messages and records, such as `int8`.

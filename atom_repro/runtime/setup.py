@@ -12,7 +12,7 @@ from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.machine import this_machine
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.models.text_embedder import EMBEDDED
+from atom_repro.models.text_embedder import BUNDLED
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.stage import Stage
@@ -52,7 +52,7 @@ class Setup:
             device=config.build(cfg.device),
             checkpoint=checkpoint,
             generation=GenerationSettings(**config.to_dict(cfg)["generation"]),
-            embedder=cfg.get("embedder", EMBEDDED),
+            embedder=cfg.get("embedder", BUNDLED),
             seed=cfg.seed,
             random_weights=cfg.scale.random_weights and not cfg.checkpoint.folder,
         )

@@ -27,7 +27,7 @@ from atom_repro.video.file import (
 
 
 @dataclass(frozen=True)
-class Timeline:
+class FrameTimes:
     """The frames of a window and their presentation times, in presentation order.
 
     `keys` identify frames to the decoding pass: presentation timestamps (PTS), or frame numbers
@@ -43,8 +43,8 @@ class Timeline:
     fault: str = ""
 
 
-def read_timeline(path: Path, start_s: float, end_s: float | None) -> Timeline:
-    """Reads the timeline of a window from its packets, decoding if they have no timestamps."""
+def read_frame_times(path: Path, start_s: float, end_s: float | None) -> FrameTimes:
+    """Reads the frame_times of a window from its packets, decoding if they have no timestamps."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         # Read now: a stream's fields are freed memory once its container is closed.
@@ -61,12 +61,12 @@ def read_timeline(path: Path, start_s: float, end_s: float | None) -> Timeline:
             stream = container.streams.video[0]
             packet_times = _packet_times(container, stream, start_pts, 0.0, end_s)
     if packet_times is None:
-        return _decoded_timeline(path)
+        return _decoded_frame_times(path)
     pts, last_s, fault = packet_times
     if not pts:
         raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
     times = np.array([float((value - start_pts) * time_base) for value in pts])
-    return Timeline(pts, times, _last_frame_end(times, last_s), ordinal=False, fault=fault)
+    return FrameTimes(pts, times, _last_frame_end(times, last_s), ordinal=False, fault=fault)
 
 
 def _starts_after(pts: list[int], start_pts: int, time_base: Fraction, start_s: float) -> bool:
@@ -109,8 +109,8 @@ def _packet_times(
     return pts, durations_s[pts[-1]] if pts else 0.0, fault
 
 
-def _decoded_timeline(path: Path) -> Timeline:
-    """Timeline of a file without timestamps (old AVI): frame number over the declared rate."""
+def _decoded_frame_times(path: Path) -> FrameTimes:
+    """Frame times of a file without timestamps (old AVI): frame number over the declared rate."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -122,7 +122,7 @@ def _decoded_timeline(path: Path) -> Timeline:
             fault = f"the file breaks after {count} frames ({error_text(error)})"
     if not count:
         raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
-    return Timeline(list(range(count)), np.arange(count) / rate, count / rate, True, fault)
+    return FrameTimes(list(range(count)), np.arange(count) / rate, count / rate, True, fault)
 
 
 def _last_frame_end(times_s: npt.NDArray[np.float64], last_s: float) -> float:
@@ -134,23 +134,23 @@ def _last_frame_end(times_s: npt.NDArray[np.float64], last_s: float) -> float:
 
 def sample_indices(
     path: Path,
-    timeline: Timeline,
+    frame_times: FrameTimes,
     frames: int,
     start_s: float,
     end_s: float | None,
     rng: np.random.Generator | None,
 ) -> list[int]:
-    """Indices into the timeline, one for each of `frames` equal segments of the window.
+    """Indices into the frame_times, one for each of `frames` equal segments of the window.
 
     The frame on screen at the segment's middle or, with an `rng`, a random one that begins in it.
 
     Raises:
         VideoError: the window starts after the video ends.
     """
-    stop_s = timeline.end_s if end_s is None else min(end_s, timeline.end_s)
+    stop_s = frame_times.end_s if end_s is None else min(end_s, frame_times.end_s)
     if stop_s <= start_s:
         raise VideoError(path, f"the window starts at {start_s:g} s, the video ends at {stop_s:g}")
-    times_s = timeline.times_s
+    times_s = frame_times.times_s
     edges_s = np.linspace(start_s, stop_s, frames + 1)
     if rng is None:
         return [frame_on_screen(times_s, at_s) for at_s in (edges_s[:-1] + edges_s[1:]) / 2]
@@ -171,15 +171,17 @@ def frame_on_screen(times_s: npt.NDArray[np.float64], at_s: float) -> int:
     return max(int(np.searchsorted(times_s, at_s + 1e-9, side="right")) - 1, 0)
 
 
-def restrict_to_keys(timeline: Timeline, keys: Iterable[int]) -> Timeline:
-    """The timeline restrict_to_keys to the frames with the given keys."""
+def restrict_to_keys(frame_times: FrameTimes, keys: Iterable[int]) -> FrameTimes:
+    """The frame_times restricted to the frames with the given keys."""
     kept = set(keys)
-    kept_indices = [i for i, key in enumerate(timeline.keys) if key in kept]
+    kept_indices = [i for i, key in enumerate(frame_times.keys) if key in kept]
     if not kept_indices:
-        return replace(timeline, keys=[])
-    times_s = timeline.times_s[kept_indices]
+        return replace(frame_times, keys=[])
+    times_s = frame_times.times_s[kept_indices]
     after = kept_indices[-1] + 1
-    end_s = float(timeline.times_s[after]) if after < len(timeline.keys) else timeline.end_s
+    end_s = (
+        float(frame_times.times_s[after]) if after < len(frame_times.keys) else frame_times.end_s
+    )
     return replace(
-        timeline, keys=[timeline.keys[i] for i in kept_indices], times_s=times_s, end_s=end_s
+        frame_times, keys=[frame_times.keys[i] for i in kept_indices], times_s=times_s, end_s=end_s
     )

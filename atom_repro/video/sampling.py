@@ -29,9 +29,9 @@ from atom_repro.video.file import (
     seconds,
 )
 from atom_repro.video.frame_times import (
-    Timeline,
+    FrameTimes,
     frame_on_screen,
-    read_timeline,
+    read_frame_times,
     restrict_to_keys,
     sample_indices,
 )
@@ -109,25 +109,25 @@ def read_frames(
         raise ValueError("sampling='jitter' needs rng")
     if end_s is not None and end_s <= start_s:
         raise VideoError(path, f"the window {start_s:g}-{end_s:g} s is empty")
-    timeline = read_timeline(path, start_s, end_s)
+    frame_times = read_frame_times(path, start_s, end_s)
     jitter_rng = rng if sampling == "jitter" else None
-    indices = sample_indices(path, timeline, frames, start_s, end_s, jitter_rng)
-    needed = {timeline.keys[i] for i in indices}
-    decoded_keys, pixels, fault = _decode(path, timeline, needed, size, start_s)
+    indices = sample_indices(path, frame_times, frames, start_s, end_s, jitter_rng)
+    needed = {frame_times.keys[i] for i in indices}
+    decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, start_s)
     if start_s > 0 and len(pixels) < len(needed):
         # The seek went past the window (transport streams have no index): decode from the start.
-        decoded_keys, pixels, fault = _decode(path, timeline, needed, size, 0.0)
-    fault = fault or timeline.fault
+        decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, 0.0)
+    fault = fault or frame_times.fault
     if len(pixels) < len(needed):
         # Some of the sampled frames do not decode. Sample again among those that do.
-        timeline = restrict_to_keys(timeline, decoded_keys)
-        if not timeline.keys:
+        frame_times = restrict_to_keys(frame_times, decoded_keys)
+        if not frame_times.keys:
             raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
-        indices = sample_indices(path, timeline, frames, start_s, end_s, jitter_rng)
-        _, pixels, _ = _decode(path, timeline, {timeline.keys[i] for i in indices}, size, 0.0)
+        indices = sample_indices(path, frame_times, frames, start_s, end_s, jitter_rng)
+        _, pixels, _ = _decode(path, frame_times, {frame_times.keys[i] for i in indices}, size, 0.0)
     return Frames(
-        pixels=np.stack([pixels[timeline.keys[i]] for i in indices]),
-        times_s=timeline.times_s[indices],
+        pixels=np.stack([pixels[frame_times.keys[i]] for i in indices]),
+        times_s=frame_times.times_s[indices],
         status="partial" if fault else "ok",
         detail=fault,
     )
@@ -175,9 +175,9 @@ def probe(path: Path) -> VideoInfo:
     if quarter_turns(rotation) % 2:
         width, height = height, width
     if declared_s is None or not count or not rate:
-        timeline = read_timeline(path, 0.0, None)
-        count = count or len(timeline.keys)
-        declared_s = timeline.end_s if declared_s is None else declared_s
+        frame_times = read_frame_times(path, 0.0, None)
+        count = count or len(frame_times.keys)
+        declared_s = frame_times.end_s if declared_s is None else declared_s
     fps = float(rate) if rate else count / max(declared_s, 1e-9)
     return VideoInfo(
         declared_s, fps, width, height, rotation, count, codec, container_format, has_audio
@@ -204,7 +204,7 @@ def sliding_windows(
 
 
 @dataclass(frozen=True)
-class ScanReport:
+class ClipCheck:
     """Clips of a split with `status` and `detail` filled in, and the counts by status.
 
     `counts` has one entry for each of ok, partial, missing and corrupt. `label` is empty
@@ -216,7 +216,7 @@ class ScanReport:
     label: str
 
 
-def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ScanReport:
+def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ClipCheck:
     """Decodes frames of every clip of a split, to find unreadable videos before a run starts.
 
     `on_bad` is the policy for missing or corrupt clips: "fail" raises; "count" keeps them, with
@@ -242,8 +242,8 @@ def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> Sca
     counts = {status: status_counts[status] for status in statuses}
     if on_bad == "drop" and bad:
         kept = tuple(clip for clip in scanned if clip.status in ("ok", "partial"))
-        return ScanReport(kept, counts, f"reduced gallery {len(kept)}/{len(scanned)}")
-    return ScanReport(tuple(scanned), counts, "")
+        return ClipCheck(kept, counts, f"reduced gallery {len(kept)}/{len(scanned)}")
+    return ClipCheck(tuple(scanned), counts, "")
 
 
 def _with_status(clip: Clip, frames: int) -> Clip:
@@ -262,7 +262,7 @@ def _with_status(clip: Clip, frames: int) -> Clip:
 
 
 def _decode(
-    path: Path, timeline: Timeline, needed: set[int], size: int, start_s: float
+    path: Path, frame_times: FrameTimes, needed: set[int], size: int, start_s: float
 ) -> tuple[list[int], dict[int, npt.NDArray[np.uint8]], str]:
     """Decodes until all needed frames are found.
 
@@ -275,12 +275,12 @@ def _decode(
     with open_video(path) as container:
         stream = container.streams.video[0]
         try:
-            if start_s > 0 and not timeline.ordinal:
+            if start_s > 0 and not frame_times.ordinal:
                 # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
-                seek_key = timeline.keys[frame_on_screen(timeline.times_s, start_s)]
+                seek_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
                 container.seek(seek_key, stream=stream)
             for ordinal, frame in enumerate(decoded_frames(container, stream)):
-                key = ordinal if timeline.ordinal else frame.pts
+                key = ordinal if frame_times.ordinal else frame.pts
                 decoded_keys.append(key)
                 if key in needed and key not in pixels:
                     pixels[key] = _resized_upright(frame, size)

@@ -69,7 +69,7 @@ def test_stems():
     [
         ([row(1, "a.mov", "x"), row(1, "b.mov", "y")], "annotation_id 1 occurs twice"),
         ([row(1, "../a.mov", "x")], "cannot be a video id"),
-        ([row(1, "a.mov", "")], "an empty caption"),
+        ([row(1, "a.mov", "")], "not a non-empty text"),
         ([{"video": "a.mov"}], "no 'annotation_id'"),
         ({"a": 1}, "not a list"),
         ("[", "broken JSON"),

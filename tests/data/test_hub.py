@@ -86,7 +86,7 @@ def test_video_columns_are_not_decoded(tmp_path):
             {"captions": "text"},
             "no column 'text'.*dataset.columns",
         ),
-        ([{"video": "v", "caption": " "}], {}, "row 0: an empty caption"),
+        ([{"video": "v", "caption": " "}], {}, "row 0: not a non-empty text"),
         ([{"video": "../v", "caption": "x"}], {}, "cannot be a video id"),
     ],
 )
@@ -98,7 +98,7 @@ def test_bad_rows_are_one_line(tmp_path, rows, columns, said):
 def test_a_hub_that_does_not_answer_names_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(AtomError, match=r"cannot be loaded.*use dataset=msrvtt") as caught:
+    with pytest.raises(AtomError, match=r"cannot be loaded.*make data-check") as caught:
         made(tmp_path, hub_id="nobody/no-such-data").prepare()
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ import pytest
 
 from atom_repro import config
 from atom_repro.data import msrvtt
-from atom_repro.data.annotations import leaks
+from atom_repro.data.annotations import count_leaks
 from atom_repro.data.msrvtt import MsrVtt
 from atom_repro.datatypes import AtomError
 from atom_repro.video.sampling import check_clips
@@ -96,7 +96,7 @@ def test_a_zip_is_read_like_the_file_in_it(tmp_path):
         ),
         (content(sentences=[sentence(0, 5, "a cat")]), "video5, which is not in the file"),
         (content(sentences=[sentence(0, 7, "a cat")]), "video video9: has no caption"),
-        (content(sentences=[sentence(0, 7, " \u2028 ")]), "sentence 0: an empty caption"),
+        (content(sentences=[sentence(0, 7, " \u2028 ")]), "sentence 0: not a non-empty text"),
         (content(videos=[video(7, "tset")]), "is not in the file|'tset' is none of"),
         (content(videos=[{**video(7, "test"), "video_id": "../etc/passwd"}], sentences=[
             {**sentence(0, 7, "x"), "video_id": "../etc/passwd"}]), "cannot be a video id"),
@@ -211,10 +211,10 @@ def test_published_counts_hold():
 
 def test_the_known_leaks_are_there():
     dataset = real()
-    assert leaks(dataset.clips("train"), dataset.clips("test")) == (0, 0)
-    assert leaks(dataset.clips("train-9k"), dataset.clips("test")) == (1990, 372)
-    assert leaks(dataset.clips("train-9k"), dataset.clips("test-1ka")) == (0, 372)
-    assert leaks(dataset.clips("train-7k"), dataset.clips("test-1ka")) == (0, 0)
+    assert count_leaks(dataset.clips("train"), dataset.clips("test")) == (0, 0)
+    assert count_leaks(dataset.clips("train-9k"), dataset.clips("test")) == (1990, 372)
+    assert count_leaks(dataset.clips("train-9k"), dataset.clips("test-1ka")) == (0, 372)
+    assert count_leaks(dataset.clips("train-7k"), dataset.clips("test-1ka")) == (0, 0)
     inside = [c for c in dataset.clips("train-9k") if c.meta["official_split"] == "test"]
     assert len(inside) == 1990
 

@@ -6,7 +6,7 @@ import pytest
 
 from atom_repro import config
 from atom_repro.data import msvd
-from atom_repro.data.annotations import leaks
+from atom_repro.data.annotations import count_leaks
 from atom_repro.datatypes import AtomError
 
 REAL = Path(__file__).parents[2] / "../shared/data/msvd"
@@ -60,7 +60,7 @@ def test_the_corpus_file_gives_the_same_captions(tmp_path):
     [
         ("vid1 a cat\n", MAPPING, "nopunc.txt:1: not `<number><tab><sentence>`"),
         ("vid9\ta cat\n", MAPPING, "vid9 is not in"),
-        ("vid1\t \n", MAPPING, "an empty caption"),
+        ("vid1\t \n", MAPPING, "not a non-empty text"),
         (SENTENCES, "a_1_2 vid1\nb_1_2 vid1\n", "vid1 occurs twice"),
         (SENTENCES, "a_1_2 vid1\na_1_2 vid2\n", "a_1_2 occurs twice"),
         (SENTENCES, "a vid1 x\n", "not `<YouTube id> <number>`"),
@@ -98,7 +98,7 @@ def test_published_counts_hold():
         assert len(named.select(dataset)) == 670
     each = [len(c.references) for c in dataset.clips("test")]
     assert (min(each), max(each)) == (21, 81)
-    same, shared = leaks(dataset.clips("train"), dataset.clips("validation"))
+    same, shared = count_leaks(dataset.clips("train"), dataset.clips("validation"))
     assert same == 0 and shared >= 1
     listed = (REAL / "msvd_test_list.txt").read_text().split()
     assert {c.video_id for c in dataset.clips("test")} == set(listed)

@@ -36,7 +36,7 @@ def clip(i: int, **changed) -> Clip:
     return replace(made, **changed)
 
 
-def ask(**changed) -> protocol.Protocol:
+def ask(**changed) -> protocol.EvaluationProtocol:
     settings = {
         "name": "toy/caption",
         "dataset": "toy",

@@ -44,7 +44,7 @@ def test_both_file_formats_give_the_same_pairs(tmp_path):
         ("a,b,1.0\n", "stsb/test has 2 pairs, found 1"),
         ("a,b,1.0\na,b\n", "not two sentences and a score"),
         ("a,b,1.0\na,b,high\n", "not two sentences and a score"),
-        ("a,b,1.0\na,,2\n", "an empty caption"),
+        ("a,b,1.0\na,,2\n", "not a non-empty text"),
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path, text, said):

@@ -56,7 +56,7 @@ def test_a_broken_setting_is_an_error_and_not_passed_over(
     with pytest.raises(AtomError, match=r"ATOM_JAVA does not run: .*absent \(No such file"):
         find_java()
     broken = _script(tmp_path / "broken", "echo 'no JVM library' >&2; exit 3")
-    with pytest.raises(AtomError, match=r"setting .*broken \(exit status 3: no JVM library\)"):
+    with pytest.raises(AtomError, match=r"java=… .*broken \(exit status 3: no JVM library\)"):
         find_java(broken)
     with pytest.raises(AtomError, match="prints no Java version"):
         find_java(_script(tmp_path / "echo", "echo hello"))

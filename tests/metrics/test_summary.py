@@ -7,8 +7,8 @@ from atom_repro.metrics.summary import (
     Overlap,
     answer_accuracy,
     attribute_overlap,
-    first_sentence,
-    joined_sentences,
+    first_caption,
+    joined_captions,
     most_frequent_answers,
     normalised,
 )
@@ -76,11 +76,11 @@ def test_an_answer_cannot_be_asked_for_nothing():
 
 
 def test_baselines():
-    assert first_sentence(["one", "two"]) == "one"
-    assert joined_sentences(["one", "two"]) == "one, then two"
+    assert first_caption(["one", "two"]) == "one"
+    assert joined_captions(["one", "two"]) == "one, then two"
     assert most_frequent_answers(["red", "blue", "blue", "up"], ["c", "c", "c", "m"]) == {
         "c": "blue",
         "m": "up",
     }
     with pytest.raises(ValueError, match="no captions"):
-        first_sentence([])
+        first_caption([])

@@ -63,7 +63,7 @@ def test_file_gives_back_the_same_module_without_fp32_weights(
     save_decoder(tmp_path / "d", model, decoder.network, tokenizer, RECIPE, "random")
     again = load_encoder(tmp_path / "e", model, RECIPE)
     decoder_again = load_decoder(tmp_path / "d", model, RECIPE)
-    with pytest.raises(AtomError, match="was stored as int8, the configuration has quant=fp32"):
+    with pytest.raises(AtomError, match="was stored as int8, the configuration asks for fp32"):
         load_encoder(tmp_path / "e", model)
     visual = encoder(frames)
     assert torch.equal(again(frames), visual)

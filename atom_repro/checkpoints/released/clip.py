@@ -39,7 +39,7 @@ def map_key(key: str) -> MappedKey | IgnoredKey | None:
         return IgnoredKey("the text tower and the projections to the shared space are not used")
     name = key.removeprefix("vision_model.")
     if name == "embeddings.position_ids":
-        return IgnoredKey("positions are counted, not stored")
+        return IgnoredKey("a constant buffer, recomputed")
     if name == "embeddings.patch_embedding.weight":
         return MappedKey("encoder", "patch.weight", add_time_axis)
     if name in _KEYS:

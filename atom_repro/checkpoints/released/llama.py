@@ -12,7 +12,7 @@ _DECODER_KEY = re.compile(
 
 def map_key(key: str) -> MappedKey | IgnoredKey | None:
     if key.endswith("rotary_emb.inv_freq"):
-        return IgnoredKey("rotary frequencies are computed")
+        return IgnoredKey("a constant buffer, recomputed")
     return MappedKey("decoder", key) if _DECODER_KEY.fullmatch(key) else None
 
 

@@ -45,7 +45,7 @@ _UNUSED = {
     r"visual_encoder\.(positional_embedding|text_projection|logit_scale)$":
         "CLIP's text tower does not run",
     r"visual_encoder\.visual\.proj$": "the projection to CLIP's shared space is not used",
-    r".*\.position_ids$": "positions are counted, not stored",
+    r".*\.position_ids$": "a constant buffer, recomputed",
     r".*_vision\.": "the second feed-forwards do not run for captions",
     r"text_decoder\..*\.latents$": "the decoder's latents are never read",
     r"text_encoder\.(embeddings|pooler|cls)\.": "there is no BERT text input for captions",

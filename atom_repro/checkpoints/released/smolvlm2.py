@@ -11,13 +11,16 @@ from atom_repro.models.smolvlm2 import SmolVLM2, check_released, released_key
 def map_key(key: str) -> MappedKey | IgnoredKey:
     module_key = released_key(key)
     if module_key is None:
-        return IgnoredKey("modules make their constants")
+        return IgnoredKey("a constant buffer, recomputed")
     return MappedKey(cast(Module, module_key[0]), module_key[1])
 
 
 def check(model: Any, config: Mapping[str, Any]) -> None:
     if not isinstance(model, SmolVLM2):
-        raise AtomError(f"sources.whole is a SmolVLM2, model={model.name} is not; choose one")
+        raise AtomError(
+            f"sources.whole is a SmolVLM2, model={model.name} is not; set "
+            "model=smolvlm2_256m or model=smolvlm2_500m"
+        )
     check_released(model, config)
 
 

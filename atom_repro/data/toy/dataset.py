@@ -190,7 +190,7 @@ class ToyDataset:
             AtomError: an unknown split, or `prepare` was not called.
         """
         if split not in SPLITS:
-            raise AtomError(f"the toy data set has no split {split!r}; choose of {SPLITS}")
+            raise AtomError(f"the toy data set has no split {split!r}; choose one of {SPLITS}")
         return [self._clip(row) for row in self._rows if row["split"] == split]
 
     def videos(self) -> list[Clip]:
@@ -430,7 +430,10 @@ def _draw_scenes(
             continue
         if scenes not in used:
             return scenes
-    raise AtomError("dataset: no unused scene is left; lower dataset.test or dataset.validation")
+    raise AtomError(
+        "dataset: no unused scene is left; lower dataset.test or dataset.validation, or "
+        "change dataset.held_out_share"
+    )
 
 
 def _draw_scene(rng: random.Random) -> Scene:

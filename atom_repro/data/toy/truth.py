@@ -128,7 +128,7 @@ def assembly_requests(
     """
     if not 0 < pool_size <= len(clips):
         raise AtomError(
-            f"a pool of {pool_size} clips out of {len(clips)}: choose 1 to {len(clips)}, or make "
+            f"pool={pool_size} of {len(clips)} clips: choose 1 to {len(clips)}, or make "
             "dataset.test larger"
         )
     requests = []

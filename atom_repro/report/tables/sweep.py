@@ -27,9 +27,10 @@ _PAPER_OVERFITTING_EPOCH = 10
 
 
 def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Record]]:
-    """Newest successful record of each seed, by learning rate and batch size, without smoke runs.
+    """Records of a sweep by learning rate and batch size, one a seed; smoke runs left out.
 
-    Only of the grid of the newest such record: same machine, data, model and settings otherwise.
+    Of several the quietest, then the newest. Only of the grid of the newest such record: same
+    machine, data, model and settings otherwise.
     """
     sweep_runs = [
         r

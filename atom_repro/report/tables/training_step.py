@@ -8,7 +8,9 @@ from atom_repro.report.select import by_machine, device_and_model, keep_quietest
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
-    """A row per machine, training configuration and number of clips, of the newest run.
+    """A row per machine, training configuration and number of clips.
+
+    Of several runs the quietest counts, then the newest.
 
     A run out of memory has a row with its estimated memory.
     """

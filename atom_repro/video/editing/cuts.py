@@ -12,7 +12,7 @@ from pathlib import Path
 # A shorter overlap comes from rounding of timestamps, which some containers store to 1 ms.
 _ROUNDING_S = 2e-3
 
-Interval = tuple[float, float]
+TimeSpan = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def without_overlap(cuts: Sequence[Cut], min_s: float) -> list[Cut]:
     shorter one that starts where the previous cut in the list ends is merged into that cut, with
     both texts; any other is dropped. A cut without overlap is kept as it is, however short.
     """
-    used_intervals: dict[Path, list[Interval]] = defaultdict(list)
+    used_intervals: dict[Path, list[TimeSpan]] = defaultdict(list)
     kept: list[Cut] = []
     for cut in cuts:
         stop_s = math.inf if cut.end_s is None else cut.end_s
@@ -69,7 +69,7 @@ def without_overlap(cuts: Sequence[Cut], min_s: float) -> list[Cut]:
     return kept
 
 
-def _subtract(interval: Interval, used: Iterable[Interval]) -> list[Interval]:
+def _subtract(interval: TimeSpan, used: Iterable[TimeSpan]) -> list[TimeSpan]:
     """The parts of an interval that none of the others covers."""
     unused = [interval]
     for left_s, right_s in used:

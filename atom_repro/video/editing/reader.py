@@ -29,7 +29,7 @@ from atom_repro.video.file import (
     quarter_turns,
     seconds,
 )
-from atom_repro.video.frame_times import frame_on_screen, read_timeline
+from atom_repro.video.frame_times import frame_on_screen, read_frame_times
 
 SOUND_HZ = 48_000
 
@@ -108,7 +108,7 @@ class FrameReader:
 
     def __init__(self, cut: Cut, *, rate: Fraction, width: int, height: int) -> None:
         self._cut, self._rate, self._width, self._height = cut, rate, width, height
-        self._timeline = read_timeline(cut.path, cut.start_s, cut.end_s)
+        self._timeline = read_frame_times(cut.path, cut.start_s, cut.end_s)
         requested_end_s = self._timeline.end_s if cut.end_s is None else cut.end_s
         stop_s = min(requested_end_s, self._timeline.end_s)
         if stop_s <= cut.start_s:

@@ -7,9 +7,9 @@ cut; AAC stereo at 48 kHz if any of the sources has sound, and no sound track ot
 (moov) precedes the data, so that playback starts before the download ends. Frames are streamed,
 not collected in memory. A pipeline chooses the cuts; subtitles are written by `subtitles`.
 
-    edited = edit(cuts, Path("movie.mp4"))
+    edited = render_movie(cuts, Path("movie.mp4"))
     edited.write(Path("movie.edit.json"))
-    verify(edited, Path("movie.mp4"))
+    verify_movie(edited, Path("movie.mp4"))
 """
 
 import os

@@ -46,7 +46,7 @@ BUGS = (
         'self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone',
         "self.arm.threads_beside", "tests/runtime/test_runtime.py::"
         "test_a_module_that_works_alone_has_the_threads_of_one_alone"),
-    Bug("int8 bytes without scales", "atom_repro/engines/roofline.py",
+    Bug("int8 bytes without scales", "atom_repro/quant/int8.py",
         "weight.numel() + 4 * weight.shape[0]", "weight.numel()",
         "tests/checkpoints/test_random_weights.py::"
         "test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row"),

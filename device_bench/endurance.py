@@ -66,7 +66,7 @@ def main(cfg: Any) -> None:
             for at, held in zip(result.at, result.memory_bytes, strict=True)
         ]
         run.values |= {
-            **setup.quantisation,
+            **setup.labels,
             "arm": arm.name,
             "clips": len(clips),
             "captioned": result.captioned,

@@ -58,7 +58,8 @@ def main(cfg: Any) -> None:
     with stage.recording() as run:
         # What the device can do, before and after, with the threads of a module that works alone.
         torch.set_num_threads(cfg.runtime.threads_alone)
-        before = measure_rates(device, cfg.limits_s) if cfg.limits else {}
+        kernels = setup.engine.matmul_kernels()
+        before = measure_rates(device, cfg.limits_s, kernels) if cfg.limits else None
 
         order, outputs = random.Random(cfg.seed), OutputCheck()
         rounds = tqdm(total=(cfg.repeats + 1) * len(arms), desc="sessions", mininterval=1)
@@ -79,13 +80,13 @@ def main(cfg: Any) -> None:
                     run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in spans]
                     outputs.add(arm.name, answers)
                     bar.update()
-        if cfg.limits:
-            after = measure_rates(device, cfg.limits_s)
+        if before:
+            after = measure_rates(device, cfg.limits_s, kernels)
             tokenizer = Tokenizer.load(setup.checkpoint.decoder(), setup.model.specials)
             work = caption_work(setup.model, tokenizer, setup.generation, setup.quantiser)
             run.values |= roofline_values(work, setup.quantiser.arithmetic, before, after)
         run.values |= {
-            **setup.quantisation,
+            **setup.labels,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),
             "session": pipeline.session,

@@ -93,7 +93,7 @@ def main(cfg: Any) -> None:
         if len(out_of_memory) == len(sessions):
             raise MemoryError(f"no memory for any session of {precision} modules")
         run.values |= {
-            **setup.quantisation,
+            **setup.labels,
             "pipeline": pipeline.name,
             "clips": len(clips),
             "prompt_counts": list(cfg.prompt_counts),

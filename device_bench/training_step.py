@@ -28,6 +28,7 @@ def main(cfg: Any) -> None:
     from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL
     from atom_repro.device.limits import measure_rates
     from atom_repro.device.machine import this_machine
+    from atom_repro.engines.eager import EagerEngine
     from atom_repro.records.record import out_of_memory
     from atom_repro.records.stage import Stage
     from atom_repro.training.network import training_network
@@ -41,7 +42,7 @@ def main(cfg: Any) -> None:
     captions = SyntheticCaptions.of(model, length=cfg.caption_tokens, seed=cfg.seed)
     make_network = partial(training_network, model, captions, cfg.train)
     torch.set_num_threads(cfg.train.threads)
-    rates: dict[str, float] = {}
+    rates, kernels = dict[str, float](), EagerEngine().matmul_kernels()
 
     fits, too_large = 0, None
     while clips := next_batch_size(fits, too_large, cfg.most_clips):
@@ -79,7 +80,7 @@ def main(cfg: Any) -> None:
                 if kind == "cpu":  # a system without memory kills, and says nothing
                     require_step_memory(needed, device.torch)
                 # Other work on the machine can hide what it can do: the best so far counts.
-                measured = measure_rates(device, cfg.limits_s)
+                measured = measure_rates(device, cfg.limits_s, kernels).values
                 rates = {name: max(rate, rates.get(name, 0)) for name, rate in measured.items()}
                 measurement = measure_step(
                     make_network, cfg.train, batch, device, precision=precision, steps=cfg.steps

@@ -78,7 +78,7 @@ def main(cfg: Any) -> None:
         training = {c.video_id: c.references for c in dataset.clips("train")}
         baselines = caption_scores.baselines(references, training, java=java)
         run.values |= {
-            **setup.quantisation,
+            **setup.labels,
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),
             "label": checked.label,

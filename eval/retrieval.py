@@ -54,7 +54,7 @@ def main(cfg: Any) -> None:
         ceiling = search(embedder, true_captions, checked.clips)
         floor = search(embedder, shuffled_predictions(references), checked.clips)
         run.values |= {
-            **setup.quantisation,
+            **setup.labels,
             "embedder": f"{cfg.embedder}/fp32",
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),

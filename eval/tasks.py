@@ -93,7 +93,7 @@ def main(cfg: Any) -> None:
         tested = study.similarities(runtime, of_test, test, cfg.elsewhere, **options)
         threshold = study.best_threshold(chosen)
         run.values |= {
-            **setup.quantisation,
+            **setup.labels,
             "requests": len(requests),
             "questions": len(questions),
             "videos": len(videos),

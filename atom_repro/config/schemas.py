@@ -178,12 +178,13 @@ class RecordedConfig(CommandConfig):
 
 @dataclass
 class SetupConfig(CommandConfig):
-    """A command that runs the modules of one model in one precision on one device (see
-    `runtime.setup.Setup`)."""
+    """A command that runs the modules of one model, in one precision, by one engine, on one device
+    (see `runtime.setup.Setup`)."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
     dataset: Any = MISSING
+    engine: Any = MISSING
     quant: Any = MISSING
     device: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)

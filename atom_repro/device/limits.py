@@ -6,38 +6,63 @@ reaches on the device, not what the device could do.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.records.record import out_of_memory
 
 _SIZES = (256, 512, 1024, 2048, 4096, 8192)
 _HOST_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # far beyond their caches
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
+# Products of two square matrices, by precision and name.
+Kernels = Mapping[str, Mapping[str, Callable[[Tensor, Tensor], Any]]]
 
 
-def measure_rates(device: ComputeDevice, budget_s: float) -> dict[str, float]:
-    """Measured rates by name: `read_bytes_per_s`, and `<precision>_operations_per_s` of matrix
-    products in fp32, bf16 and int8, where a multiply-add counts as two operations. A precision
-    that the device has no kernel for is left out.
+@dataclass(frozen=True)
+class Rates:
+    """Measured rates of a device.
+
+    Attributes:
+        values: `read_bytes_per_s`, and `<precision>_operations_per_s` of matrix products, where a
+            multiply-add counts as two operations.
+        kernels: the name of the fastest kernel of each precision.
+    """
+
+    values: dict[str, float]
+    kernels: dict[str, str]
+
+
+def measure_rates(device: ComputeDevice, budget_s: float, kernels: Kernels) -> Rates:
+    """Measure the rates of a device: memory bandwidth, and matrix products of each precision by the
+    fastest of its kernels. A precision without a kernel for the device is left out.
 
     Args:
         budget_s: time for each kernel and size, about forty in all; a size whose fastest call
             takes longer is the last of its kernel.
+        kernels: of an engine, by precision and name; see `Engine.matmul_kernels`.
     """
-    rates = {"read_bytes_per_s": _best_rate(_read_trials(device), device, budget_s)}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)):
-        try:
-            rates[f"{name}_operations_per_s"] = _best_rate(
-                _matmul_trials(device, dtype), device, budget_s
-            )
-        except RuntimeError as error:  # torch reports a missing kernel as RuntimeError
-            if out_of_memory(error):
-                raise
-    return rates
+    values = {"read_bytes_per_s": _best_rate(_read_trials(device), device, budget_s)}
+    fastest: dict[str, str] = {}
+    for precision, by_name in kernels.items():
+        rates: dict[str, float] = {}
+        for name, kernel in by_name.items():
+            try:
+                trials = _matmul_trials(device, _DTYPES[precision], kernel)
+                rates[name] = _best_rate(trials, device, budget_s)
+            except RuntimeError as error:  # torch reports a missing kernel as RuntimeError
+                if out_of_memory(error):
+                    raise
+        if rates:
+            fastest[precision] = max(rates, key=lambda name: rates[name])
+            values[f"{precision}_operations_per_s"] = rates[fastest[precision]]
+    return Rates(values, fastest)
 
 
 def _best_rate(
@@ -73,10 +98,9 @@ def _read_trials(device: ComputeDevice) -> Iterator[tuple[float, Callable[[], An
 
 
 def _matmul_trials(
-    device: ComputeDevice, dtype: torch.dtype
+    device: ComputeDevice, dtype: torch.dtype, kernel: Callable[[Tensor, Tensor], Any]
 ) -> Iterator[tuple[float, Callable[[], Any]]]:
     for n in _SIZES:
         ones = torch.ones(n, n, dtype=dtype, device=device.torch)
-        multiply: Callable[..., Any] = torch._int_mm if dtype == torch.int8 else torch.mm
         for other in (ones, ones.t()):
-            yield 2.0 * n**3, partial(multiply, ones, other)
+            yield 2.0 * n**3, partial(kernel, ones, other)

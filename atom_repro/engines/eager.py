@@ -3,19 +3,26 @@
 This is the only engine of the package today; an exported one would read the same folders.
 """
 
-from collections.abc import Sequence
+import gc
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from atom_repro.checkpoints.module_files import DECODER, ENCODER, TRAINED, read_module
 from atom_repro.datatypes import AtomError
-from atom_repro.engines.cpu_kernels import use_fp32_int8_linear, use_small_batch_linear
+from atom_repro.engines.cpu_kernels import (
+    int8_product,
+    use_fp32_int8_linear,
+    use_small_batch_linear,
+)
+from atom_repro.engines.engine import MatmulKernel
 from atom_repro.models.generation import Generated, GenerationSettings, generate
-from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder, source_files
+from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
@@ -23,8 +30,22 @@ from atom_repro.quant.recipe import Quantiser
 _CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class EncoderModule:
+class _Releasable:
+    """A module whose weights are those of `network`."""
+
+    network: Any
+
+    def release(self) -> None:
+        network_ref = weakref.ref(self.network)
+        del self.network
+        if network_ref() is not None:
+            gc.collect()  # a cycle inside the network; the next load must find the memory free
+        if network_ref() is not None:
+            raise RuntimeError("the network is still referenced after its release")
+
+
+@dataclass
+class EncoderModule(_Releasable):
     """Encode frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E). Stateless, thread-safe."""
 
     network: EncoderNetwork
@@ -37,8 +58,8 @@ class EncoderModule:
         return self.network(frames_BTCHW.to(self.device))
 
 
-@dataclass(frozen=True)
-class DecoderModule:
+@dataclass
+class DecoderModule(_Releasable):
     """Generate text from a prompt, with or without visual tokens. Stateless, thread-safe."""
 
     network: DecoderNetwork
@@ -64,8 +85,8 @@ class DecoderModule:
         return self.model.clean_text(self.tokenizer.decode(generated.token_ids))
 
 
-@dataclass(frozen=True)
-class EmbedderModule:
+@dataclass
+class EmbedderModule(_Releasable):
     """Embed texts as unit vectors (B, 384) in main memory. Stateless, thread-safe."""
 
     network: TextEmbedder
@@ -74,47 +95,64 @@ class EmbedderModule:
         return self.network(texts).cpu()
 
 
-def load_encoder(
-    folder: Path,
-    model: VideoLanguageModel,
-    quantiser: Quantiser = TRAINED,
-    device: torch.device = _CPU,
-) -> EncoderModule:
-    """Load the encoder of `model` onto a device.
+@dataclass(frozen=True)
+class EagerEngine:
+    """Engine that calls the networks as they are."""
 
-    Raises:
-        AtomError: missing files, another kind of module, or other hyperparameters.
-    """
-    loaded, config = read_module(folder, model, ENCODER, quantiser)
-    network = cast(EncoderNetwork, _prepare(loaded, device))
-    return EncoderModule(network, model, config["weights"], device)
+    name: str = "eager"
+
+    def load_encoder(
+        self,
+        folder: Path,
+        model: VideoLanguageModel,
+        quantiser: Quantiser = TRAINED,
+        device: torch.device = _CPU,
+    ) -> EncoderModule:
+        """Load the encoder of `model` onto a device.
+
+        Raises:
+            AtomError: missing files, another kind of module, or other hyperparameters.
+        """
+        loaded, config = read_module(folder, model, ENCODER, quantiser)
+        network = cast(EncoderNetwork, _prepare(loaded, device))
+        return EncoderModule(network, model, config["weights"], device)
+
+    def load_decoder(
+        self,
+        folder: Path,
+        model: VideoLanguageModel,
+        quantiser: Quantiser = TRAINED,
+        device: torch.device = _CPU,
+    ) -> DecoderModule:
+        """Load the decoder of `model` and its tokenizer onto a device.
+
+        Raises:
+            AtomError: missing files, another kind of module, or other hyperparameters.
+        """
+        loaded, config = read_module(folder, model, DECODER, quantiser)
+        tokenizer = Tokenizer.load(folder, model.specials)
+        network = cast(DecoderNetwork, _prepare(loaded, device))
+        return DecoderModule(network, model, tokenizer, config["weights"])
+
+    def load_embedder(self, source: str, device: torch.device = _CPU) -> EmbedderModule:
+        """Load the text embedder: the embedded copy, a hub id or a folder."""
+        return EmbedderModule(load_text_embedder(source, device=str(device)))
+
+    def matmul_kernels(self) -> Mapping[str, Mapping[str, MatmulKernel]]:
+        return {
+            "fp32": {"torch.mm": torch.mm},
+            "bf16": {"torch.mm": torch.mm},
+            "int8": {"torch._int_mm": torch._int_mm, "fp32 products of int8": _int8_as_fp32},
+        }
 
 
-def load_decoder(
-    folder: Path,
-    model: VideoLanguageModel,
-    quantiser: Quantiser = TRAINED,
-    device: torch.device = _CPU,
-) -> DecoderModule:
-    """Load the decoder of `model` and its tokenizer onto a device.
-
-    Raises:
-        AtomError: missing files, another kind of module, or other hyperparameters.
-    """
-    loaded, config = read_module(folder, model, DECODER, quantiser)
-    tokenizer = Tokenizer.load(folder, model.specials)
-    network = cast(DecoderNetwork, _prepare(loaded, device))
-    return DecoderModule(network, model, tokenizer, config["weights"])
+def build() -> EagerEngine:
+    """Build the engine of `conf/engine/eager.yaml`."""
+    return EagerEngine()
 
 
-def load_embedder(source: str, device: torch.device = _CPU) -> EmbedderModule:
-    """Load the text embedder: the embedded copy, a hub id or a folder."""
-    return EmbedderModule(load_text_embedder(source, device=str(device)))
-
-
-def embedder_bytes(source: str) -> int:
-    """Size in bytes of the weight files that loading the embedder reads."""
-    return sum(f.stat().st_size for f in source_files(source))
+def _int8_as_fp32(a: Tensor, b: Tensor) -> Tensor:
+    return int8_product(a, b.t())
 
 
 def _prepare(network: nn.Module, device: torch.device) -> nn.Module:

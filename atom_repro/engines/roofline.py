@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from atom_repro.device.limits import Rates
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
@@ -86,14 +87,15 @@ def caption_work(
 
 
 def roofline_values(
-    work: CaptionWork, arithmetic: str, before: Mapping[str, float], after: Mapping[str, float]
+    work: CaptionWork, arithmetic: str, before: Rates, after: Rates
 ) -> dict[str, Any]:
     """Record values: a caption's work, the device's rates and the lower bounds. Rates are measured
     before and after; the higher of the two counts."""
-    fastest = {name: max(before[name], after[name]) for name in before}
+    fastest = {name: max(rate, after.values[name]) for name, rate in before.values.items()}
     return {
-        "limits_before": dict(before),
-        "limits_after": dict(after),
+        "limits_before": before.values,
+        "limits_after": after.values,
+        "limit_kernels": after.kernels,
         "least_work_per_clip": asdict(work),
         "least_s_per_clip": work.lower_bound_s(fastest, arithmetic),
     }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from atom_repro.datatypes import AtomError, Clip, Prediction
-from atom_repro.engines.eager import DecoderModule, EncoderModule, load_decoder, load_encoder
+from atom_repro.engines.engine import Decoder, Encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import stage_key
@@ -22,8 +22,8 @@ from atom_repro.video.sampling import clip_frames
 
 
 def caption_clips(
-    encoder: EncoderModule,
-    decoder: DecoderModule,
+    encoder: Encoder,
+    decoder: Decoder,
     clips: Sequence[Clip],
     *,
     prompt: str,
@@ -77,6 +77,7 @@ def journaled_captions(
     inputs = {
         **setup.inputs,
         "precision": quantiser.recipe,
+        "engine": setup.engine.name,
         "prompt": model.prompt,
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),
@@ -97,9 +98,9 @@ def journaled_captions(
         progress(done)
         remaining = clips[done:]
         if not complete:
-            device = setup.device.torch
-            encoder = load_encoder(checkpoint.encoder(quantiser), model, quantiser, device)
-            decoder = load_decoder(checkpoint.decoder(quantiser), model, quantiser, device)
+            engine, device = setup.engine, setup.device.torch
+            encoder = engine.load_encoder(checkpoint.encoder(quantiser), model, quantiser, device)
+            decoder = engine.load_decoder(checkpoint.decoder(quantiser), model, quantiser, device)
             for batch in caption_clips(
                 encoder,
                 decoder,

@@ -263,3 +263,8 @@ def saved_bytes(module: nn.Module) -> int:
 def weights_label(source: str) -> str:
     """Label of the embedder's weights in records: `released:<sha>`."""
     return f"released:{file_hash(source_files(source)[0])[:16]}"
+
+
+def weight_file_bytes(source: str) -> int:
+    """Size of the weight files that loading the embedder reads, in bytes."""
+    return sum(f.stat().st_size for f in source_files(source))

@@ -10,10 +10,8 @@ which module serves it and when that module is loaded and released:
 - `co_resident`: like `resident`, but scripts use a second decoder (the de facto pair).
 """
 
-import gc
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +19,8 @@ from typing import Any, Literal, TypeVar
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.compute import ComputeDevice
-from atom_repro.engines.eager import embedder_bytes, load_decoder, load_embedder, load_encoder
+from atom_repro.engines.engine import Engine, Module
+from atom_repro.models.text_embedder import weight_file_bytes
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.record import out_of_memory
@@ -36,11 +35,12 @@ RESIDENCIES = ("resident", "reload_stage", "reload_input", "co_resident")
 class ModuleLoader:
     """Loads a module: `read` returns it ready to be called, `bytes` is its size on disk."""
 
-    read: Callable[[], Any]
+    read: Callable[[], Module]
     bytes: int
 
 
 def module_loaders(
+    engine: Engine,
     checkpoint: Checkpoint,
     quantiser: Quantiser,
     model: VideoLanguageModel,
@@ -50,10 +50,9 @@ def module_loaders(
 ) -> dict[str, ModuleLoader]:
     """Loaders of encoder, decoder and embedder, onto a device.
 
-    A load ends when the module can be called. There is no warm-up forward: eager PyTorch defers no
-    work to the first one, and at full size one costs more than the load, which would be charged to
-    every reload though no real application runs it. An engine that defers work has to do it in its
-    loader.
+    A load ends when the module can be called. There is no warm-up forward: at full size one costs
+    more than the load, which would be charged to every reload though no real application runs it.
+    An engine that defers work to the first call does it in the load (see `Engine`).
 
     Raises:
         AtomError: a module of that precision is missing.
@@ -62,13 +61,13 @@ def module_loaders(
     encoder, decoder = checkpoint.encoder(quantiser), checkpoint.decoder(quantiser)
     return {
         "encoder": ModuleLoader(
-            partial(load_encoder, encoder, model, quantiser, device.torch), sizes["encoder"]
+            partial(engine.load_encoder, encoder, model, quantiser, device.torch), sizes["encoder"]
         ),
         "decoder": ModuleLoader(
-            partial(load_decoder, decoder, model, quantiser, device.torch), sizes["decoder"]
+            partial(engine.load_decoder, decoder, model, quantiser, device.torch), sizes["decoder"]
         ),
         "embedder": ModuleLoader(
-            partial(load_embedder, embedder, device.torch), embedder_bytes(embedder)
+            partial(engine.load_embedder, embedder, device.torch), weight_file_bytes(embedder)
         ),
     }
 
@@ -139,13 +138,12 @@ class ModuleStore:
 
     def _release(self, name: str, item: str) -> None:
         with self.timeline.span("release", name, item):
-            network_ref = weakref.ref(self._loaded[name].network)
             with self._locks[name]:
-                del self._loaded[name]
+                module = self._loaded.pop(name)
             if sys.exception() is not None:
                 return  # an error propagates, and its traceback may hold the module
-            if network_ref() is not None:
-                gc.collect()  # a cycle inside the module; a reload must find the memory free
-            if network_ref() is not None:
-                raise RuntimeError(f"{name} is still referenced after its release")
+            try:
+                module.release()
+            except RuntimeError as error:
+                raise RuntimeError(f"{name}: {error}") from error
             self.device.empty_cache()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.device.compute import ComputeDevice
-from atom_repro.engines.eager import DecoderModule, EmbedderModule, EncoderModule
+from atom_repro.engines.engine import Decoder, Embedder, Encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import out_of_memory, status_of
 from atom_repro.runtime import schedule as schedules
@@ -131,7 +131,7 @@ class Runtime:
     def write(self, prompt: str, settings: GenerationSettings, *, stage: str, item: str) -> str:
         """Generate text from a prompt without video; `stage` names the span."""
 
-        def work(decoder: DecoderModule) -> str:
+        def work(decoder: Decoder) -> str:
             with self._computing(stage, "decoder", item):
                 return decoder.text(decoder(None, prompt, settings)[0])
 
@@ -149,7 +149,7 @@ class Runtime:
         if isinstance(visual, Failure):
             raise AtomError(visual.detail)
 
-        def work(decoder: DecoderModule) -> str:
+        def work(decoder: Decoder) -> str:
             with self._computing("answer", "decoder", clip.video_id):
                 return decoder.text(decoder(visual, prompt, settings)[0])
 
@@ -158,7 +158,7 @@ class Runtime:
     def embed(self, texts: Sequence[str], item: str) -> Tensor:
         """Embed texts as unit vectors (len(texts), 384)."""
 
-        def work(embedder: EmbedderModule) -> Tensor:
+        def work(embedder: Embedder) -> Tensor:
             with self._computing("embed", "embedder", item):
                 return embedder(texts)
 
@@ -171,7 +171,7 @@ class Runtime:
             yield
             self.device.synchronize()
 
-    def _encode(self, encoder: EncoderModule, clip: Clip) -> Tensor | Failure:
+    def _encode(self, encoder: Encoder, clip: Clip) -> Tensor | Failure:
         encoder_config = encoder.model.encoder
         with self.timeline.span("decode_video", "reader", clip.video_id):
             try:
@@ -188,7 +188,7 @@ class Runtime:
         with self._computing("encode", "encoder", clip.video_id):
             return encoder(torch.from_numpy(frames[None]))
 
-    def _caption(self, decoder: DecoderModule, clip: Clip, visual: Tensor) -> Prediction:
+    def _caption(self, decoder: Decoder, clip: Clip, visual: Tensor) -> Prediction:
         with self._computing("caption", "decoder", clip.video_id):
             best = decoder(visual, self.prompt, self.settings)[0]
         return Prediction(clip.video_id, decoder.text(best), best.token_ids, best.log_prob)

@@ -11,6 +11,7 @@ from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL, write_ra
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.machine import this_machine
+from atom_repro.engines.engine import Engine
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import BUNDLED
 from atom_repro.models.vlm import VideoLanguageModel
@@ -27,6 +28,7 @@ class Setup:
 
     model: VideoLanguageModel
     dataset: Any
+    engine: Engine
     quantiser: Quantiser
     device: ComputeDevice
     checkpoint: Checkpoint
@@ -48,6 +50,7 @@ class Setup:
         return cls(
             model=model,
             dataset=dataset,
+            engine=config.build(cfg.engine),
             quantiser=config.build(cfg.quant),
             device=config.build(cfg.device),
             checkpoint=checkpoint,
@@ -87,9 +90,14 @@ class Setup:
         return self.checkpoint.weights()
 
     @property
-    def quantisation(self) -> dict[str, str]:
-        """What a record says of the precision of the modules."""
-        return {"precision": self.quantiser.name, "recipe": self.quantiser.recipe}
+    def labels(self) -> dict[str, str]:
+        """What a record says of how the modules are stored and run."""
+        quantiser = self.quantiser
+        return {
+            "precision": quantiser.name,
+            "recipe": quantiser.recipe,
+            "engine": self.engine.name,
+        }
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -117,7 +125,12 @@ class Setup:
     def loaders(self) -> dict[str, ModuleLoader]:
         """Loaders of the modules, onto the device."""
         return module_loaders(
-            self.checkpoint, self.quantiser, self.model, self.device, embedder=self.embedder
+            self.engine,
+            self.checkpoint,
+            self.quantiser,
+            self.model,
+            self.device,
+            embedder=self.embedder,
         )
 
     def session(self, arm: Arm) -> Runtime:

@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.schemas import TrainConfig
-from atom_repro.models.vlm import TokenizerProtocol, VideoLanguageModel
+from atom_repro.engines.eager import DecoderModule, EncoderModule
+from atom_repro.engines.engine import Decoder, Encoder
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.vlm import (
+    DecoderNetwork,
+    EncoderNetwork,
+    TokenizerProtocol,
+    VideoLanguageModel,
+)
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.checkpointing import checkpoint_blocks
 from atom_repro.training.components import choose_trained, is_visual
@@ -82,3 +90,13 @@ def load_initial_weights(checkpoint: Checkpoint, network: CaptioningModel) -> st
         label = module_files.read_config(folder, kind, network.model)["weights"]
         module_files.fill_in_place(module, folder)
     return label
+
+
+def inference_modules(network: CaptioningModel, tokenizer: Tokenizer) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder of a network as modules that generate, with its weights as they are."""
+    model, device = network.model, next(network.parameters()).device
+    encoder, decoder = cast(EncoderNetwork, network.encoder), cast(DecoderNetwork, network.decoder)
+    return (
+        EncoderModule(encoder, model, "training", device=device),
+        DecoderModule(decoder, model, tokenizer, "training"),
+    )

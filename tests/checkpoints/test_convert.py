@@ -93,8 +93,8 @@ def test_converted_modules_give_the_logits_of_their_parts(parts, tmp_path, frame
     model = small_model()
     report = from_parts(parts, tmp_path / "ck")
     checkpoint = Checkpoint(tmp_path / "ck")
-    encoder = eager.load_encoder(checkpoint.encoder(), model)
-    decoder = eager.load_decoder(checkpoint.decoder(), model)
+    encoder = eager.build().load_encoder(checkpoint.encoder(), model)
+    decoder = eager.build().load_decoder(checkpoint.decoder(), model)
     network = encoder.network
     with torch.no_grad():
         pixels = (frames.flatten(0, 1) / 255 - network.mean) / network.std
@@ -165,7 +165,7 @@ def test_training_starts_from_a_conversion(parts, tmp_path):
     assert load_initial_weights(checkpoint, network) == report.weights
     assert [id(p) for p in network.parameters()] == before
     assert all(p.requires_grad for p in network.parameters())
-    loaded = eager.load_encoder(checkpoint.encoder(), model).network
+    loaded = eager.build().load_encoder(checkpoint.encoder(), model).network
     assert torch.equal(network.encoder.pos, loaded.pos)
     head, table = network.decoder.lm_head.weight, parts.llama.get_input_embeddings().weight
     assert torch.equal(head, table)
@@ -222,7 +222,7 @@ def test_mplug2_file_starts_the_encoder_with_its_temporal_modules(parts, tmp_pat
     ignored = report.ignored["mPLUG2 (video encoder)"]
     assert len(ignored) == 15
     assert ignored["visn_emb_norm.weight"] == "the model has no such universal layer"
-    loaded = eager.load_encoder(tmp_path / "ck/fp32/encoder", model).network
+    loaded = eager.build().load_encoder(tmp_path / "ck/fp32/encoder", model).network
     torch.testing.assert_close(loaded.embed(frames), trained.eval().embed(frames))
 
 
@@ -352,7 +352,7 @@ def test_too_little_memory_and_disk_are_said_first(parts, tmp_path, monkeypatch)
     with pytest.raises(AtomError, match=r"converting .* needs 0 MiB of memory and 0 MiB are"):
         from_parts(parts, tmp_path / "other")
     with pytest.raises(AtomError, match=r"loading .*model\.safetensors needs"):
-        eager.load_decoder(tmp_path / "ck/fp32/decoder", small_model())
+        eager.build().load_decoder(tmp_path / "ck/fp32/decoder", small_model())
     monkeypatch.undo()
     monkeypatch.setattr(capacity.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(AtomError, match=r"needs \d+ MiB of disk at .* and 0 MiB are free"):
@@ -384,9 +384,9 @@ sources = {"video": str(clip), "text": str(folder / "llama")}
 released.all_sources()
 small_sources = {"video": str(clip), "text": str(small)}
 conversion.convert(small_model(), small_sources, folder / "warm")  # code, not weights
-eager.load_decoder(folder / "warm/fp32/decoder", small_model())
+eager.build().load_decoder(folder / "warm/fp32/decoder", small_model())
 measured = {"converting": peak(lambda: conversion.convert(big, sources, folder / "ck"))}
-measured["loading"] = peak(lambda: eager.load_decoder(folder / "ck/fp32/decoder", big))
+measured["loading"] = peak(lambda: eager.build().load_decoder(folder / "ck/fp32/decoder", big))
 full = config.build(config.compose("convert", ["model=mplug2plus"]).model)
 plan = conversion._empty_plan
 measured["full size"] = peak(lambda: (plan(full, "encoder"), plan(full, "decoder")))

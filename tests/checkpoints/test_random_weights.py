@@ -12,7 +12,7 @@ from atom_repro.checkpoints.random_weights import write_random_weights
 from atom_repro.config.composition import compose
 from atom_repro.datatypes import AtomError
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.engines.roofline import caption_work
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
@@ -32,8 +32,8 @@ def test_they_make_captions_of_the_length_that_is_asked_for(tmp_path, name):
     model, checkpoint = model_named(name), Checkpoint(tmp_path / "random")
     write_random_weights(checkpoint, model, seed=0)
     assert checkpoint.weights() == "random"
-    encoder = load_encoder(checkpoint.encoder(), model)
-    decoder = load_decoder(checkpoint.decoder(), model)
+    encoder = EagerEngine().load_encoder(checkpoint.encoder(), model)
+    decoder = EagerEngine().load_decoder(checkpoint.decoder(), model)
     numbers = model.encoder
     frames = torch.randint(
         0, 256, (1, numbers.frames, 3, numbers.image_size, numbers.image_size), dtype=torch.uint8
@@ -76,6 +76,7 @@ def setup(tmp_path, **changed):
     parts = {
         "model": model,
         "dataset": SimpleNamespace(fingerprint="d"),
+        "engine": EagerEngine(),
         "quantiser": int8.build(linear="dynamic", embedding="weight_only"),
         "device": Cpu(),
         "checkpoint": Checkpoint(tmp_path / "systems"),

@@ -41,8 +41,8 @@ def test_a_whole_smolvlm2_is_converted(tmp_path):
     assert report.weights.startswith("released:")
     assert all(told["new"] == {} for told in report.modules.values())
     checkpoint = Checkpoint(tmp_path / "ck")
-    seen = eager.load_encoder(checkpoint.encoder(), model).network.state_dict()
-    said = eager.load_decoder(checkpoint.decoder(), model).network.state_dict()
+    seen = eager.build().load_encoder(checkpoint.encoder(), model).network.state_dict()
+    said = eager.build().load_decoder(checkpoint.decoder(), model).network.state_dict()
     for ours, theirs in ((seen, encoder.state_dict()), (said, decoder.state_dict())):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

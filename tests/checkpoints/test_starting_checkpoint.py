@@ -16,7 +16,7 @@ def test_weights_and_tokenizer_are_those_of_the_folder(saved, model, tokenizer):
         model, tokenizer, word_weight=0.0, text_weight=0.0, rarity=[1.0] * 300
     )
     load_initial_weights(start, network)
-    encoder = eager.load_encoder(start.encoder(), model).network
+    encoder = eager.build().load_encoder(start.encoder(), model).network
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(network.encoder.state_dict()[name], tensor)
     assert network.decoder.lm_head.weight is network.decoder.model.embed_tokens.weight

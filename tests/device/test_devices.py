@@ -1,5 +1,7 @@
 """Devices: the host's processor, and a GPU that is not there."""
 
+import time
+
 import pytest
 import torch
 
@@ -8,6 +10,9 @@ from atom_repro.config.composition import compose
 from atom_repro.datatypes import AtomError
 from atom_repro.device import limits as rates
 from atom_repro.device.cpu import Cpu
+from atom_repro.engines.eager import EagerEngine
+
+KERNELS = dict(EagerEngine().matmul_kernels())
 
 
 def test_the_host_computes_in_place():
@@ -32,7 +37,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_name():
 def test_limits_are_the_best_of_several_trials(monkeypatch):
     monkeypatch.setattr(rates, "_SIZES", (32, 64))
     monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
-    found = rates.measure_rates(Cpu(), 0.01)
+    found = rates.measure_rates(Cpu(), 0.01, KERNELS).values
     assert found.keys() >= {"read_bytes_per_s", "fp32_operations_per_s"}
     # Any machine reads more than a kB and less than a PB in a second.
     assert all(1e3 < rate < 1e15 for rate in found.values())
@@ -44,12 +49,26 @@ def test_a_precision_without_a_kernel_is_left_out(monkeypatch):
 
     monkeypatch.setattr(rates, "_SIZES", (32,))
     monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
-    monkeypatch.setattr(torch, "_int_mm", none)
-    assert "int8_operations_per_s" not in rates.measure_rates(Cpu(), 0.01)
+    monkeypatch.setitem(KERNELS, "int8", {"torch._int_mm": none})
+    assert "int8_operations_per_s" not in rates.measure_rates(Cpu(), 0.01, KERNELS).values
 
     def full(*_):
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(torch, "_int_mm", full)
+    monkeypatch.setitem(KERNELS, "int8", {"torch._int_mm": full})
     with pytest.raises(RuntimeError, match="out of memory"):
-        rates.measure_rates(Cpu(), 0.01)
+        rates.measure_rates(Cpu(), 0.01, KERNELS)
+
+
+def test_the_limit_of_a_precision_is_that_of_its_fastest_kernel(monkeypatch):
+    def slow(a, b):
+        time.sleep(0.02)
+        return a @ b
+
+    monkeypatch.setattr(rates, "_SIZES", (32,))
+    monkeypatch.setattr(rates, "_HOST_BYTES", 2**20)
+    kernels = {"fp32": {"slow": slow, "torch.mm": torch.mm}}
+    measured = rates.measure_rates(Cpu(), 0.01, kernels)
+    assert measured.kernels == {"fp32": "torch.mm"}
+    alone = rates.measure_rates(Cpu(), 0.01, {"fp32": {"slow": slow}})
+    assert measured.values["fp32_operations_per_s"] > 2 * alone.values["fp32_operations_per_s"]

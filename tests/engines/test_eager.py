@@ -8,13 +8,13 @@ from conftest import small_model
 
 from atom_repro.checkpoints import module_files
 from atom_repro.datatypes import AtomError
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.models.generation import GenerationSettings
 
 
 def test_text_only_and_visual_use_share_the_decoder(saved, model, frames):
-    encoder = load_encoder(saved / "fp32/encoder", model)
-    decoder = load_decoder(saved / "fp32/decoder", model)
+    encoder = EagerEngine().load_encoder(saved / "fp32/encoder", model)
+    decoder = EagerEngine().load_decoder(saved / "fp32/decoder", model)
     settings = GenerationSettings(max_new_tokens=5, forbid_end=True)
     seen = decoder(encoder(frames), "", settings)
     said = decoder(None, "two boats", settings)
@@ -27,24 +27,24 @@ def test_text_only_and_visual_use_share_the_decoder(saved, model, frames):
 def test_other_numbers_are_refused_with_the_key(saved):
     other = small_model(encoder={"mlp_width": 96})
     with pytest.raises(AtomError, match=r"model\.encoder\.mlp_width=64, the configuration says 96"):
-        load_encoder(saved / "fp32/encoder", other)
+        EagerEngine().load_encoder(saved / "fp32/encoder", other)
 
 
 def test_missing_checkpoint_says_how_to_make_one(tmp_path, model):
     with pytest.raises(AtomError, match=r"no checkpoint in .*python -m train\.finetune"):
-        load_encoder(tmp_path / "nothing", model)
+        EagerEngine().load_encoder(tmp_path / "nothing", model)
 
 
 def test_a_decoder_is_not_an_encoder(saved, model):
     with pytest.raises(AtomError, match="holds a text_decoder, a video_encoder is expected"):
-        load_encoder(saved / "fp32/decoder", model)
+        EagerEngine().load_encoder(saved / "fp32/decoder", model)
 
 
 def test_truncated_weights_are_named(saved, model):
     path = saved / "fp32/decoder/model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(AtomError, match=r"model\.safetensors cannot be read"):
-        load_decoder(saved / "fp32/decoder", model)
+        EagerEngine().load_decoder(saved / "fp32/decoder", model)
 
 
 def test_weights_of_another_module_do_not_fit(saved, model):
@@ -54,11 +54,11 @@ def test_weights_of_another_module_do_not_fit(saved, model):
     config.write_text(json.dumps(numbers))
     deeper = small_model(encoder={"layers": 3})
     with pytest.raises(AtomError, match=r"does not fit its config\.json.*blocks\.2"):
-        load_encoder(saved / "fp32/encoder", deeper)
+        EagerEngine().load_encoder(saved / "fp32/encoder", deeper)
     numbers["network"] = "OtherEncoder"
     config.write_text(json.dumps(numbers))
     with pytest.raises(AtomError, match="holds a OtherEncoder, the model has a VideoEncoder"):
-        load_encoder(saved / "fp32/encoder", deeper)
+        EagerEngine().load_encoder(saved / "fp32/encoder", deeper)
 
 
 def test_full_disk_keeps_the_last_checkpoint(saved, model, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.evaluation.captioning import caption_clips, journaled_captions, read_predictions
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.quant import none
@@ -31,8 +31,8 @@ def clips(tmp_path):
 
 def captions(saved, model, clips, batch_size):
     batches = caption_clips(
-        load_encoder(saved / "fp32/encoder", model),
-        load_decoder(saved / "fp32/decoder", model),
+        EagerEngine().load_encoder(saved / "fp32/encoder", model),
+        EagerEngine().load_decoder(saved / "fp32/decoder", model),
         clips,
         prompt="",
         settings=GenerationSettings(**SETTINGS),
@@ -54,6 +54,7 @@ def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
     setup = Setup(
         model=model,
         dataset=SimpleNamespace(fingerprint="d"),
+        engine=EagerEngine(),
         quantiser=none.build(),
         device=Cpu(),
         checkpoint=Checkpoint(saved),

@@ -8,6 +8,7 @@ from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.evaluation.endurance import repeat_clips, run_endurance
 from atom_repro.metrics.bootstrap import slope
 from atom_repro.models.generation import GenerationSettings
@@ -26,7 +27,9 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
         originals.append(Clip("toy", "test", f"c{i}", tmp_path / f"{i}.mp4"))
     clips, broken = repeat_clips(originals, 40, broken_every=10, folder=tmp_path / "broken")
     assert broken == ("c0#9", "c1#19", "c2#29", "c0#39")
-    loaders = module_loaders(Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded")
+    loaders = module_loaders(
+        EagerEngine(), Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded"
+    )
     arm = Arm(residency="resident", schedule=schedule, threads_alone=1)
     kept = []
     with (

@@ -15,7 +15,7 @@ from atom_repro import config, prompts
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.composition import compose
 from atom_repro.device.machine import this_machine
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.record import load_records
 from atom_repro.video.sampling import clip_frames
@@ -78,8 +78,8 @@ def texts(name, folder):
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     dataset.prepare()
     checkpoint = Checkpoint.of(cfg, model, dataset)
-    encoder = load_encoder(checkpoint.encoder(), model)
-    decoder = load_decoder(checkpoint.decoder(), model)
+    encoder = EagerEngine().load_encoder(checkpoint.encoder(), model)
+    decoder = EagerEngine().load_decoder(checkpoint.decoder(), model)
     said = {}
     for number, clip in enumerate(dataset.clips("test")[:CLIPS]):
         size = {"frames": model.encoder.frames, "size": model.encoder.image_size}

@@ -15,7 +15,7 @@ from atom_repro.checkpoints.module_files import TRAINED, save_decoder, save_enco
 from atom_repro.config import CONF
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.models import mplug2, mplug2plus
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
@@ -367,8 +367,8 @@ def saved2(tmp_path):
 
 def test_files_and_int8_give_back_the_modules(saved2, frames):
     folder, model = saved2
-    encoder = load_encoder(folder / "fp32/encoder", model)
-    decoder = load_decoder(folder / "fp32/decoder", model)
+    encoder = EagerEngine().load_encoder(folder / "fp32/encoder", model)
+    decoder = EagerEngine().load_decoder(folder / "fp32/decoder", model)
     predictions = decoder.network.cls.predictions
     assert predictions.decoder.weight is decoder.network.bert.embeddings.word_embeddings.weight
     assert predictions.decoder.bias is predictions.bias
@@ -386,8 +386,8 @@ def test_files_and_int8_give_back_the_modules(saved2, frames):
     save_decoder(
         folder / "int8/decoder", model, decoder.network, decoder.tokenizer, recipe, "random"
     )
-    again = load_encoder(folder / "int8/encoder", model, recipe)
-    writing = load_decoder(folder / "int8/decoder", model, recipe)
+    again = EagerEngine().load_encoder(folder / "int8/encoder", model, recipe)
+    writing = EagerEngine().load_decoder(folder / "int8/decoder", model, recipe)
     visual = encoder(frames)
     assert torch.equal(again(frames), visual)
     assert writing(visual, "", settings) == decoder(visual, "", settings)
@@ -402,7 +402,9 @@ def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
         clips.append(Clip("toy", "test", f"{i}", tmp_path / f"{i}.mp4"))
     outputs = []
     for residency, schedule in itertools.product(RESIDENCIES, SCHEDULES):
-        loaders = module_loaders(Checkpoint(folder), TRAINED, model, Cpu(), embedder="embedded")
+        loaders = module_loaders(
+            EagerEngine(), Checkpoint(folder), TRAINED, model, Cpu(), embedder="embedded"
+        )
         pipeline = search.build(
             name="retrieval", session="indexed", prompts=["a boat"], most=10, least_similarity=-1.0
         )

@@ -19,7 +19,7 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.models import smolvlm2
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
@@ -338,13 +338,13 @@ def test_int8_changes_the_tower_too_and_reads_back(smol_saved, pixels):
             "vision_model.encoder.layers.1.mlp.fc2"} <= set(changed)  # fmt: skip
     assert {"lm_head", "model.embed_tokens"} <= set(report["decoder"]["changed"])
     seen = {
-        q.name: load_encoder(smol_saved.encoder(q), model, q)(pixels)
+        q.name: EagerEngine().load_encoder(smol_saved.encoder(q), model, q)(pixels)
         for q in (none.build(), quantiser)
     }
     error = (seen["int8"] - seen["fp32"]).norm() / seen["fp32"].norm()
     assert 0 < error < 0.1
     settings = GenerationSettings(beams=2, max_new_tokens=5, forbid_end=True)
-    said = load_decoder(smol_saved.decoder(quantiser), model, quantiser)(
+    said = EagerEngine().load_decoder(smol_saved.decoder(quantiser), model, quantiser)(
         seen["int8"], ASK, settings
     )
     assert [len(s.token_ids) for s in said] == [5, 5]
@@ -364,7 +364,9 @@ def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, quantiser):
     settings = GenerationSettings(beams=2, max_new_tokens=4, forbid_end=True)
     outputs = []
     for residency, schedule in itertools.product(("resident", "reload_input"), SCHEDULES):
-        loaders = module_loaders(smol_saved, quantiser, model, Cpu(), embedder="embedded")
+        loaders = module_loaders(
+            EagerEngine(), smol_saved, quantiser, model, Cpu(), embedder="embedded"
+        )
         arm = Arm(residency=residency, schedule=schedule)
         with Runtime(arm, loaders, Cpu(), prompt=model.prompt, settings=settings) as runtime:
             captions = [made.token_ids for made in runtime.caption(clips)]

@@ -6,7 +6,7 @@ from torch import nn
 
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.datatypes import AtomError
-from atom_repro.engines.eager import load_decoder, load_encoder
+from atom_repro.engines.eager import EagerEngine
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.video_encoder import VideoEncoder
 from atom_repro.quant import int8
@@ -54,17 +54,17 @@ def test_reference_form_leaves_attention_and_conv3d_in_fp32(model):
 def test_file_gives_back_the_same_module_without_fp32_weights(
     saved, model, tokenizer, frames, tmp_path
 ):
-    encoder = load_encoder(saved / "fp32/encoder", model)
-    decoder = load_decoder(saved / "fp32/decoder", model)
+    encoder = EagerEngine().load_encoder(saved / "fp32/encoder", model)
+    decoder = EagerEngine().load_decoder(saved / "fp32/decoder", model)
     exact = encoder(frames)
     RECIPE.quantise(encoder.network)
     RECIPE.quantise(decoder.network)
     save_encoder(tmp_path / "e", model, encoder.network, RECIPE, "random")
     save_decoder(tmp_path / "d", model, decoder.network, tokenizer, RECIPE, "random")
-    again = load_encoder(tmp_path / "e", model, RECIPE)
-    decoder_again = load_decoder(tmp_path / "d", model, RECIPE)
+    again = EagerEngine().load_encoder(tmp_path / "e", model, RECIPE)
+    decoder_again = EagerEngine().load_decoder(tmp_path / "d", model, RECIPE)
     with pytest.raises(AtomError, match="was stored as int8, the configuration asks for fp32"):
-        load_encoder(tmp_path / "e", model)
+        EagerEngine().load_encoder(tmp_path / "e", model)
     visual = encoder(frames)
     assert torch.equal(again(frames), visual)
     assert 0 < (visual - exact).abs().max() < 0.2 * exact.abs().max()

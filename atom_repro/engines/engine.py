@@ -1,0 +1,103 @@
+"""Protocols of an inference engine and of the modules that it loads.
+
+An engine reads the folders of `checkpoints` and gives back modules that can be called. It is chosen
+by `conf/engine`; a new one is a file here and one there. Runtime and evaluation know these
+protocols only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from atom_repro.models.generation import Generated, GenerationSettings
+from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.quant.recipe import Quantiser
+
+# Product of two square matrices on their device.
+MatmulKernel = Callable[[Tensor, Tensor], Any]
+
+
+class Module(Protocol):
+    """A loaded module. Calls are stateless and thread-safe."""
+
+    def release(self) -> None:
+        """Free the weights; the module is not called again.
+
+        Raises:
+            RuntimeError: something else still references them.
+        """
+        ...
+
+
+class Encoder(Module, Protocol):
+    """Encode frames (B, T, 3, H, W) uint8 as visual tokens (B, M, E)."""
+
+    @property
+    def model(self) -> VideoLanguageModel: ...
+
+    def __call__(self, frames_BTCHW: Tensor) -> Tensor: ...
+
+
+class Decoder(Module, Protocol):
+    """Generate text from a prompt, with or without visual tokens."""
+
+    def __call__(
+        self, visual_BME: Tensor | None, prompt: str, settings: GenerationSettings
+    ) -> list[Generated]:
+        """One continuation for each row of `visual_BME`, or one of the prompt alone.
+
+        Raises:
+            AtomError: no visual tokens, and the model has to see a video.
+        """
+        ...
+
+    def text(self, generated: Generated) -> str:
+        """The text of generated token ids."""
+        ...
+
+
+class Embedder(Module, Protocol):
+    """Embed texts as unit vectors (B, 384) in main memory."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor: ...
+
+
+class Engine(Protocol):
+    """Loads modules from checkpoint folders.
+
+    A load returns when the module can be called and its first call is no slower than the next: an
+    engine that defers work does it in the load.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the engine in `conf/engine` and in records."""
+        ...
+
+    def load_encoder(
+        self, folder: Path, model: VideoLanguageModel, quantiser: Quantiser, device: torch.device
+    ) -> Encoder:
+        """Load the encoder of `model`.
+
+        Raises:
+            AtomError: missing files, another kind of module, other hyperparameters or recipe.
+        """
+        ...
+
+    def load_decoder(
+        self, folder: Path, model: VideoLanguageModel, quantiser: Quantiser, device: torch.device
+    ) -> Decoder:
+        """Load the decoder of `model` and its tokenizer; raises as `load_encoder`."""
+        ...
+
+    def load_embedder(self, source: str, device: torch.device) -> Embedder:
+        """Load the text embedder: the bundled copy, a hub id or a folder."""
+        ...
+
+    def matmul_kernels(self) -> Mapping[str, Mapping[str, MatmulKernel]]:
+        """Kernels to calibrate a device with: by precision (fp32, bf16, int8), then by name. The
+        fastest of a precision is the limit that its matrix products are held against."""
+        ...

@@ -1,0 +1,103 @@
+"""What CONTRIBUTING promises: a new engine or quantiser is one .py and one .yaml.
+
+Each is added to a copy of the tree, of which no other line changes, and runs through training,
+evaluation, benchmark and tables.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atom_repro.records.record import Record, load_records
+from atom_repro.report.tables.quality import table1
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDED = Path(__file__).with_name("added")
+COPIED = ("atom_repro", "conf", "train", "eval", "device_bench")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the code with the added files, and a trained tiny checkpoint."""
+    folder = tmp_path_factory.mktemp("seams")
+    for name in COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "results").mkdir()
+    shutil.copytree(ROOT / "results/paper", folder / "results/paper")
+    for path in ADDED.rglob("*.*"):
+        target = folder / path.relative_to(ADDED)
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert not target.exists(), f"{target} is no new file"
+            shutil.copyfile(path, target)
+    run(folder, "train.finetune", "train.max_steps=4", "train.validation_every=4",
+        "train.threads=1")  # fmt: skip
+    return folder
+
+
+def run(folder, module, *overrides):
+    """Run a command of the copy; its records."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "scale=smoke", *overrides], cwd=folder, text=True,
+        capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    paths = sorted(folder.glob(f"results/records/*/{module.split('.')[1]}/*/record.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def as_tiny(folder):
+    """The records of the copy, as if they were of a scale that tables show."""
+    (machine,) = (folder / "results/records").iterdir()
+    return [
+        Record(record.folder, {**record.data, "scale": "tiny"})
+        for record in load_records([machine])
+    ]
+
+
+@pytest.mark.slow
+def test_a_quantiser_is_one_file_and_one_yaml(tree):
+    run(tree, "eval.caption")
+    record = run(tree, "eval.caption", "quant=grouped4")[-1]
+    labels = {key: record["values"][key] for key in ("precision", "recipe", "engine")}
+    assert labels == {"precision": "int4", "recipe": "int4-group_16", "engine": "eager"}
+    assert "minus_fp32" in record["values"]
+    assert record["values"]["quantised"]["decoder"]["changed"]
+
+    # Another group is another recipe: a folder, a record and a row of its own.
+    run(tree, "eval.caption", "quant=grouped4", "quant.group=8")
+    (checkpoint,) = (tree / ".atom/checkpoints").iterdir()
+    assert {p.name for p in checkpoint.iterdir()} == {"fp32", "int4-group_16", "int4-group_8"}
+    rows = {row.row for row in table1(as_tiny(tree), [])}
+    assert {"mPLUG2+/fp32", "mPLUG2+/int4-group_16", "mPLUG2+/int4-group_8"} <= rows
+    weights = [
+        (checkpoint / name / "decoder/model.safetensors").stat().st_size
+        for name in ("int4-group_16", "int4-group_8", "fp32")
+    ]
+    assert weights == sorted(weights)
+
+
+@pytest.mark.slow
+def test_an_engine_is_one_file_and_one_yaml(tree):
+    records = run(
+        tree, "device_bench.latency", "quant=grouped4", "engine=counting",
+        f"engine.log={tree}/calls.txt", "residencies=[resident]", "repeats=1", "limits=true",
+        "limits_s=0.01", "generation.forbid_end=true",
+    )  # fmt: skip
+    values = records[-1]["values"]
+    assert values["engine"] == "counting"
+    assert values["limit_kernels"] == {"fp32": "torch.einsum"}
+    calls = (tree / "calls.txt").read_text().split()
+    assert {calls.count(role) > 0 for role in ("encoder", "decoder", "embedder")} == {True}
+    assert "encode" in values["least_s_per_clip"]  # held against fp32, its arithmetic
+
+    fp32 = run(
+        tree, "device_bench.latency", "residencies=[resident]", "repeats=1", "limits=true",
+        "limits_s=0.01", "generation.forbid_end=true",
+    )[-1]["values"]  # fmt: skip
+    saved = fp32["least_work_per_clip"]["step_bytes"] - values["least_work_per_clip"]["step_bytes"]
+    assert saved > 0.5 * fp32["least_work_per_clip"]["step_bytes"]

@@ -45,7 +45,7 @@ def main(cfg: Any) -> None:
         Arm(residency=residency, schedule=schedule, **settings["runtime"])
         for residency, schedule in product(cfg.residencies, cfg.schedules)
     ]
-    setup, pipeline = Setup.of(cfg), config.build(cfg.pipeline)
+    setup, pipeline, host = Setup.of(cfg), config.build(cfg.pipeline), config.build(cfg.host)
     dataset, precision, device = setup.dataset, setup.quantiser.recipe, setup.device
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
@@ -66,19 +66,16 @@ def main(cfg: Any) -> None:
         with rounds as bar:
             for repeat in range(cfg.repeats + 1):
                 for arm in order.sample(arms, len(arms)):
-                    device.reset_peak_memory()
-                    with setup.session(arm) as runtime:
-                        answers = pipeline.run(runtime, clips)
-                    peak_bytes, spans = device.peak_bytes(), runtime.timeline.spans()
+                    trace = host.run(setup, pipeline, clips, arm)
                     round_ = {"arm": arm.name, "repeat": repeat, "warmup": repeat == 0}
-                    for number, answer in enumerate(answers):
-                        seconds = waterfall(spans, answer.start_s, answer.end_s).to_dict()
+                    for number, answer in enumerate(trace.results):
+                        seconds = waterfall(trace.spans, answer.start_s, answer.end_s).to_dict()
                         run.samples.append(
                             {"kind": "prompt", **round_, "prompt": number, **seconds,
-                             "session_device_peak_bytes": peak_bytes}
+                             "session_device_peak_bytes": trace.device_peak_bytes}
                         )  # fmt: skip
-                    run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in spans]
-                    outputs.add(arm.name, answers)
+                    run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in trace.spans]
+                    outputs.add(arm.name, trace.results)
                     bar.update()
         if before:
             after = measure_rates(device, cfg.limits_s, kernels)
@@ -87,6 +84,7 @@ def main(cfg: Any) -> None:
             run.values |= roofline_values(work, setup.quantiser.arithmetic, before, after)
         run.values |= {
             **setup.labels,
+            "host": host.name,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),
             "session": pipeline.session,

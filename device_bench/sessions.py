@@ -33,6 +33,7 @@ def main(cfg: Any) -> None:
     # Sessions: the pipeline's prompts, over and over until there are enough, under every arm.
     settings = config.to_dict(cfg)
     setup, pipeline = Setup.of(cfg), config.build(cfg.pipeline, Session)
+    host = config.build(cfg.host)
     dataset, precision = setup.dataset, setup.quantiser.recipe
     prompts = tuple(islice(cycle(pipeline.prompts), max(cfg.prompt_counts)))
     sessions = [
@@ -71,29 +72,28 @@ def main(cfg: Any) -> None:
                 "repeat": repeat,
                 "warmup": repeat == 0,
             }
+            trace = None
             try:
-                with setup.session(arm) as runtime:
-                    answers = session.run(runtime, clips)
+                trace = host.run(setup, session, clips, arm)
             except MemoryError as error:
                 out_of_memory.add(name)
                 run.samples.append({"kind": "oom", **round_, "detail": str(error)})
-                answers = []
-            if not answers:
+            if trace is None:
                 gc.collect()  # the error's frames are gone, and with them what they held
                 setup.device.empty_cache()
                 continue
-            spans = runtime.timeline.spans()
-            for number, answer in enumerate(answers, 1):
-                seconds = waterfall(spans, answer.start_s, answer.end_s).to_dict()
-                read = asdict(module_loads(spans, answer.start_s, answer.end_s))
+            for number, answer in enumerate(trace.results, 1):
+                seconds = waterfall(trace.spans, answer.start_s, answer.end_s).to_dict()
+                read = asdict(module_loads(trace.spans, answer.start_s, answer.end_s))
                 run.samples.append(
                     {"kind": "prompt", **round_, "prompt": number, **seconds, **read}
                 )
-            outputs.add(name, answers)
+            outputs.add(name, trace.results)
         if len(out_of_memory) == len(sessions):
             raise MemoryError(f"no memory for any session of {precision} modules")
         run.values |= {
             **setup.labels,
+            "host": host.name,
             "pipeline": pipeline.name,
             "clips": len(clips),
             "prompt_counts": list(cfg.prompt_counts),

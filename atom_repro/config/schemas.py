@@ -258,6 +258,7 @@ class LatencyConfig(SetupConfig, RecordedConfig):
     device's rates in the same run, with `limits_s` seconds for each kernel and size."""
 
     pipeline: Any = MISSING
+    host: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residencies: list[str] = field(default_factory=list)
     schedules: list[str] = field(default_factory=list)
@@ -308,6 +309,7 @@ class SessionsConfig(SetupConfig, RecordedConfig):
     """`device_bench.sessions`. `prompt_counts` are the session lengths that are reported."""
 
     pipeline: Any = MISSING
+    host: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     sessions: list[str] = field(default_factory=list)
     residencies: list[str] = field(default_factory=list)

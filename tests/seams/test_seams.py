@@ -1,4 +1,4 @@
-"""What CONTRIBUTING promises: a new engine or quantiser is one .py and one .yaml.
+"""What CONTRIBUTING promises: a new engine, quantiser or host is one .py and one .yaml.
 
 Each is added to a copy of the tree, of which no other line changes, and runs through training,
 evaluation, benchmark and tables.
@@ -82,7 +82,7 @@ def test_a_quantiser_is_one_file_and_one_yaml(tree):
 
 
 @pytest.mark.slow
-def test_an_engine_is_one_file_and_one_yaml(tree):
+def test_an_engine_and_a_host_are_one_file_and_one_yaml_each(tree):
     records = run(
         tree, "device_bench.latency", "quant=grouped4", "engine=counting",
         f"engine.log={tree}/calls.txt", "residencies=[resident]", "repeats=1", "limits=true",
@@ -96,8 +96,10 @@ def test_an_engine_is_one_file_and_one_yaml(tree):
     assert "encode" in values["least_s_per_clip"]  # held against fp32, its arithmetic
 
     fp32 = run(
-        tree, "device_bench.latency", "residencies=[resident]", "repeats=1", "limits=true",
-        "limits_s=0.01", "generation.forbid_end=true",
+        tree, "device_bench.latency", "host=spawned", "residencies=[resident]", "repeats=1",
+        "limits=true", "limits_s=0.01", "generation.forbid_end=true",
     )[-1]["values"]  # fmt: skip
     saved = fp32["least_work_per_clip"]["step_bytes"] - values["least_work_per_clip"]["step_bytes"]
     assert saved > 0.5 * fp32["least_work_per_clip"]["step_bytes"]
+    assert (fp32["host"], values["host"]) == ("spawned", "in_process")
+    assert fp32["tokens_identical"]

@@ -1,0 +1,60 @@
+"""Protocol of a host: it runs one session of a pipeline, and returns what the session left.
+
+Chosen by `conf/host`; a new host is a file here and one there. What measures, records and reports
+knows this protocol only, so that a session in this process and one on another machine are measured
+alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from atom_repro.datatypes import Clip, Span
+from atom_repro.runtime.runtime import Arm, Runtime
+from atom_repro.runtime.setup import Setup
+
+Result = TypeVar("Result")
+ResultOf = TypeVar("ResultOf", covariant=True)
+
+
+class Pipeline(Protocol[ResultOf]):
+    """What a session runs: prompts over clips, one result each."""
+
+    def run(self, runtime: Runtime, clips: Sequence[Clip]) -> Sequence[ResultOf]: ...
+
+
+@dataclass(frozen=True)
+class Trace(Generic[Result]):
+    """What a session left.
+
+    Attributes:
+        results: one for each prompt, with its times on the session's clock.
+        spans: of the session's timeline.
+        device_peak_bytes: peak memory of the device; None where the host's memory is all there is.
+    """
+
+    results: Sequence[Result]
+    spans: Sequence[Span]
+    device_peak_bytes: int | None
+
+
+class Host(Protocol):
+    """Runs sessions."""
+
+    @property
+    def name(self) -> str:
+        """The name of the host in `conf/host` and in records."""
+        ...
+
+    def run(
+        self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm
+    ) -> Trace[Result]:
+        """Run one session from its first load to its last release.
+
+        Args:
+            setup: whose modules exist.
+
+        Raises:
+            MemoryError: too little memory for a module or its work; a one-line message.
+        """
+        ...

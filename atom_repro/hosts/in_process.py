@@ -1,0 +1,32 @@
+"""The host that runs a session in this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from atom_repro.datatypes import Clip
+from atom_repro.hosts.host import Pipeline, Trace
+from atom_repro.runtime.runtime import Arm
+from atom_repro.runtime.setup import Setup
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Runs sessions here, on the device of the setup."""
+
+    name: str = "in_process"
+
+    def run(
+        self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm
+    ) -> Trace[Result]:
+        setup.device.reset_peak_memory()
+        with setup.session(arm) as runtime:
+            results = pipeline.run(runtime, clips)
+        return Trace(results, runtime.timeline.spans(), setup.device.peak_bytes())
+
+
+def build() -> InProcess:
+    """Build the host of `conf/host/in_process.yaml`."""
+    return InProcess()

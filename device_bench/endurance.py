@@ -24,6 +24,7 @@ def main(cfg: Any) -> None:
     from atom_repro.evaluation.endurance import repeat_clips, run_endurance
     from atom_repro.metrics.bootstrap import slope
     from atom_repro.records.journal import Journal
+    from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
 
@@ -81,6 +82,7 @@ def main(cfg: Any) -> None:
         f"{len(broken)} broken clips named, {rise.mean:+.0f} bytes a clip "
         f"({rise.low:+.0f} to {rise.high:+.0f}), {len(clips) / result.seconds:.1f} clips a second"
     )
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def main(cfg: Any) -> None:
     from atom_repro.engines.roofline import caption_work, roofline_values
     from atom_repro.models.tokenizer import Tokenizer
     from atom_repro.pipelines.session import OutputCheck
+    from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
     from atom_repro.runtime.timeline import waterfall
@@ -94,6 +95,7 @@ def main(cfg: Any) -> None:
             "caption_tokens": [len(p.token_ids) for p in outputs.answers[0].predictions],
         }
     print(f"latency {precision}: {len(arms)} arms, {cfg.repeats} repeats, same tokens in all")
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.pipelines.session import OutputCheck, Session
+    from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
     from atom_repro.runtime.timeline import module_loads, waterfall
@@ -107,6 +108,7 @@ def main(cfg: Any) -> None:
         f"sessions {precision}: {len(sessions)} sessions of {len(prompts)} prompts, "
         f"{cfg.repeats} repeats, same tokens in all"
     )
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.models.census import count_parameters
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
 
     model, quantisers = config.build(cfg.model), [config.build(q) for q in cfg.quants.values()]
     stage = Stage.of(
@@ -76,6 +77,7 @@ def main(cfg: Any) -> None:
             "left_in_fp32": left_in_fp32,
         }
     print(f"storage {model.name}: {counts.total:,} parameters")
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def main(cfg: Any) -> None:
             fits = clips
             print(
                 f"{clips} clips: {run.values['tokens_per_s']:,.0f} tokens/s, "
-                f"{100 * run.values['share_of_limit']:.0f} % of the {precision} limit"
+                f"{100 * run.values['share_of_limit']:.0f} % of the {precision} limit, {run.folder}"
             )
         gc.collect()  # recomputed blocks hold themselves
         device.empty_cache()

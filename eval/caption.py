@@ -27,6 +27,7 @@ def main(cfg: Any) -> None:
     from atom_repro.metrics.java import find_java
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
     from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import check_clips
 
@@ -108,6 +109,7 @@ def main(cfg: Any) -> None:
         f"caption {precision}: CIDEr {scores.corpus['cider']:.1f} "
         f"(constant sentence {floor:.1f}, people {people:.1f}), {len(captions)} clips"
     )
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

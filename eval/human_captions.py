@@ -28,6 +28,7 @@ def main(cfg: Any) -> None:
     from atom_repro.metrics.java import find_java
     from atom_repro.models.text_embedder import load_text_embedder, weights_label
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
 
     # The selected protocols, and their data sets.
     settings, captioner = config.to_dict(cfg), config.build(cfg.captioner)
@@ -95,8 +96,7 @@ def main(cfg: Any) -> None:
                     )
             run.values |= {"precision": f"human/{protocol.name}", **study.values}
             run.samples += study.samples
-        for line in study.lines():
-            print(f"{title}: {line}")
+        print(f"{title}\n{summary(run.folder)}")
     if not studies:
         raise AtomError(
             "no protocol has its annotation files; `python -m eval.data_check` lists them"

@@ -23,6 +23,7 @@ def main(cfg: Any) -> None:
     from atom_repro.evaluation.retrieval import minus_fp32, recalls_by_group, samples, search
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
+    from atom_repro.report.console import summary
     from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import check_clips
 
@@ -80,6 +81,7 @@ def main(cfg: Any) -> None:
         f"(true captions {ceiling.scores.micro[1].expected:.1f}, chance "
         f"{100 / len(checked.clips):.1f}), {len(model.query_ids)} queries, {len(captions)} videos"
     )
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def main(cfg: Any) -> None:
     from atom_repro.evaluation import tasks as study
     from atom_repro.evaluation.captioning import journaled_captions
     from atom_repro.metrics.summary import most_frequent_answers
+    from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import probe, sliding_windows
@@ -32,7 +33,7 @@ def main(cfg: Any) -> None:
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     setup = Setup.of(cfg)
     dataset, precision = setup.dataset, setup.quantiser.recipe
-    assembly, answering, summary, moments = (
+    assembly, answering, summaries, moments = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
@@ -83,7 +84,7 @@ def main(cfg: Any) -> None:
                 runtime, answering, questions, of_test, frequent, **options
             )
             run.samples += study.summaries(
-                runtime, summary, videos, of_windows, dataset, progress=bar.update
+                runtime, summaries, videos, of_windows, dataset, progress=bar.update
             )
             run.samples += study.moments(runtime, moments, events, videos, of_windows, **options)
 
@@ -106,12 +107,9 @@ def main(cfg: Any) -> None:
                 "balanced_accuracy_validation": study.balanced_accuracy(chosen, threshold),
                 "balanced_accuracy_test": study.balanced_accuracy(tested, threshold),
             }
-    summary_line = (
-        "no captions, no threshold" if threshold is None else f"nothing fits below {threshold:.2f}"
-    )
     print(
         f"tasks {precision}: {len(requests)} scripts, {len(questions)} questions, {len(videos)} "
-        f"videos, {len(events)} moments; {summary_line}"
+        f"videos, {len(events)} moments\n{summary(run.folder)}"
     )
 
 

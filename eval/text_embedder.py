@@ -24,6 +24,7 @@ def main(cfg: Any) -> None:
     from atom_repro.evaluation.text_embedder import RecipeComparison
     from atom_repro.models.text_embedder import load_text_embedder, source_files, weights_label
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
 
     # The pairs; and the gallery, if its annotations are there.
     stsb, captioner = config.build(cfg.datasets.stsb), config.build(cfg.captioner)
@@ -83,12 +84,7 @@ def main(cfg: Any) -> None:
             "recipes": comparison.rows,
         }
         run.samples += comparison.samples()
-    for name, row in comparison.rows.items():
-        print(
-            f"text_embedder {name}: Pearson {row['pearson']:.4f}, Spearman {row['spearman']:.4f}, "
-            f"{row['weights_bytes'] / 1e6:.1f} MB"
-            + (f", R@1 {row['r1']['mean']:.1f}" if "r1" in row else "")
-        )
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

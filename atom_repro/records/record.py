@@ -46,6 +46,12 @@ class Record:
 
     folder: Path
     data: Mapping[str, Any]
+    preview: bool = False  # to be shown whatever its scale
+
+    @property
+    def in_tables(self) -> bool:
+        """Whether tables may show it: no smoke run, unless it is previewed."""
+        return self.preview or bool(self.data["scale"] != "smoke")
 
     @property
     def run_id(self) -> str:
@@ -126,6 +132,7 @@ class Run:
     samples: list[Mapping[str, Any]] = field(default_factory=list)
     status: str = "ok"
     detail: str = ""
+    folder: Path | None = None  # of the record, once it is written
 
 
 def stage_key(stage: str, entry: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -252,9 +259,16 @@ def _write(parent: Path, document: dict[str, Any], run: Run, started: datetime) 
         copy += 1
         target = parent / f"{name}-{copy}"
     temporary.rename(target)
+    run.folder = target
     for stale in parent.glob(f"{_BUILDING}*"):
         if not Path(f"/proc/{stale.name.rsplit('-', 1)[1]}").exists():
             shutil.rmtree(stale)  # of a run that was killed while writing
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of one run, as this version writes it."""
+    data = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return Record(folder, data)
 
 
 def load_records(folders: Iterable[Path]) -> list[Record]:

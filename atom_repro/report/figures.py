@@ -97,7 +97,7 @@ def learning_curve(records: Sequence[Record]) -> str | None:
         for r in records
         if r.stage == "finetune"
         and r.ok
-        and r.data["scale"] != "smoke"
+        and r.in_tables
         and family(r) == "mPLUG2+"
         and not r.config("sweep")
     ]

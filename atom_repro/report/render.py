@@ -147,14 +147,15 @@ def _grid(rows: Sequence[Row], side: str) -> list[str]:
         for column in columns:
             row = cells.get((name, column))
             value = getattr(row, side) if row else None
-            text = "" if value is None or row is None else _number(value, row.unit)
+            text = "" if value is None or row is None else number_text(value, row.unit)
             texts.append(text + busy_mark(row))
         texts += [processors[name]] if processors else []
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return lines
 
 
-def _number(value: float, unit: str) -> str:
+def number_text(value: float, unit: str) -> str:
+    """A value with the digits that suit its unit."""
     if unit == "s":
         return f"{value:.3g} s" if value < 1 else f"{value:.2f} s"
     return f"{value:.2f}".rstrip("0").rstrip(".") if unit != "percent" else f"{value:.1f}"

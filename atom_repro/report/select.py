@@ -69,7 +69,7 @@ def precision_label(record: Record) -> str:
 def is_reportable(record: Record, stage: str) -> bool:
     """Whether a record is a successful run of `stage` that tables may show: no smoke run, and no
     captions read from a file, whose model is unknown."""
-    measured = record.data["scale"] != "smoke" and not record.config("from_predictions")
+    measured = record.in_tables and not record.config("from_predictions")
     return record.stage == stage and record.ok and measured
 
 
@@ -77,7 +77,7 @@ def newest_by_protocol(records: Iterable[Record], stage: str) -> dict[str, Recor
     """Newest successful record of a stage by protocol, without smoke runs."""
     by_protocol = {}
     for record in records:
-        if record.stage == stage and record.ok and record.data["scale"] != "smoke":
+        if record.stage == stage and record.ok and record.in_tables:
             by_protocol[str(record.data["protocol"])] = record
     return by_protocol
 

@@ -25,20 +25,10 @@ from atom_repro.evaluation.human_captions.text_index import (
 
 @dataclass(frozen=True)
 class Study:
-    """Results of a study of human captions: record `values`, `samples` (one per clip or video), and
-    the metric that summarises a row."""
+    """Result of a study of human captions: its record values, and a sample for each clip or video."""
 
     values: dict[str, Any]
     samples: list[dict[str, Any]]
-    metric: str
-
-    def lines(self) -> list[str]:
-        """Each row's mean and interval, to print."""
-        return [
-            f"{row}: {self.metric} {v[self.metric]['mean']:.1f} "
-            f"({v[self.metric]['low']:.1f} to {v[self.metric]['high']:.1f})"
-            for row, v in self.values["rows"].items()
-        ]
 
 
 @dataclass(frozen=True)

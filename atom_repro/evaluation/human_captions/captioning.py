@@ -86,7 +86,7 @@ def caption_study(
         "draws": captioner.draws,
         "rows": {name: _row(scores, resamples, seed) for name, scores in rows.items()},
     }
-    return Study(values, _samples(clips, rows), "cider")
+    return Study(values, _samples(clips, rows))
 
 
 def _against_all(

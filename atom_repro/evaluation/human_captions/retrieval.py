@@ -68,7 +68,7 @@ def retrieval_study(
         "curve": _curve(random, resample),
         "bytes": _index_bytes(gallery, captioner),
     }
-    return Study(values, _samples(gallery, results_by_row), "r1")
+    return Study(values, _samples(gallery, results_by_row))
 
 
 def _sentence_rows(

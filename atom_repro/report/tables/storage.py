@@ -115,7 +115,7 @@ def _parameter_row(name: str, layer_type: str, count: int, record: Record) -> Ro
 def _newest_by_model(records: Sequence[Record]) -> Mapping[str, Record]:
     by_model: dict[str, Record] = {}
     for record in records:
-        if record.stage == "storage" and record.ok and record.data["scale"] != "smoke":
+        if record.stage == "storage" and record.ok and record.in_tables:
             model: Any = record.values["model"]
             by_model[_NAMES.get(model, str(model))] = record
     return by_model

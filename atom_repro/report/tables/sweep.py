@@ -35,10 +35,7 @@ def points(records: Sequence[Record]) -> dict[tuple[float, int], dict[int, Recor
     sweep_runs = [
         r
         for r in records
-        if r.stage == "finetune"
-        and r.ok
-        and r.data["scale"] != "smoke"
-        and r.config("sweep") == NAME
+        if r.stage == "finetune" and r.ok and r.in_tables and r.config("sweep") == NAME
     ]
     by_point: dict[tuple[float, int], dict[int, Record]] = {}
     for record in sweep_runs:

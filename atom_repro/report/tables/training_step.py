@@ -21,7 +21,7 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
     newest: dict[tuple[str, int], Record] = {}
     for record in records:
         finished = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
-        if finished and record.data["scale"] != "smoke" and "clips" in record.values:
+        if finished and record.in_tables and "clips" in record.values:
             keep_quietest(newest, (_configuration(record), record.values["clips"]), record)
     rows: list[Row] = []
     for (configuration, clips), record in sorted(newest.items(), key=lambda item: item[0]):

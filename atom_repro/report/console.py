@@ -1,0 +1,91 @@
+"""The tables of one record as text, which a command prints when it has measured."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from atom_repro.records.record import Record, read_record
+from atom_repro.report.cells import Row
+from atom_repro.report.render import busy_mark, number_text
+from atom_repro.report.tables import human_captions, latency, quality, sessions, storage
+from atom_repro.report.tables.endurance import endurance
+from atom_repro.report.tables.tasks import tasks
+from atom_repro.report.tables.text_embedder import table7
+from atom_repro.report.tables.training_step import training_step
+
+Table = Callable[[Sequence[Record]], list[Row]]
+# The tables that a record of each stage fills.
+_TABLES: Mapping[str, Sequence[Table]] = {
+    "caption": (lambda r: quality.table1(r, []), quality.attributes),
+    "retrieval": (lambda r: quality.table2(r, []), lambda r: quality.table10(r, [])),
+    "tasks": (tasks,),
+    "latency": (latency.arms, latency.limits),
+    "sessions": (lambda r: sessions.build(r)[sessions.NAME],),
+    "endurance": (endurance,),
+    "training_step": (training_step,),
+    "storage": (lambda r: storage.table6(r, []), lambda r: storage.table9(r, [])),
+    "text_embedder": (lambda r: table7(r, []),),
+    "oracle_caption": (lambda r: human_captions.human_beside_paper(r, []),),
+    "oracle_retrieval": (lambda r: human_captions.human_beside_paper(r, []),),
+}
+
+
+def summary(folder: Path | None) -> str:
+    """What a run measured, as aligned text, and where its record lies.
+
+    A smoke run is shown too, which no committed or local table does.
+
+    Args:
+        folder: of the record, as `Run.folder` has it.
+    """
+    assert folder is not None, "the run has been recorded"
+    record = replace(read_record(folder), preview=True)
+    parts = []
+    for table in _TABLES[record.stage]:
+        rows = [row for row in table([record]) if row.ours is not None]
+        if rows:
+            parts.append(as_text(rows))
+    if record.data["scale"] == "smoke":
+        parts.append("a smoke run: it shows that this works, and is in no table")
+    return "\n\n".join([*parts, f"record: {folder}"])
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Values of ours as an aligned grid. What all row names, or all column names, begin with stands
+    once, above it; names that are many stand below each other."""
+    row_prefix = _common_prefix([row.row for row in rows])
+    column_prefix = _common_prefix([row.column for row in rows])
+    texts: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cells = texts.setdefault(row.row.removeprefix(row_prefix), {})
+        cells[row.column.removeprefix(column_prefix)] = _text(row)
+    grid = pd.DataFrame.from_dict(texts, orient="index").fillna("")
+    if len(grid.columns) > max(6, len(grid)):
+        grid = grid.T
+    title = f"{row_prefix}{column_prefix}".strip("/")
+    with pd.option_context("display.width", None, "display.max_colwidth", None):
+        text = grid.to_string(max_rows=None, max_cols=None)
+    return f"{title}\n{text}" if title else text
+
+
+def _text(row: Row) -> str:
+    assert row.ours is not None
+    value = (
+        f"{row.ours:.4f}" if row.unit == "1" and row.ours % 1 else number_text(row.ours, row.unit)
+    )
+    return value + busy_mark(row)
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """The parts, each with its slash, that all names begin with; empty for a single name."""
+    distinct = [name.split("/") for name in dict.fromkeys(names)]
+    if len(distinct) < 2:
+        return ""
+    shared = 0
+    for parts in zip(*distinct, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return "".join(f"{part}/" for part in distinct[0][:shared])

@@ -25,7 +25,7 @@ from atom_repro.evaluation.human_captions.text_index import (
 
 @dataclass(frozen=True)
 class Study:
-    """Result of a study of human captions: its record values, and a sample for each clip or video."""
+    """Result of a study of human captions: its record values, and a sample per clip or video."""
 
     values: dict[str, Any]
     samples: list[dict[str, Any]]

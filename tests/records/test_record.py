@@ -258,13 +258,20 @@ def test_a_tree_that_is_dirty_at_the_end_alone_is_said(tree):
 
 
 def test_another_version_of_what_computes_is_another_run(monkeypatch):
-    entry = provenance.ROOT / "train/finetune.py"
-    before = stage_key("finetune", entry, CONFIG, {})
+    # By imports, and by what the configuration names: TorchAO computes in int8 alone.
+    entry = provenance.ROOT / "eval/caption.py"
+    int8 = CONFIG | {"quant": {"_target_": "atom_repro.quant.int8.build"}}
+    before = {
+        name: stage_key("caption", entry, c, {}) for name, c in (("", CONFIG), ("int8", int8))
+    }
     installed = provenance.versions()
-    for name, same in (("torch", False), ("torchao", False), ("transformers", False),
-                       ("hydra-core", True), ("executorch", True), ("python", True)):  # fmt: skip
+    for name, same, same_in_int8 in (
+        ("torch", False, False), ("torchao", True, False), ("transformers", False, False),
+        ("hydra-core", True, True), ("executorch", True, True), ("python", True, True),
+    ):  # fmt: skip
         monkeypatch.setattr(provenance, "versions", lambda n=name: installed | {n: "0.0.1"})
-        assert (stage_key("finetune", entry, CONFIG, {}) == before) is same, name
+        assert (stage_key("caption", entry, CONFIG, {}) == before[""]) is same, name
+        assert (stage_key("caption", entry, int8, {}) == before["int8"]) is same_in_int8, name
     # What does not compute with a package does not follow its version.
     monkeypatch.setattr(provenance, "versions", lambda: installed | {"torch": "0.0.1"})
     report = provenance.ROOT / "eval/report.py"

@@ -111,8 +111,8 @@ def main(cfg: Any) -> None:
         run.weights = state.best["weights"]
         run.values |= state.values() | trainer.values()
     state.close()
-    best = state.best["cider"]
-    accelerator.print(f"finetune: validation CIDEr {best:.1f}, modules in {checkpoint.folder}")
+    best = f"validation CIDEr {state.best['cider']:.1f}"
+    accelerator.print(f"finetune: {best}, modules in {checkpoint.folder}\nrecord: {run.folder}")
     accelerator.end_training()
 
 

@@ -5,7 +5,7 @@ This is the only engine of the package today; an exported one would read the sam
 
 import gc
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from atom_repro.checkpoints.module_files import DECODER, ENCODER, TRAINED, read_module
 from atom_repro.datatypes import AtomError
+from atom_repro.device.limits import Kernels
 from atom_repro.engines.cpu_kernels import (
     int8_product,
     use_fp32_int8_linear,
     use_small_batch_linear,
 )
-from atom_repro.engines.engine import MatmulKernel
 from atom_repro.models.generation import Generated, GenerationSettings, generate
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder
 from atom_repro.models.tokenizer import Tokenizer
@@ -138,7 +138,7 @@ class EagerEngine:
         """Load the text embedder: the embedded copy, a hub id or a folder."""
         return EmbedderModule(load_text_embedder(source, device=str(device)))
 
-    def matmul_kernels(self) -> Mapping[str, Mapping[str, MatmulKernel]]:
+    def matmul_kernels(self) -> Kernels:
         return {
             "fp32": {"torch.mm": torch.mm},
             "bf16": {"torch.mm": torch.mm},

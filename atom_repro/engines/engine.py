@@ -5,19 +5,17 @@ by `conf/engine`; a new one is a file here and one there. Runtime and evaluation
 protocols only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from atom_repro.device.limits import Kernels
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
-
-# Product of two square matrices on their device.
-MatmulKernel = Callable[[Tensor, Tensor], Any]
 
 
 class Module(Protocol):
@@ -97,7 +95,7 @@ class Engine(Protocol):
         """Load the text embedder: the bundled copy, a hub id or a folder."""
         ...
 
-    def matmul_kernels(self) -> Mapping[str, Mapping[str, MatmulKernel]]:
+    def matmul_kernels(self) -> Kernels:
         """Kernels to calibrate a device with: by precision (fp32, bf16, int8), then by name. The
         fastest of a precision is the limit that its matrix products are held against."""
         ...

@@ -15,10 +15,9 @@ from atom_repro.report.cells import Row, bootstrap_interval, measured
 from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.svg import svg
+from atom_repro.report.tables.quality import CAPTION_METRICS, RECALLS
 
 _PAPER_DATASETS = {"msrvtt": "MSR-VTT", "msvd": "MSVD", "didemo": "DiDeMo"}
-_CAPTION_METRICS = {"BLEU@4": "bleu_4", "ROUGE-L": "rouge_l", "METEOR": "meteor", "CIDEr": "cider"}
-_RECALL_METRICS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 _HOW_TO_FILL = "`make human-captions` fills ours"
 
 
@@ -35,11 +34,11 @@ def human_beside_paper(records: Sequence[Record], paper: Sequence[Cell]) -> list
     """Scores of human captions and of text indexes of them, above the paper's on the same data."""
     rows: list[Row] = []
     for stage, tables, metrics in (
-        ("oracle_caption", {"msrvtt": "table01", "msvd": "table01"}, _CAPTION_METRICS),
+        ("oracle_caption", {"msrvtt": "table01", "msvd": "table01"}, CAPTION_METRICS),
         (
             "oracle_retrieval",
             {"msrvtt": "table02", "msvd": "table02", "didemo": "table10"},
-            _RECALL_METRICS,
+            RECALLS,
         ),
     ):
         for protocol, record in sorted(newest_by_protocol(records, stage).items()):
@@ -71,7 +70,7 @@ def _human_rows(protocol: str, record: Record, metrics: Mapping[str, str]) -> li
             rows.append(
                 measured(
                     "oracle", f"people/{name}", f"{protocol}/{column}", score["mean"],
-                    "%" if key in _RECALL_METRICS.values() else "point", record,
+                    "%" if key in RECALLS.values() else "point", record,
                     n=values.get("queries", n),
                     spread=bootstrap_interval("over videos", score["low"], score["high"], 1),
                     note=note,
@@ -139,7 +138,7 @@ def gallery(records: Sequence[Record]) -> list[Row]:
     rows = []
     for protocol, record in sorted(newest_by_protocol(records, "oracle_retrieval").items()):
         for size, values in record.values["curve"].items():
-            for column, key in _RECALL_METRICS.items():
+            for column, key in RECALLS.items():
                 recall = values[key]
                 rows.append(
                     measured(

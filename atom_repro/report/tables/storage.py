@@ -6,10 +6,9 @@ from typing import Any
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
 from atom_repro.report.paper import Cell, value_of
-from atom_repro.report.select import newest_by_protocol
+from atom_repro.report.select import FAMILIES, newest_by_protocol
 from atom_repro.report.tables.text_embedder import EMBEDDER, HOW_TO_FILL
 
-_NAMES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2"}
 _PAPER_MODEL = "mPLUG2+"
 _MIB = 2**20
 
@@ -117,5 +116,5 @@ def _newest_by_model(records: Sequence[Record]) -> Mapping[str, Record]:
     for record in records:
         if record.stage == "storage" and record.ok and record.in_tables:
             model: Any = record.values["model"]
-            by_model[_NAMES.get(model, str(model))] = record
+            by_model[FAMILIES.get(model, str(model))] = record
     return by_model

@@ -7,9 +7,9 @@ from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, bootstrap_interval, measured
 from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
+from atom_repro.report.tables.quality import RECALLS
 
 EMBEDDER = "all-MiniLM-L6-v2"
-_RECALL_METRICS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 HOW_TO_FILL = "`make table7` fills ours"
 
 
@@ -77,7 +77,7 @@ def _recipe_rows(label: str, scores: Mapping[str, Any], record: Record) -> list[
                 "table07", label, column, difference["mean"], "1", record, n=pairs, spread=interval
             )
         )
-    for metric, key in _RECALL_METRICS.items():
+    for metric, key in RECALLS.items():
         columns = (
             (metric, scores.get(key)),
             (f"{metric} minus fp32", scores.get(f"{key}_minus_fp32")),

@@ -1,6 +1,5 @@
 """An engine whose modules count their calls in a file; the networks are eager PyTorch's."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atom_repro.device.limits import Kernels
 from atom_repro.engines.eager import EagerEngine
-from atom_repro.engines.engine import MatmulKernel
 from atom_repro.models.generation import Generated
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
@@ -57,7 +56,7 @@ class CountingEngine:
     def load_embedder(self, source: str, device: torch.device) -> CountedModule:
         return CountedModule(EagerEngine().load_embedder(source, device), "embedder", self.log)
 
-    def matmul_kernels(self) -> Mapping[str, Mapping[str, MatmulKernel]]:
+    def matmul_kernels(self) -> Kernels:
         def einsum(a: Tensor, b: Tensor) -> Tensor:
             return torch.einsum("ij,jk->ik", a, b)
 

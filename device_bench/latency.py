@@ -81,7 +81,9 @@ def main(cfg: Any) -> None:
         if before:
             after = measure_rates(device, cfg.limits_s, kernels)
             tokenizer = Tokenizer.load(setup.checkpoint.decoder(), setup.model.specials)
-            work = caption_work(setup.model, tokenizer, setup.generation, setup.quantiser)
+            work = caption_work(
+                setup.model, tokenizer, setup.generation, setup.quantiser, setup.visual_stages
+            )
             run.values |= roofline_values(work, setup.quantiser.arithmetic, before, after)
         run.values |= {
             **setup.labels,

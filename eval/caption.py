@@ -28,13 +28,14 @@ def main(cfg: Any) -> None:
     from atom_repro.records.provenance import file_hash
     from atom_repro.records.stage import Stage
     from atom_repro.report.console import summary
+    from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import check_clips
 
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
-    dataset, precision = setup.dataset, setup.quantiser.recipe
+    dataset, precision, settings = setup.dataset, setup.quantiser.recipe, config.to_dict(cfg)
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     if cfg.from_predictions:
@@ -48,7 +49,7 @@ def main(cfg: Any) -> None:
     stage = Stage.of(
         "caption",
         __file__,
-        config.to_dict(cfg),
+        settings,
         this_machine(),
         inputs=inputs,
         weights=weights,
@@ -63,8 +64,13 @@ def main(cfg: Any) -> None:
         if cfg.from_predictions:
             predictions = read_predictions(Path(cfg.from_predictions), checked.clips)
         else:
-            with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
+            arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
+            with (
+                tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar,
+                setup.session(arm) as runtime,
+            ):
                 predictions = journaled_captions(
+                    runtime,
                     checked.clips,
                     setup,
                     batch_size=cfg.batch_size,

@@ -24,6 +24,7 @@ def main(cfg: Any) -> None:
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
     from atom_repro.report.console import summary
+    from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
     from atom_repro.video.sampling import check_clips
 
@@ -33,14 +34,20 @@ def main(cfg: Any) -> None:
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     setup.prepare_modules(for_quality=True)
-    stage = setup.stage("retrieval", __file__, config.to_dict(cfg), protocol.name)
+    settings = config.to_dict(cfg)
+    stage = setup.stage("retrieval", __file__, settings, protocol.name)
     if stage.unchanged(f"retrieval {precision}"):
         return
 
+    arm = Arm(residency="resident", schedule="sequential", **settings["runtime"])
     with stage.recording() as run:
         # Captions are the index; the caption stage's journal serves if it is there.
-        with tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar:
+        with (
+            tqdm(total=len(checked.clips), desc="caption", unit="clip", mininterval=1) as bar,
+            setup.session(arm) as runtime,
+        ):
             predictions = journaled_captions(
+                runtime,
                 checked.clips,
                 setup,
                 batch_size=cfg.batch_size,

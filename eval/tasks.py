@@ -64,6 +64,7 @@ def main(cfg: Any) -> None:
         with tqdm(total=count, desc="caption", unit="clip", mininterval=1) as bar:
             for clips in (test, validation, windows):
                 predictions = journaled_captions(
+                    runtime,
                     clips,
                     setup,
                     batch_size=cfg.batch_size,

@@ -40,10 +40,10 @@ BUGS = (
     Bug("a contained span shortens the one around it", "atom_repro/runtime/timeline.py",
         "reached = max(reached, end)", "reached = end", "tests/runtime/test_timeline.py"),
     Bug("an abandoned producer goes on", "atom_repro/runtime/schedule.py",
-        "                if handover.stop.is_set():\n                    return\n", "",
+        "            if handover.stop.is_set():\n                return\n", "",
         "tests/runtime/test_schedule.py::test_an_abandoned_iteration_makes_no_more_than_what_fits"),
     Bug("a module alone has the threads of two", "atom_repro/runtime/runtime.py",
-        'self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone',
+        "self.arm.threads_beside if beside else self.arm.threads_alone",
         "self.arm.threads_beside", "tests/runtime/test_runtime.py::"
         "test_a_module_that_works_alone_has_the_threads_of_one_alone"),
     Bug("int8 bytes without scales", "atom_repro/quant/int8.py",

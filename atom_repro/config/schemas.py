@@ -179,13 +179,14 @@ class RecordedConfig(CommandConfig):
 @dataclass
 class SetupConfig(CommandConfig):
     """A command that runs the modules of one model, in one precision, by one engine, on one device
-    (see `runtime.setup.Setup`)."""
+    (see `runtime.setup.Setup`); `visual_stages` work between encoder and decoder."""
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
     dataset: Any = MISSING
     engine: Any = MISSING
     quant: Any = MISSING
+    visual_stages: Any = MISSING
     device: Any = MISSING
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -231,6 +232,7 @@ class RetrievalConfig(SetupConfig, RecordedConfig):
     broken video: `fail`, `count` as a miss, or `drop`."""
 
     protocol: Any = MISSING
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     on_bad: str = "fail"
     batch_size: int = 25
     bootstrap_draws: int = MISSING
@@ -245,6 +247,7 @@ class CaptionConfig(SetupConfig, RecordedConfig):
     runtime for METEOR, empty to search for one."""
 
     protocol: Any = MISSING
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     on_bad: str = "fail"
     batch_size: int = 25
     bootstrap_draws: int = MISSING

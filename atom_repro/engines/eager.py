@@ -6,7 +6,7 @@ This is the only engine of the package today; an exported one would read the sam
 import gc
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +21,15 @@ from atom_repro.engines.cpu_kernels import (
     use_fp32_int8_linear,
     use_small_batch_linear,
 )
-from atom_repro.models.generation import Generated, GenerationSettings, generate
+from atom_repro.models.generation import (
+    Generated,
+    GenerationSettings,
+    generate,
+    score_continuations,
+)
 from atom_repro.models.text_embedder import TextEmbedder, load_text_embedder
 from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import DecoderNetwork, EncoderNetwork, VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 
@@ -46,15 +52,14 @@ class _Releasable:
 
 @dataclass
 class EncoderModule(_Releasable):
-    """Encode frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E). Stateless, thread-safe."""
+    """Encode frames (B, T, 3, H, W) uint8 to visual tokens. Stateless, thread-safe."""
 
     network: EncoderNetwork
-    model: VideoLanguageModel
     weights: str
     device: torch.device = _CPU
 
     @torch.inference_mode()
-    def __call__(self, frames_BTCHW: Tensor) -> Tensor:
+    def __call__(self, frames_BTCHW: Tensor) -> VisualTokens:
         return self.network(frames_BTCHW.to(self.device))
 
 
@@ -68,21 +73,33 @@ class DecoderModule(_Releasable):
     weights: str
 
     @torch.inference_mode()
-    def __call__(
-        self, visual_BME: Tensor | None, prompt: str, settings: GenerationSettings
+    def generate(
+        self, visual: VisualTokens | None, prompt: str, settings: GenerationSettings
     ) -> list[Generated]:
-        """One continuation for each row of `visual_BME`, or one of the prompt alone."""
-        if visual_BME is None and not self.model.writes_text:
+        start = self._prefill(visual, prompt)
+        end_id = self.tokenizer.end_id
+        return [
+            replace(one, text=self.model.clean_text(self.tokenizer.decode(one.token_ids)))
+            for one in generate(self.network, start, end_id=end_id, settings=settings)
+        ]
+
+    @torch.inference_mode()
+    def score(
+        self, visual: VisualTokens | None, prompt: str, continuations: Sequence[str]
+    ) -> list[list[tuple[float, ...]]]:
+        ids = [self.tokenizer.encode(text) for text in continuations]
+        if not ids or not all(ids):
+            raise AtomError("a continuation to score is empty, or there is none; leave it out")
+        return score_continuations(self.network, self._prefill(visual, prompt), ids)
+
+    def _prefill(self, visual: VisualTokens | None, prompt: str) -> tuple[Tensor, Any]:
+        if visual is None and not self.model.writes_text:
             raise AtomError(
                 f"the decoder of model={self.model.name} cannot write without a video; choose a "
                 "model whose decoder serves text tasks, such as mplug2plus"
             )
-        ids = self.model.prompt_ids(self.tokenizer, prompt, visual=visual_BME is not None)
-        start = self.network.start(visual_BME, ids)
-        return generate(self.network, start, end_id=self.tokenizer.end_id, settings=settings)
-
-    def text(self, generated: Generated) -> str:
-        return self.model.clean_text(self.tokenizer.decode(generated.token_ids))
+        ids = self.model.prompt_ids(self.tokenizer, prompt, visual=visual)
+        return self.network.start(visual, ids)
 
 
 @dataclass
@@ -115,7 +132,7 @@ class EagerEngine:
         """
         loaded, config = read_module(folder, model, ENCODER, quantiser)
         network = cast(EncoderNetwork, _prepare(loaded, device))
-        return EncoderModule(network, model, config["weights"], device)
+        return EncoderModule(network, config["weights"], device)
 
     def load_decoder(
         self,

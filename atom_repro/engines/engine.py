@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atom_repro.device.limits import Kernels
 from atom_repro.models.generation import Generated, GenerationSettings
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 
@@ -31,29 +32,36 @@ class Module(Protocol):
 
 
 class Encoder(Module, Protocol):
-    """Encode frames (B, T, 3, H, W) uint8 as visual tokens (B, M, E)."""
+    """Encode frames (B, T, 3, H, W) uint8 as the visual tokens of B clips."""
 
-    @property
-    def model(self) -> VideoLanguageModel: ...
-
-    def __call__(self, frames_BTCHW: Tensor) -> Tensor: ...
+    def __call__(self, frames_BTCHW: Tensor) -> VisualTokens: ...
 
 
 class Decoder(Module, Protocol):
-    """Generate text from a prompt, with or without visual tokens."""
+    """Generate text from a prompt, with or without visual tokens, or score given texts."""
 
-    def __call__(
-        self, visual_BME: Tensor | None, prompt: str, settings: GenerationSettings
+    def generate(
+        self, visual: VisualTokens | None, prompt: str, settings: GenerationSettings
     ) -> list[Generated]:
-        """One continuation for each row of `visual_BME`, or one of the prompt alone.
+        """Generate a continuation for each clip of `visual`, or one of the prompt alone.
 
         Raises:
             AtomError: no visual tokens, and the model has to see a video.
         """
         ...
 
-    def text(self, generated: Generated) -> str:
-        """The text of generated token ids."""
+    def score(
+        self, visual: VisualTokens | None, prompt: str, continuations: Sequence[str]
+    ) -> list[list[tuple[float, ...]]]:
+        """Log-probability of each token of each continuation, without end-of-sequence; one list for
+        each clip of `visual`, or one for the prompt alone.
+
+        The prompt is read once. Two continuations compare by their sums (yes or no), texts of
+        unequal length by their means.
+
+        Raises:
+            AtomError: as `generate`, or a continuation is empty.
+        """
         ...
 
 

@@ -5,9 +5,9 @@ stage from below: the encoder multiplies, and each step of the decoder reads all
 the keys and values so far.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,17 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from atom_repro.device.limits import Rates
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 
 _aten = torch.ops.aten
+
+
+class ChangesVisualTokens(Protocol):
+    """What is counted of a stage between encoder and decoder (see `runtime.visual_stage`)."""
+
+    def example(self, visual: VisualTokens) -> VisualTokens: ...
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,12 @@ def caption_work(
     tokenizer: Tokenizer,
     settings: GenerationSettings,
     quantiser: Quantiser,
+    visual_stages: Sequence[ChangesVisualTokens] = (),
 ) -> CaptionWork:
     """Count the work of one clip's caption of `settings.max_new_tokens` tokens.
 
     Weights are counted as the quantiser stores them. Keys and values are fp32, at their mean
-    length.
+    length. Of stages between encoder and decoder the number of tokens counts, not their own work.
     """
     encoder_config = model.encoder
     with FakeTensorMode(), ShapeOnlyDispatch(), torch.inference_mode():
@@ -67,7 +75,9 @@ def caption_work(
         frames = torch.empty(1, encoder_config.frames, 3, size, size, dtype=torch.uint8)
         with count_flops() as encoding:
             visual = encoder(frames)
-        ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
+        for stage in visual_stages:
+            visual = stage.example(visual)
+        ids = model.prompt_ids(tokenizer, model.prompt, visual=visual)
         with count_flops() as prefilling:
             _, cache = decoder.start(visual, ids)
         cache.open(settings.beams, settings.max_new_tokens)

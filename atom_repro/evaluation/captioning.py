@@ -1,61 +1,20 @@
-"""Batched captioning of clips for evaluation: decode, encode, generate (paper A.1, step 2).
-
-For caption quality, not for timing: the timed pipelines, which overlap encoder and decoder, use
-`runtime`.
-"""
+"""Captions for evaluation: generated in batches and kept in a journal, or read from a file."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from atom_repro.datatypes import AtomError, Clip, Prediction
-from atom_repro.engines.engine import Decoder, Encoder
-from atom_repro.models.generation import GenerationSettings
+from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.records.journal import Journal
 from atom_repro.records.record import stage_key
+from atom_repro.runtime.captioning import CaptionOutcome
+from atom_repro.runtime.runtime import Runtime
 from atom_repro.runtime.setup import Setup
-from atom_repro.video.sampling import clip_frames
-
-
-def caption_clips(
-    encoder: Encoder,
-    decoder: Decoder,
-    clips: Sequence[Clip],
-    *,
-    prompt: str,
-    settings: GenerationSettings,
-    batch_size: int,
-) -> Iterator[list[Prediction]]:
-    """Caption clips batch by batch, in order.
-
-    A clip whose status is missing or corrupt gets an empty caption, which the metrics count as a
-    failure of the pipeline.
-    """
-    config = encoder.model.encoder
-    for first in range(0, len(clips), batch_size):
-        batch = clips[first : first + batch_size]
-        decodable = [c for c in batch if c.status in ("ok", "partial")]
-        predictions: dict[str, Prediction] = {}
-        if decodable:
-            frames = np.stack(
-                [clip_frames(c, frames=config.frames, size=config.image_size) for c in decodable]
-            )
-            generated = decoder(encoder(torch.from_numpy(frames)), prompt, settings)
-            for clip, hypothesis in zip(decodable, generated, strict=True):
-                predictions[clip.video_id] = Prediction(
-                    clip.video_id,
-                    decoder.text(hypothesis),
-                    hypothesis.token_ids,
-                    hypothesis.log_prob,
-                )
-        yield [predictions.get(c.video_id, Prediction(c.video_id, "", (), 0.0)) for c in batch]
 
 
 def journaled_captions(
+    runtime: Runtime,
     clips: Sequence[Clip],
     setup: Setup,
     *,
@@ -69,16 +28,17 @@ def journaled_captions(
     device, settings, data and code. A killed evaluation resumes from it, and another evaluation
     of the same captions reads it.
 
+    A clip whose status is missing or corrupt gets an empty caption, which the metrics count as a
+    failure of the pipeline.
+
     Args:
-        setup: with its modules written.
+        runtime: a session of `setup`, which loads modules only if a caption is missing.
         progress: called with the number of clips done since the last call.
     """
-    model, checkpoint, quantiser = setup.model, setup.checkpoint, setup.quantiser
     inputs = {
         **setup.inputs,
-        "precision": quantiser.recipe,
-        "engine": setup.engine.name,
-        "prompt": model.prompt,
+        **{name: str(label) for name, label in setup.labels.items()},
+        "prompt": setup.model.prompt,
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),
     }
@@ -97,24 +57,27 @@ def journaled_captions(
         done = len(clips) if complete else len(predictions) // batch_size * batch_size
         progress(done)
         remaining = clips[done:]
-        if not complete:
-            engine, device = setup.engine, setup.device.torch
-            encoder = engine.load_encoder(checkpoint.encoder(quantiser), model, quantiser, device)
-            decoder = engine.load_decoder(checkpoint.decoder(quantiser), model, quantiser, device)
-            for batch in caption_clips(
-                encoder,
-                decoder,
-                remaining,
-                prompt=model.prompt,
-                settings=setup.generation,
-                batch_size=batch_size,
-            ):
-                for prediction in batch:
-                    if prediction.video_id not in predictions:
-                        journal.add(asdict(prediction))
-                        predictions[prediction.video_id] = prediction
-                progress(len(batch))
+        for clip, outcome in zip(
+            remaining, runtime.caption(remaining, batch_size=batch_size), strict=True
+        ):
+            if clip.video_id not in predictions:
+                predictions[clip.video_id] = scored_prediction(clip, outcome)
+                journal.add(asdict(predictions[clip.video_id]))
+            progress(1)
     return [predictions[clip.video_id] for clip in clips]
+
+
+def scored_prediction(clip: Clip, outcome: CaptionOutcome) -> Prediction:
+    """The caption that is scored for a clip: empty where it was known that it cannot be read.
+
+    Raises:
+        AtomError: another clip cannot be read; to go on would count it as a bad caption.
+    """
+    if isinstance(outcome, Failure):
+        if clip.status in ("ok", "partial"):
+            raise AtomError(outcome.detail)
+        return Prediction(clip.video_id, "", (), 0.0)
+    return outcome
 
 
 def existing_file(name: str) -> Path:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.memory import anonymous_bytes
-from atom_repro.runtime.runtime import CaptionOutcome, Runtime
+from atom_repro.runtime.captioning import CaptionOutcome
+from atom_repro.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)

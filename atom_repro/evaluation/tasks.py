@@ -166,13 +166,13 @@ def answers(
             if name not in captions:
                 return ""
             prompt = prompt_templates.answer(text, [captions[name]])
-            return runtime.write(prompt, task.settings, stage="answer", item=name)
+            return runtime.write(prompt, task.settings, stage="answer", item=name).text
 
         texts = {
             "model": from_caption(of_model),
             "visual": runtime.ask(
                 clip_of[name], prompt_templates.visual_answer(question.text), task.settings
-            ),
+            ).text,
             "oracle": from_caption(of_oracle),
             "rank": frequent_answers.get(question.kind, ""),
             "random": rng.choice(answers_of_kind[question.kind]),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.universal import NORM_EPS, CrossLayer, KeysValues, initialise
+from atom_repro.models.visual_tokens import VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,23 +183,23 @@ class BertDecoder(nn.Module):
     def init_buffers(self) -> None:
         """Do nothing: a BERT has no buffers that checkpoints leave out."""
 
-    def forward(self, ids_BRS: Tensor, visual_BME: Tensor) -> Tensor:
+    def forward(self, ids_BRS: Tensor, visual: VisualTokens) -> Tensor:
         """Hidden states (B, R, S, E) of R texts per clip, which attend to one copy of its video."""
         B, R, S = ids_BRS.shape
-        video = [visual_BME] * self.config.layers
+        video = [visual.tokens] * self.config.layers
         return self._run(ids_BRS.reshape(B * R, S), video)[0].view(B, R, S, -1)
 
-    def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, VideoCache]:
+    def start(self, visual: VisualTokens | None, ids: Sequence[int]) -> tuple[Tensor, VideoCache]:
         """Prefill with a video and a prompt: logits of the first token (B, V), and the cache.
 
         Raises:
             AtomError: no video; every layer of this decoder cross-attends to one.
         """
-        if visual_BME is None:
+        if visual is None:
             raise AtomError("the decoder attends to a video in every layer; pass visual tokens")
-        video = self._video_keys_values(visual_BME)
-        prompt = torch.tensor([list(ids)], device=visual_BME.device)
-        hidden, text = self._run(prompt.expand(visual_BME.shape[0], -1), video)
+        video = self._video_keys_values(visual.tokens)
+        prompt = torch.tensor([list(ids)], device=visual.tokens.device)
+        hidden, text = self._run(prompt.expand(visual.clips, -1), video)
         return self.cls(hidden[:, -1]), VideoCache(video, text)
 
     def step(self, ids_BK: Tensor, cache: VideoCache) -> Tensor:

@@ -1,4 +1,4 @@
-"""Greedy and beam search over any decoder with `start` and `step`.
+"""Greedy and beam search, and scores of given texts, over any decoder with `start` and `step`.
 
 Beam search as commonly implemented: the score of a finished sequence is its log-probability
 divided by length ** length_penalty, end-of-sequence included; a clip is done when it has K
@@ -12,6 +12,7 @@ beam ends. It scores by `length_rule=gnmt`.
 Greedy is beam search with one beam. No state outlives a call.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,11 +61,21 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Generated:
-    """A generated sequence: tokens without end-of-sequence, total log-probability with it."""
+    """A generated sequence.
+
+    Attributes:
+        token_ids: without end-of-sequence.
+        log_prob: in total, that of end-of-sequence included.
+        score: by which the search ranks it.
+        token_log_probs: of each token, and of end-of-sequence where the sequence has one.
+        text: of the tokens, once a decoder with a tokenizer has filled it in.
+    """
 
     token_ids: tuple[int, ...]
     log_prob: float
     score: float
+    token_log_probs: tuple[float, ...] = ()
+    text: str = ""
 
 
 @torch.inference_mode()
@@ -101,6 +112,52 @@ def generate(
         logits = decoder.step(tokens, cache)
 
 
+@torch.inference_mode()
+def score_continuations(
+    decoder: DecoderNetwork, start: tuple[Tensor, Cache], continuations: Sequence[Sequence[int]]
+) -> list[list[tuple[float, ...]]]:
+    """Log-probability of each token of given continuations of each prompt in the cache.
+
+    The continuations are beams that share the prompt, so it is read once.
+
+    Args:
+        start: the result of `decoder.start`: logits (B, V) and the cache, which is modified.
+        continuations: token ids, at least one each.
+
+    Returns:
+        B lists, each with the log-probabilities of every continuation.
+    """
+    logits, cache = start
+    longest = max(map(len, continuations))
+    padded = torch.tensor(
+        [[*ids, *[0] * (longest - len(ids))] for ids in continuations], device=logits.device
+    )
+    ids_BKL = padded.expand(logits.shape[0], -1, -1)
+    cache.open(len(continuations), longest)
+    logits_BKV = logits[:, None].expand(-1, len(continuations), -1)
+    log_probs = []
+    for position in range(longest):
+        if position:
+            logits_BKV = decoder.step(ids_BKL[:, :, position - 1], cache)
+        chosen = ids_BKL[:, :, position, None]
+        log_probs.append(logits_BKV.float().log_softmax(dim=-1).gather(2, chosen)[:, :, 0])
+    return [
+        [tuple(row[: len(ids)]) for row, ids in zip(clip, continuations, strict=True)]
+        for clip in torch.stack(log_probs, dim=2).tolist()
+    ]
+
+
+@dataclass(frozen=True)
+class _Hypothesis:
+    """Tokens of one beam, end-of-sequence included, and the log-probability of each."""
+
+    token_ids: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+
+    def extended(self, token: int, log_prob: float) -> "_Hypothesis":
+        return _Hypothesis((*self.token_ids, token), (*self.log_probs, log_prob))
+
+
 class _BeamSearch:
     """Beam search state of one batch: running beams as tensors, finished ones as lists."""
 
@@ -110,7 +167,9 @@ class _BeamSearch:
         self.finished: list[list[Generated]] = [[] for _ in range(clips)]
         self.totals = torch.full((clips, settings.beams), -torch.inf)
         self.totals[:, 0] = 0.0
-        self.history: list[list[tuple[int, ...]]] = [[()] * settings.beams for _ in range(clips)]
+        self.history: list[list[_Hypothesis]] = [
+            [_Hypothesis()] * settings.beams for _ in range(clips)
+        ]
         self.length = 0
 
     def advance(self, logits_BKV: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,37 +183,43 @@ class _BeamSearch:
         # 2K candidates: even if K of them end, K beams run on.
         best, index = totals.topk(min(K if stay else 2 * K, totals.shape[1]), dim=1)
         best_rows, index_rows = best.tolist(), index.tolist()
+        step_rows = log_probs.flatten(1).gather(1, index).tolist()
         self.length += 1
         last = self.length == self.settings.max_new_tokens
         parents, tokens, running = [], [], []
         for row, clip in enumerate(self.rows):
-            chosen: list[tuple[int, int, float]] = []
+            before = self.history[row]
+            chosen: list[tuple[int, _Hypothesis, float]] = []
             for rank, (total, flat) in enumerate(zip(best_rows[row], index_rows[row], strict=True)):
                 beam, token = divmod(flat, V)
+                extended = before[beam].extended(token, step_rows[row][rank])
                 if token == self.end_id and rank < K:
-                    self._finish(clip, self.history[row][beam], total)
+                    self._finish(clip, extended, total)
                 if (stay or token != self.end_id) and len(chosen) < K:
-                    chosen.append((beam, token, total))
+                    chosen.append((beam, extended, total))
             while len(chosen) < K:  # a vocabulary smaller than 2K candidates
-                chosen.append((0, self.end_id, -float("inf")))
-            self.history[row] = [(*self.history[row][b], t) for b, t, _ in chosen]
+                never = -float("inf")
+                chosen.append((0, before[0].extended(self.end_id, never), never))
+            self.history[row] = [hypothesis for _, hypothesis, _ in chosen]
             if last:
-                for sequence, (_, token, total) in zip(self.history[row], chosen, strict=True):
-                    if token != self.end_id:
-                        self._finish(clip, sequence, total)
-            parents.append([b for b, _, _ in chosen])
-            tokens.append([t for _, t, _ in chosen])
-            running.append([s for _, _, s in chosen])
+                for _, hypothesis, total in chosen:
+                    if hypothesis.token_ids[-1] != self.end_id:
+                        self._finish(clip, hypothesis, total)
+            parents.append([beam for beam, _, _ in chosen])
+            tokens.append([hypothesis.token_ids[-1] for _, hypothesis, _ in chosen])
+            running.append([total for _, _, total in chosen])
         self.totals = torch.tensor(running)
         device = logits_BKV.device
         return torch.tensor(parents, device=device), torch.tensor(tokens, device=device)
 
-    def _finish(self, clip: int, tokens: tuple[int, ...], total: float) -> None:
+    def _finish(self, clip: int, hypothesis: "_Hypothesis", total: float) -> None:
         if total == -float("inf"):
             return
+        ids = hypothesis.token_ids
+        ids = ids[:-1] if ids[-1] == self.end_id else ids
         score = self.settings.score(total, self.length)
         pool = self.finished[clip]
-        pool.append(Generated(tokens, total, score))
+        pool.append(Generated(ids, total, score, hypothesis.log_probs))
         pool.sort(key=lambda g: -g.score)
         del pool[self.settings.beams :]
 
@@ -162,7 +227,7 @@ class _BeamSearch:
         if self.length == self.settings.max_new_tokens:
             return True
         if self.settings.finished == "stay":
-            return self.history[row][0][-1] == self.end_id
+            return self.history[row][0].token_ids[-1] == self.end_id
         pool = self.finished[self.rows[row]]
         if len(pool) < self.settings.beams:
             return False

@@ -19,6 +19,7 @@ from torch import Tensor
 from atom_repro.datatypes import AtomError
 from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
 
 # The released code truncates training captions to this many ids, begin token included; a longer
@@ -55,7 +56,9 @@ class MPlug2:
     def make_decoder(self) -> BertDecoder:
         return BertDecoder(self.decoder)
 
-    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(
+        self, tokenizer: TokenizerProtocol, text: str, *, visual: VisualTokens | None
+    ) -> list[int]:
         """Begin token and text; the video enters by cross-attention, without ids of its own."""
         if self.released_text or not text:
             return [tokenizer.begin_id]
@@ -76,7 +79,7 @@ class MPlug2:
     def caption_loss(
         self,
         decoder: BertDecoder,
-        visual_BME: Tensor,
+        visual: VisualTokens,
         captions_BRL: Tensor,
         tokenizer: TokenizerProtocol,
     ) -> Tensor:
@@ -85,7 +88,7 @@ class MPlug2:
         Raises:
             AtomError: `released_text` is on, and captions are not those of `training_ids`.
         """
-        prefix_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
+        prefix_ids = self.prompt_ids(tokenizer, self.prompt, visual=visual)
         target_mask = captions_BRL != tokenizer.pad_id
         if self.released_text:
             # Labels 0 to 2 are masked, and label 0 is the begin token.
@@ -98,7 +101,7 @@ class MPlug2:
             target_mask[:, :, :2] = False
         prefix = torch.tensor(prefix_ids, device=captions_BRL.device)
         prefix = prefix.expand(*captions_BRL.shape[:2], -1)
-        hidden = decoder(torch.cat((prefix, captions_BRL[:, :, :-1]), dim=2), visual_BME)
+        hidden = decoder(torch.cat((prefix, captions_BRL[:, :, :-1]), dim=2), visual)
         logits = decoder.cls(hidden[:, :, len(prefix_ids) - 1 :][target_mask])
         return F.cross_entropy(logits.float(), captions_BRL[target_mask])
 

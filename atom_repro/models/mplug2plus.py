@@ -15,7 +15,8 @@ from torch import Tensor
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
-from atom_repro.models.vlm import VISUAL_PLACEHOLDER, SpecialTokens, TokenizerProtocol
+from atom_repro.models.visual_tokens import VISUAL_PLACEHOLDER, VisualTokens
+from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,11 @@ class MPlug2Plus:
     def make_decoder(self) -> TextDecoder:
         return TextDecoder(self.decoder)
 
-    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(
+        self, tokenizer: TokenizerProtocol, text: str, *, visual: VisualTokens | None
+    ) -> list[int]:
         """Begin token, visual tokens, text; with `chat`, as the user turn of Llama's template."""
-        video_ids = [VISUAL_PLACEHOLDER] * self.encoder.visual_tokens if visual else []
+        video_ids = [VISUAL_PLACEHOLDER] * (visual.count if visual else 0)
         text_ids = tokenizer.encode(text) if text else []
         if not self.chat:
             return [tokenizer.begin_id, *video_ids, *text_ids]
@@ -68,12 +71,12 @@ class MPlug2Plus:
     def caption_loss(
         self,
         decoder: TextDecoder,
-        visual_BME: Tensor,
+        visual: VisualTokens,
         captions_BRL: Tensor,
         tokenizer: TokenizerProtocol,
     ) -> Tensor:
-        prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
-        prefix = decoder.embed_prompt(visual_BME, prompt_ids)
+        prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=visual)
+        prefix = decoder.embed_prompt(visual, prompt_ids)
         return packed_loss(decoder, prefix, captions_BRL, pad_id=tokenizer.pad_id)
 
 

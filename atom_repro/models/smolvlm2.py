@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.models.mplug2plus import packed_loss
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
-from atom_repro.models.vlm import VISUAL_PLACEHOLDER, SpecialTokens, TokenizerProtocol
+from atom_repro.models.visual_tokens import VISUAL_PLACEHOLDER, VisualTokens
+from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
 
 IMAGE_BOUNDARY = "<fake_token_around_image>"
 GLOBAL_IMAGE = "<global-img>"
@@ -68,7 +69,7 @@ class SmolEncoderConfig:
 
 
 class SmolEncoder(nn.Module):
-    """Frames (B, T, 3, H, W) uint8 to visual tokens (B, T*N, E), N tokens per frame.
+    """Frames (B, T, 3, H, W) uint8 to visual tokens, N per frame: M = T*N.
 
     Frames must have the tower's size, so the processor's resizing is left out; its rescaling and
     normalisation are done here.
@@ -91,7 +92,7 @@ class SmolEncoder(nn.Module):
     def init_buffers(self) -> None:
         """Do nothing: the tower computes its position ids in each call and has no buffers."""
 
-    def forward(self, frames_BTCHW: Tensor) -> Tensor:
+    def forward(self, frames_BTCHW: Tensor) -> VisualTokens:
         B, T, _, H, W = frames_BTCHW.shape
         size = self.config.image_size
         if (self.config.frames, size, size) != (T, H, W):
@@ -106,7 +107,8 @@ class SmolEncoder(nn.Module):
         # no frame is dropped, and the tower can be called directly.
         patches = self.vision_model(pixel_values=pixels).last_hidden_state
         projected: Tensor = self.connector(patches)
-        return projected.reshape(B, -1, projected.shape[-1])
+        frame_tokens = (projected.shape[1],) * T
+        return VisualTokens(projected.reshape(B, -1, projected.shape[-1]), frame_tokens)
 
 
 def _released_config(config: SmolEncoderConfig) -> Any:
@@ -174,22 +176,25 @@ class SmolVLM2:
     def make_decoder(self) -> TextDecoder:
         return TextDecoder(self.decoder)
 
-    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(
+        self, tokenizer: TokenizerProtocol, text: str, *, visual: VisualTokens | None
+    ) -> list[int]:
         """A user turn without a system message, and the header of the assistant turn.
 
         The text between two special tokens is encoded in one piece, as the released tokenizer
         does: the tokens of "User: a" are not those of "User: " and "a".
         """
         assistant = [tokenizer.end_id, *tokenizer.encode("\nAssistant:")]
-        if not visual:
+        if visual is None:
             return [tokenizer.begin_id, *tokenizer.encode(f"User: {text}"), *assistant]
         boundary = tokenizer.special_id(IMAGE_BOUNDARY)
         global_image = tokenizer.special_id(GLOBAL_IMAGE)
-        image_ids = [VISUAL_PLACEHOLDER] * self.encoder.frame_tokens
-        frame = [boundary, global_image, *image_ids, boundary]
+        frame_ids: list[int] = []
+        for tokens in visual.frame_tokens:
+            frame_ids += [boundary, global_image, *[VISUAL_PLACEHOLDER] * tokens, boundary]
         text_ids = tokenizer.encode(text) if text else []
         user = tokenizer.encode("User:")
-        return [tokenizer.begin_id, *user, *frame * self.encoder.frames, *text_ids, *assistant]
+        return [tokenizer.begin_id, *user, *frame_ids, *text_ids, *assistant]
 
     def training_ids(self, tokenizer: TokenizerProtocol, caption: str) -> list[int]:
         """Target ids of a caption for `caption_loss`, end-of-sequence included."""
@@ -201,12 +206,12 @@ class SmolVLM2:
     def caption_loss(
         self,
         decoder: TextDecoder,
-        visual_BME: Tensor,
+        visual: VisualTokens,
         captions_BRL: Tensor,
         tokenizer: TokenizerProtocol,
     ) -> Tensor:
-        prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=True)
-        prefix = decoder.embed_prompt(visual_BME, prompt_ids)
+        prompt_ids = self.prompt_ids(tokenizer, self.prompt, visual=visual)
+        prefix = decoder.embed_prompt(visual, prompt_ids)
         return packed_loss(decoder, prefix, captions_BRL, pad_id=tokenizer.pad_id)
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.vlm import insert_visual_tokens
+from atom_repro.models.visual_tokens import VisualTokens, insert_visual_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,14 +299,14 @@ class TextDecoder(nn.Module):
         """
         return self._run(embeds_BSE, mask, positions)[0]
 
-    def embed_prompt(self, visual_BME: Tensor | None, ids: Sequence[int]) -> Tensor:
+    def embed_prompt(self, visual: VisualTokens | None, ids: Sequence[int]) -> Tensor:
         """Embeddings of a prompt (B, P, E), placeholders replaced by the visual tokens."""
         valid_ids = torch.tensor([max(token, 0) for token in ids], device=self.rope.device)
-        return insert_visual_tokens(self.embed(valid_ids), ids, visual_BME)
+        return insert_visual_tokens(self.embed(valid_ids), ids, visual)
 
-    def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, DecoderCache]:
+    def start(self, visual: VisualTokens | None, ids: Sequence[int]) -> tuple[Tensor, DecoderCache]:
         """Prefill with a prompt: logits of the first token (B, V), and the cache."""
-        return self.prefill(self.embed_prompt(visual_BME, ids))
+        return self.prefill(self.embed_prompt(visual, ids))
 
     def prefill(self, embeds_BPE: Tensor) -> tuple[Tensor, DecoderCache]:
         """Prefill with embeddings: logits of the next token (B, V), and the cache."""

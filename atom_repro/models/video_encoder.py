@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.universal import UniversalLayers
+from atom_repro.models.visual_tokens import VisualTokens
 
 Form = Literal["folded", "reference"]
 CONNECTORS = ("pooled", "mlp", "resampler", "universal")
@@ -327,8 +328,11 @@ class VideoEncoder(nn.Module):
         x = F.adaptive_avg_pool2d(x, grid)
         return torch.cat((cls, x.permute(0, 2, 3, 1).reshape(B, -1, D)), dim=1)
 
-    def forward(self, frames_BTCHW: Tensor) -> Tensor:
-        return self.connect(self.embed(frames_BTCHW))
+    def forward(self, frames_BTCHW: Tensor) -> VisualTokens:
+        tokens = self.connect(self.embed(frames_BTCHW))
+        of_frames = self.config.connector != "resampler"  # its latents see all frames
+        frame_tokens = (self.config.grid**2,) * frames_BTCHW.shape[1] if of_frames else ()
+        return VisualTokens(tokens, frame_tokens)
 
     def checkpoint_state_dict(self) -> dict[str, Tensor]:
         """State dict in the names and shapes of the reference form, as checkpoints store it."""

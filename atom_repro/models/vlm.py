@@ -13,13 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from atom_repro.datatypes import AtomError
-
-# Marks the position of the next visual token in a prompt's ids.
-VISUAL_PLACEHOLDER = -1
+from atom_repro.models.visual_tokens import VisualTokens
 
 
 @dataclass(frozen=True)
@@ -94,19 +90,19 @@ class Cache(Protocol):
 
 
 class EncoderNetwork(Network, Protocol):
-    """Frames (B, T, 3, H, W) uint8 to visual tokens (B, M, E)."""
+    """Frames (B, T, 3, H, W) uint8 to the visual tokens of B clips."""
 
-    def __call__(self, frames_BTCHW: Tensor) -> Tensor: ...
+    def __call__(self, frames_BTCHW: Tensor) -> VisualTokens: ...
 
 
 class DecoderNetwork(Network, Protocol):
     """A language model that takes visual tokens, in its prompt or by cross-attention."""
 
-    def start(self, visual_BME: Tensor | None, ids: Sequence[int]) -> tuple[Tensor, Any]:
+    def start(self, visual: VisualTokens | None, ids: Sequence[int]) -> tuple[Tensor, Any]:
         """Prefill with a prompt: logits of the first token (B, V), and the `Cache` for `step`.
 
         Args:
-            visual_BME: the clips' visual tokens, or None for text alone (B = 1).
+            visual: of the clips, or None for text alone (B = 1).
             ids: the prompt, with `VISUAL_PLACEHOLDER` at the positions of visual tokens, if any.
         """
         ...
@@ -143,7 +139,9 @@ class VideoLanguageModel(Protocol):
     def make_encoder(self) -> nn.Module: ...
     def make_decoder(self) -> nn.Module: ...
 
-    def prompt_ids(self, tokenizer: TokenizerProtocol, text: str, *, visual: bool) -> list[int]:
+    def prompt_ids(
+        self, tokenizer: TokenizerProtocol, text: str, *, visual: VisualTokens | None
+    ) -> list[int]:
         """Token ids of a prompt, with begin token, chat template and `VISUAL_PLACEHOLDER`s."""
         ...
 
@@ -156,34 +154,11 @@ class VideoLanguageModel(Protocol):
         ...
 
     def caption_loss(
-        self, decoder: Any, visual_BME: Tensor, captions_BRL: Tensor, tokenizer: TokenizerProtocol
+        self,
+        decoder: Any,
+        visual: VisualTokens,
+        captions_BRL: Tensor,
+        tokenizer: TokenizerProtocol,
     ) -> Tensor:
         """Mean cross-entropy of R captions per clip: ids with end-of-sequence, padded."""
         ...
-
-
-def insert_visual_tokens(
-    embedded_PE: Tensor, ids: Sequence[int], visual_BME: Tensor | None
-) -> Tensor:
-    """A prompt's embeddings (B, P, E) with placeholders replaced by the visual tokens.
-
-    Args:
-        embedded_PE: an embedding for each id; those of `VISUAL_PLACEHOLDER` are overwritten.
-
-    Raises:
-        AtomError: the prompt does not have one placeholder per visual token.
-    """
-    positions = torch.tensor(
-        [i for i, token in enumerate(ids) if token == VISUAL_PLACEHOLDER], dtype=torch.long
-    )
-    if visual_BME is None:
-        if len(positions):
-            raise AtomError("the prompt has placeholders for visual tokens, but no video was given")
-        return embedded_PE[None]
-    if len(positions) != visual_BME.shape[1]:
-        raise AtomError(
-            f"the prompt has {len(positions)} placeholders for {visual_BME.shape[1]} visual "
-            "tokens; use the encoder of the model that the prompt was built for"
-        )
-    embeds = embedded_PE.expand(visual_BME.shape[0], -1, -1)
-    return embeds.index_copy(1, positions.to(embeds.device), visual_BME.to(embeds.dtype))

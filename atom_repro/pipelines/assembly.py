@@ -83,7 +83,7 @@ class Assembly:
     def write(self, runtime: Runtime, prompt: str, hits: Sequence[Hit], item: str) -> Script:
         """Generate the script for ranked clips with the decoder."""
         script_prompt = prompt_templates.script(prompt, [hit.caption for hit in hits])
-        text = runtime.write(script_prompt, self.settings, stage="script", item=item)
+        text = runtime.write(script_prompt, self.settings, stage="script", item=item).text
         return parse_script(text, hits)
 
     def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:

@@ -31,7 +31,8 @@ import torch
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.pipelines.captioned_clips import CaptionedClips
 from atom_repro.records.provenance import file_hash
-from atom_repro.runtime.runtime import CaptionOutcome, Runtime
+from atom_repro.runtime.captioning import CaptionOutcome
+from atom_repro.runtime.runtime import Runtime
 from atom_repro.video.file import VideoError
 from atom_repro.video.folder import video_files
 from atom_repro.video.sampling import probe, sliding_windows

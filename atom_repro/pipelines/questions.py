@@ -64,12 +64,12 @@ class QuestionAnswering:
         if self.looks_at == "visual":
             answer = runtime.ask(
                 hits[0].clip, prompt_templates.visual_answer(prompt), self.settings
-            )
+            ).text
         else:
             position = {clip.video_id: i for i, clip in enumerate(captioned.clips)}
             ordered = sorted(hits, key=lambda hit: position[hit.clip.video_id])
             text_prompt = prompt_templates.answer(prompt, [hit.caption for hit in ordered])
-            answer = runtime.write(text_prompt, self.settings, stage="answer", item=item)
+            answer = runtime.write(text_prompt, self.settings, stage="answer", item=item).text
         return TaskResult(tuple(hits), (answer,), AnswerWithEvidence(prompt, answer, tuple(hits)))
 
     def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:

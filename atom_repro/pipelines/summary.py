@@ -120,7 +120,7 @@ class Summarisation:
         text = captions[0]
         if len(set(captions)) > 1:
             scene_prompt = prompt_templates.scene_summary(captions)
-            text = runtime.write(scene_prompt, self.settings, stage="summary", item=item)
+            text = runtime.write(scene_prompt, self.settings, stage="summary", item=item).text
         return SceneSummary(clips[0].start_s, clips[-1].end_s, clips, captions, text)
 
     def _merge(self, runtime: Runtime, texts: Sequence[str], item: str) -> str:
@@ -133,7 +133,7 @@ class Summarisation:
             texts = [
                 runtime.write(
                     prompt_templates.video_summary(group), self.settings, stage="summary", item=item
-                )
+                ).text
                 if len(group) > 1
                 else group[0]
                 for group in groups

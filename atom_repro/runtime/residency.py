@@ -1,7 +1,7 @@
 """Module residency: how long modules stay in memory, for Atom's reuse and its baselines.
 
-A pipeline calls a role (encoder, caption_decoder, script_decoder, embedder); the residency decides
-which module serves it and when that module is loaded and released:
+A pipeline calls a role, such as the caption decoder or the script decoder; the residency decides
+when the module that serves it is loaded and released:
 
 - `resident`: each module is loaded once a session; one decoder serves both decoder roles (Atom).
 - `reload_stage`: modules are loaded before each stage of each prompt and released after it (the
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.compute import ComputeDevice
@@ -26,9 +26,28 @@ from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.record import out_of_memory
 from atom_repro.runtime.timeline import Timeline
 
-Role = Literal["encoder", "caption_decoder", "script_decoder", "embedder"]
 Result = TypeVar("Result")
 RESIDENCIES = ("resident", "reload_stage", "reload_input", "co_resident")
+
+
+@dataclass(frozen=True)
+class Role:
+    """A use of a module. Another one is made by whoever has work for it: a stage, a task.
+
+    Attributes:
+        module: the name of the loader of the module that serves it.
+        copy: under `co_resident`, the name of a second module of this loader that serves it
+            instead; empty to share the first under every residency.
+    """
+
+    module: str
+    copy: str = ""
+
+
+ENCODER = Role("encoder")
+CAPTION_DECODER = Role("decoder")
+SCRIPT_DECODER = Role("decoder", copy="script_decoder")
+EMBEDDER = Role("embedder")
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,7 @@ class ModuleStore:
         self.residency, self.loaders, self.timeline = residency, loaders, timeline
         self.device = device
         self._loaded: dict[str, Any] = {}
-        self._locks = {name: threading.Lock() for name in (*loaders, "script_decoder")}
+        self._locks: dict[str, threading.Lock] = {}
 
     def call(self, role: Role, item: str, work: Callable[[Any], Result]) -> Result:
         """Return `work(module)` for the module that serves `role`, which is loaded if necessary.
@@ -95,11 +114,11 @@ class ModuleStore:
         Raises:
             MemoryError: no memory for the module or for its work; a one-line message.
         """
-        name = self._name(role)
+        name = self.name(role)
         try:
-            with self._locks[name]:
+            with self._lock(name):
                 if name not in self._loaded:
-                    self._loaded[name] = self._read(name, item)
+                    self._loaded[name] = self._read(role, name, item)
             try:
                 return work(self._loaded[name])
             finally:
@@ -124,13 +143,15 @@ class ModuleStore:
         for name in list(self._loaded):
             self._release(name, "")
 
-    def _name(self, role: Role) -> str:
-        if role == "script_decoder" and self.residency == "co_resident":
-            return "script_decoder"
-        return "decoder" if role in ("caption_decoder", "script_decoder") else role
+    def name(self, role: Role) -> str:
+        """Name of the module that serves a role under this residency."""
+        return role.copy if role.copy and self.residency == "co_resident" else role.module
 
-    def _read(self, name: str, item: str) -> Any:
-        loader = self.loaders["decoder" if name == "script_decoder" else name]
+    def _lock(self, name: str) -> threading.Lock:
+        return self._locks.setdefault(name, threading.Lock())
+
+    def _read(self, role: Role, name: str, item: str) -> Any:
+        loader = self.loaders[role.module]
         with self.timeline.span("load", name, item, loader.bytes), self.device.stream():
             module = loader.read()
             self.device.synchronize()
@@ -138,7 +159,7 @@ class ModuleStore:
 
     def _release(self, name: str, item: str) -> None:
         with self.timeline.span("release", name, item):
-            with self._locks[name]:
+            with self._lock(name):
                 module = self._loaded.pop(name)
             if sys.exception() is not None:
                 return  # an error propagates, and its traceback may hold the module

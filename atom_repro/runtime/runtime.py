@@ -5,23 +5,38 @@ are written against it once.
 """
 
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
+from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.compute import ComputeDevice
-from atom_repro.engines.engine import Decoder, Embedder, Encoder
-from atom_repro.models.generation import GenerationSettings
-from atom_repro.records.record import out_of_memory, status_of
+from atom_repro.engines.engine import Decoder
+from atom_repro.models.generation import Generated, GenerationSettings
+from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.records.record import status_of
 from atom_repro.runtime import schedule as schedules
-from atom_repro.runtime.residency import RESIDENCIES, ModuleLoader, ModuleStore
+from atom_repro.runtime.captioning import CaptionOutcome, ClipBatch, read_clips
+from atom_repro.runtime.residency import (
+    CAPTION_DECODER,
+    EMBEDDER,
+    ENCODER,
+    RESIDENCIES,
+    SCRIPT_DECODER,
+    ModuleLoader,
+    ModuleStore,
+    Role,
+)
 from atom_repro.runtime.timeline import Timeline
-from atom_repro.video.sampling import clip_frames
+from atom_repro.runtime.visual_stage import VisualStage
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +63,28 @@ class Arm:
         return f"{self.residency}/{self.schedule}"
 
 
-CaptionOutcome = Prediction | Failure
-
-
 class Runtime:
     """One session. Use as a context manager: leaving it stops running stages and releases the
-    modules, and sets `status` (ok, oom, interrupted, failed)."""
+    modules, and sets `status` (ok, oom, interrupted, failed).
+
+    Args:
+        loaders: of encoder, decoder and embedder, and of every other module that a role names.
+        settings: of a caption's generation; its prompt is the model's.
+        visual_stages: between encoder and decoder, in order.
+    """
 
     def __init__(
         self,
         arm: Arm,
-        loaders: dict[str, ModuleLoader],
+        loaders: Mapping[str, ModuleLoader],
         device: ComputeDevice,
         *,
-        prompt: str,
+        model: VideoLanguageModel,
         settings: GenerationSettings,
+        visual_stages: Sequence[VisualStage] = (),
     ) -> None:
-        self.arm, self.prompt, self.settings = arm, prompt, settings
+        self.arm, self.model, self.settings = arm, model, settings
+        self.visual_stages = visual_stages
         self.status = "running"
         self.device = device
         self.timeline = Timeline()
@@ -86,113 +106,133 @@ class Runtime:
         self.store.close()
         torch.set_num_threads(self.arm.threads_alone)
 
-    def caption(self, clips: Sequence[Clip]) -> Generator[CaptionOutcome, None, None]:
-        """Caption clips with encoder and decoder, in order, under the schedule.
+    def run(self, role: Role, stage: str, item: str, work: Callable[[Any], Result]) -> Result:
+        """Return `work(module)` of the module that serves a role, timed as a span.
 
-        Yields one outcome for each clip as soon as it is done, so that a caller can save it: a
-        `Prediction`, or a `Failure` where the clip cannot be read; the other clips go on.
-
-        Raises:
-            MemoryError: a module ran out of memory, after the outcomes of the clips before.
-        """
-        stage = self._captions(clips)
-        self._captioning.add(stage)
-        return stage
-
-    def _captions(self, clips: Sequence[Clip]) -> Generator[CaptionOutcome, None, None]:
-        threads = (
-            self.arm.threads_beside if self.arm.schedule == "parallel" else self.arm.threads_alone
-        )
-
-        def encode(clip: Clip) -> Tensor | Failure:
-            torch.set_num_threads(threads)  # torch keeps this count for each thread apart
-            return self.store.call(
-                "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
-            )
-
-        def decode(clip: Clip, visual: Tensor | Failure) -> CaptionOutcome:
-            if isinstance(visual, Failure):
-                return visual
-            torch.set_num_threads(threads)
-            return self.store.call(
-                "caption_decoder",
-                clip.video_id,
-                lambda decoder: self._caption(decoder, clip, visual),
-            )
-
-        try:
-            yield from schedules.run(
-                self.arm.schedule, clips, encode, decode, queue_size=self.arm.queue
-            )
-        finally:
-            torch.set_num_threads(self.arm.threads_alone)
-            self.store.end_stage()
-
-    def write(self, prompt: str, settings: GenerationSettings, *, stage: str, item: str) -> str:
-        """Generate text from a prompt without video; `stage` names the span."""
-
-        def work(decoder: Decoder) -> str:
-            with self._computing(stage, "decoder", item):
-                return decoder.text(decoder(None, prompt, settings)[0])
-
-        return self.store.call("script_decoder", item, work)
-
-    def ask(self, clip: Clip, prompt: str, settings: GenerationSettings) -> str:
-        """Generate the answer to a prompt that follows a clip's visual tokens.
+        Args:
+            stage: names the span.
+            item: what the work is about, such as a clip's id.
 
         Raises:
-            AtomError: the clip cannot be read.
+            MemoryError: too little memory for the module or its work; a one-line message.
         """
-        visual = self.store.call(
-            "encoder", clip.video_id, lambda encoder: self._encode(encoder, clip)
-        )
-        if isinstance(visual, Failure):
-            raise AtomError(visual.detail)
 
-        def work(decoder: Decoder) -> str:
-            with self._computing("answer", "decoder", clip.video_id):
-                return decoder.text(decoder(visual, prompt, settings)[0])
+        def timed(module: Any) -> Result:
+            with self.span(stage, role.module, item):
+                return work(module)
 
-        return self.store.call("script_decoder", clip.video_id, work)
-
-    def embed(self, texts: Sequence[str], item: str) -> Tensor:
-        """Embed texts as unit vectors (len(texts), 384)."""
-
-        def work(embedder: Embedder) -> Tensor:
-            with self._computing("embed", "embedder", item):
-                return embedder(texts)
-
-        return self.store.call("embedder", item, work)
+        return self.store.call(role, item, timed)
 
     @contextmanager
-    def _computing(self, stage: str, module: str, item: str) -> Iterator[None]:
+    def span(self, stage: str, module: str, item: str) -> Iterator[None]:
         """Record a span in this thread's lane, which ends when the device has finished."""
         with self.timeline.span(stage, module, item), self.device.stream():
             yield
             self.device.synchronize()
 
-    def _encode(self, encoder: Encoder, clip: Clip) -> Tensor | Failure:
-        encoder_config = encoder.model.encoder
-        with self.timeline.span("decode_video", "reader", clip.video_id):
-            try:
-                frames = clip_frames(
-                    clip, frames=encoder_config.frames, size=encoder_config.image_size
-                )
-            except Exception as error:
-                # A damaged file can break a demuxer in any way. Errors of the encoder or the
-                # decoder are not caused by a clip, and end the stage.
-                if out_of_memory(error):
-                    raise
-                message = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
-                return Failure(clip.video_id, "decode_video", " ".join(message.split()))
-        with self._computing("encode", "encoder", clip.video_id):
-            return encoder(torch.from_numpy(frames[None]))
+    def caption(
+        self, clips: Sequence[Clip], *, batch_size: int = 1
+    ) -> Generator[CaptionOutcome, None, None]:
+        """Caption clips with encoder and decoder, in order, under the schedule.
 
-    def _caption(self, decoder: Decoder, clip: Clip, visual: Tensor) -> Prediction:
-        with self._computing("caption", "decoder", clip.video_id):
-            best = decoder(visual, self.prompt, self.settings)[0]
-        return Prediction(clip.video_id, decoder.text(best), best.token_ids, best.log_prob)
+        Yields one outcome for each clip as soon as its batch is done, so that a caller can save it:
+        a `Prediction`, or a `Failure` where the clip cannot be read; the other clips go on.
+
+        Args:
+            batch_size: clips in one call of a module. int8 activations make a caption depend on its
+                batch in the last digits.
+
+        Raises:
+            MemoryError: a module ran out of memory, after the outcomes of the clips before.
+        """
+        starts = range(0, len(clips), batch_size)
+        outcomes = self._caption_batches([clips[i : i + batch_size] for i in starts])
+        self._captioning.add(outcomes)
+        return outcomes
+
+    def _caption_batches(
+        self, batches: Sequence[Sequence[Clip]]
+    ) -> Generator[CaptionOutcome, None, None]:
+        stages: dict[str, Callable[[Any], Any]] = {
+            "encoder": self._encode,
+            **{s.name: partial(self._change, s, self.model.prompt) for s in self.visual_stages},
+            "decoder": self._caption,
+        }
+        beside = self.arm.schedule == "parallel"
+        threads = self.arm.threads_beside if beside else self.arm.threads_alone
+        lanes = {name: partial(_with_threads, threads, stage) for name, stage in stages.items()}
+        try:
+            for outcomes in schedules.run(
+                self.arm.schedule, batches, lanes, queue_size=self.arm.queue
+            ):
+                yield from outcomes
+        finally:
+            torch.set_num_threads(self.arm.threads_alone)
+            self.store.end_stage()
+
+    def _encode(self, clips: Sequence[Clip]) -> ClipBatch:
+        item = ClipBatch(tuple(clips), {}).item
+        with self.timeline.span("decode_video", "reader", item):
+            batch = read_clips(clips, self.model.encoder)
+        frames = batch.frames
+        if frames is None:
+            return batch
+        visual = self.run(ENCODER, "encode", item, lambda encoder: encoder(frames))
+        return replace(batch, frames=None, visual=visual)
+
+    def _change(self, stage: VisualStage, prompt: str, batch: ClipBatch) -> ClipBatch:
+        if batch.visual is None:
+            return batch
+        return replace(batch, visual=stage(self, batch, prompt))
+
+    def _caption(self, batch: ClipBatch) -> list[CaptionOutcome]:
+        generated: list[Generated] = []
+        if batch.visual is not None:
+            generated = self._generate(
+                CAPTION_DECODER, "caption", batch, self.model.prompt, self.settings
+            )
+        return batch.outcomes(generated)
+
+    def _generate(
+        self, role: Role, stage: str, batch: ClipBatch, prompt: str, settings: GenerationSettings
+    ) -> list[Generated]:
+        def work(decoder: Decoder) -> list[Generated]:
+            return decoder.generate(batch.visual, prompt, settings)
+
+        return self.run(role, stage, batch.item, work)
+
+    def write(
+        self, prompt: str, settings: GenerationSettings, *, stage: str, item: str
+    ) -> Generated:
+        """Generate text from a prompt without video; `stage` names the span."""
+
+        def work(decoder: Decoder) -> Generated:
+            return decoder.generate(None, prompt, settings)[0]
+
+        return self.run(SCRIPT_DECODER, stage, item, work)
+
+    def ask(self, clip: Clip, prompt: str, settings: GenerationSettings) -> Generated:
+        """Generate the answer to a prompt that follows a clip's visual tokens.
+
+        Raises:
+            AtomError: the clip cannot be read.
+        """
+        batch = self._encode([clip])
+        if batch.failures:
+            raise AtomError(batch.failures[clip.video_id].detail)
+        for stage in self.visual_stages:
+            batch = self._change(stage, prompt, batch)
+        return self._generate(SCRIPT_DECODER, "answer", batch, prompt, settings)[0]
+
+    def embed(self, texts: Sequence[str], item: str) -> Tensor:
+        """Embed texts as unit vectors (len(texts), 384)."""
+        return self.run(EMBEDDER, "embed", item, lambda embedder: embedder(texts))
 
     def end_stage(self) -> None:
         """End a stage, where a pipeline's stage is more than one call."""
         self.store.end_stage()
+
+
+def _with_threads(threads: int, stage: Callable[[Any], Any], value: Any) -> Any:
+    torch.set_num_threads(threads)  # torch keeps this count for each thread apart
+    return stage(value)

@@ -1,4 +1,4 @@
-"""Schedules of a two-stage pipeline over a list of items: sequential, or overlapped.
+"""Schedules of a pipeline of stages over a list of items: sequential, or overlapped.
 
 Both schedules have one signature and yield results in the order of the items, so a pipeline does
 not depend on the schedule.
@@ -6,52 +6,52 @@ not depend on the schedule.
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from typing import Any
 
-Item = TypeVar("Item")
-Intermediate = TypeVar("Intermediate")
-Result = TypeVar("Result")
+Stages = Mapping[str, Callable[[Any], Any]]
 
 SCHEDULES = ("sequential", "parallel")
 _POLL_S = 0.1
 _GRACE_S = 10.0
 
 
-def run(
-    schedule: str,
-    items: Sequence[Item],
-    first: Callable[[Item], Intermediate],
-    second: Callable[[Item, Intermediate], Result],
-    *,
-    queue_size: int,
-) -> Iterator[Result]:
-    """Yield `second(item, first(item))` of every item, in order.
+def run(schedule: str, items: Sequence[Any], stages: Stages, *, queue_size: int) -> Iterator[Any]:
+    """Yield the result of the last stage for every item, in order.
 
-    An error of either stage is raised after the results of the items before it.
+    An error of any stage is raised after the results of the items before it.
 
     Args:
-        schedule: `sequential`, or `parallel`: `first` of later items in a thread of its own.
-        queue_size: how many results of `first` may wait; bounds memory.
+        schedule: `sequential`, or `parallel`: every stage but the last in a thread of its own.
+        stages: by the name of its thread, in order; each takes the result of the one before, the
+            first an item. The last runs in the caller's thread.
+        queue_size: how many results of a stage may wait for the next; bounds memory.
     """
     if schedule == "sequential":
-        return (second(item, first(item)) for item in items)
+        return (reduce(lambda value, stage: stage(value), stages.values(), i) for i in items)
     if schedule == "parallel":
-        return _parallel(items, first, second, queue_size)
+        return _parallel(items, stages, queue_size)
     raise ValueError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}")
 
 
-class _Handover(Generic[Intermediate]):
-    """Bounded queue from the first stage to the second: results in order, or a final error."""
+_END = object()
 
-    def __init__(self, queue_size: int) -> None:
-        self._waiting: queue.Queue[tuple[Intermediate | None, BaseException | None]] = queue.Queue(
-            queue_size
-        )
-        self.stop = threading.Event()
 
-    def put(self, result: Intermediate | None, error: BaseException | None = None) -> None:
-        """Add a result, waiting while the queue is full; drop it once the second stage stopped."""
+class _Handover:
+    """Bounded queue from one stage to the next: results in order, then the end or an error.
+
+    Args:
+        stop: set when the pipeline ends early; neither side waits any longer.
+    """
+
+    def __init__(self, queue_size: int, stop: threading.Event) -> None:
+        self._waiting: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(queue_size)
+        self.stop = stop
+
+    def put(self, result: Any, error: BaseException | None = None) -> None:
+        """Add a result, waiting while the queue is full; drop it once the pipeline has stopped."""
         while not self.stop.is_set():
             try:
                 self._waiting.put((result, error), timeout=_POLL_S)
@@ -59,49 +59,60 @@ class _Handover(Generic[Intermediate]):
             except queue.Full:
                 continue
 
-    def get(self) -> Intermediate:
-        """Return the next result; raise the first stage's error if it comes next."""
-        while True:  # a signal that the system hands to another thread does not wake this one
-            try:
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the results; raise the error of the stage before if it comes next."""
+        while not self.stop.is_set():
+            try:  # a signal that the system hands to another thread does not wake this one
                 result, error = self._waiting.get(timeout=_POLL_S)
-                break
             except queue.Empty:
                 continue
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback holds this frame, and all that the stage held
-        return result  # type: ignore[return-value]
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback holds this frame, and all that the stage held
+            if result is _END:
+                return
+            yield result
+            del result  # not held while the next one is waited for
 
 
-def _parallel(
-    items: Sequence[Item],
-    first: Callable[[Item], Intermediate],
-    second: Callable[[Item, Intermediate], Result],
-    queue_size: int,
-) -> Iterator[Result]:
-    handover: _Handover[Intermediate] = _Handover(queue_size)
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if handover.stop.is_set():
-                    return
-                handover.put(first(item))
-        except BaseException as error:  # noqa: BLE001  handed to the consumer, which raises it
-            handover.put(None, error)
-
-    # A daemon, so that a first stage that blocks for good cannot keep an interrupted process alive.
-    producer = threading.Thread(target=produce, name="encoder", daemon=True)
+def _parallel(items: Sequence[Any], stages: Stages, queue_size: int) -> Iterator[Any]:
+    stop = threading.Event()
+    *names, last = stages
+    source: Iterable[Any] = items
+    threads = []
+    for name in names:
+        handover = _Handover(queue_size, stop)
+        # A daemon, so that a stage that blocks for good cannot keep an interrupted process alive.
+        threads.append(
+            threading.Thread(
+                target=_produce, args=(source, stages[name], handover), name=name, daemon=True
+            )
+        )
+        source = handover
     try:
-        producer.start()
-        for item in items:
-            yield second(item, handover.get())
+        for thread in threads:
+            thread.start()
+        yield from map(stages[last], source)  # unlike a loop, it holds no result that is done with
     finally:
-        # Also after an error, Ctrl-C or an abandoned iteration: the producer sees `stop` at its
-        # next item or its next try to put. One that is blocked inside an item is left behind.
-        handover.stop.set()
-        started = producer.ident is not None
-        if started and producer is not threading.current_thread():  # collected as garbage there
-            producer.join(_GRACE_S)
+        # Also after an error, Ctrl-C or an abandoned iteration: a stage sees `stop` at its next
+        # item or its next try to hand over. One that is blocked inside an item is left behind.
+        stop.set()
+        deadline = time.monotonic() + _GRACE_S
+        for thread in threads:
+            started = thread.ident is not None
+            if started and thread is not threading.current_thread():  # collected as garbage there
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _produce(source: Iterable[Any], stage: Callable[[Any], Any], handover: _Handover) -> None:
+    """Hand the stage's result of every item of `source` over, then the end or the error."""
+    try:
+        for item in source:
+            if handover.stop.is_set():
+                return
+            handover.put(stage(item))
+        handover.put(_END)
+    except BaseException as error:  # noqa: BLE001  handed to the last stage, which raises it
+        handover.put(None, error)

@@ -19,6 +19,7 @@ from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.stage import Stage
 from atom_repro.runtime.residency import ModuleLoader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
+from atom_repro.runtime.visual_stage import VisualStage
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Setup:
     dataset: Any
     engine: Engine
     quantiser: Quantiser
+    visual_stages: tuple[VisualStage, ...]
     device: ComputeDevice
     checkpoint: Checkpoint
     generation: GenerationSettings
@@ -52,6 +54,7 @@ class Setup:
             dataset=dataset,
             engine=config.build(cfg.engine),
             quantiser=config.build(cfg.quant),
+            visual_stages=config.build(cfg.visual_stages),
             device=config.build(cfg.device),
             checkpoint=checkpoint,
             generation=GenerationSettings(**config.to_dict(cfg)["generation"]),
@@ -90,14 +93,17 @@ class Setup:
         return self.checkpoint.weights()
 
     @property
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, Any]:
         """What a record says of how the modules are stored and run."""
         quantiser = self.quantiser
-        return {
+        labels: dict[str, Any] = {
             "precision": quantiser.name,
             "recipe": quantiser.recipe,
             "engine": self.engine.name,
         }
+        if self.visual_stages:
+            labels["visual_stages"] = [stage.name for stage in self.visual_stages]
+        return labels
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -124,7 +130,7 @@ class Setup:
     @cached_property
     def loaders(self) -> dict[str, ModuleLoader]:
         """Loaders of the modules, onto the device."""
-        return module_loaders(
+        loaders = module_loaders(
             self.engine,
             self.checkpoint,
             self.quantiser,
@@ -132,6 +138,9 @@ class Setup:
             self.device,
             embedder=self.embedder,
         )
+        for stage in self.visual_stages:
+            loaders |= stage.loaders(self.device)
+        return loaders
 
     def session(self, arm: Arm) -> Runtime:
         """A session of these modules under an arm; use as a context manager."""
@@ -139,6 +148,7 @@ class Setup:
             arm,
             self.loaders,
             self.device,
-            prompt=self.model.prompt,
+            model=self.model,
             settings=self.generation,
+            visual_stages=self.visual_stages,
         )

@@ -75,7 +75,9 @@ class CaptioningModel(nn.Module):
         captions = captions * batch["caption_weight"]
         loss, losses = captions, {"caption_loss": captions.detach()}
         if self.word_weight:
-            bag_loss = word_loss(self.word_head(visual.amax(dim=1)), captions_BRL, self.rarity)
+            bag_loss = word_loss(
+                self.word_head(visual.tokens.amax(dim=1)), captions_BRL, self.rarity
+            )
             loss = loss + self.word_weight * bag_loss
         for name, task in (("text_loss", "text"), ("question_loss", "asked")):
             if task in batch:

@@ -97,6 +97,6 @@ def inference_modules(network: CaptioningModel, tokenizer: Tokenizer) -> tuple[E
     model, device = network.model, next(network.parameters()).device
     encoder, decoder = cast(EncoderNetwork, network.encoder), cast(DecoderNetwork, network.decoder)
     return (
-        EncoderModule(encoder, model, "training", device=device),
+        EncoderModule(encoder, "training", device=device),
         DecoderModule(decoder, model, tokenizer, "training"),
     )

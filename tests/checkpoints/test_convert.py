@@ -108,7 +108,7 @@ def test_converted_modules_give_the_logits_of_their_parts(parts, tmp_path, frame
         laid = torch.cat((words[:, :1], visual, words[:, 1:]), dim=1)
         theirs = parts.llama(inputs_embeds=laid).logits[:, -1]
         seen = encoder(frames)
-        ours, _ = decoder.network.start(seen, [0, *[-1] * seen.shape[1], 7, 9])
+        ours, _ = decoder.network.start(seen, [0, *[-1] * seen.count, 7, 9])
     assert theirs.std() > 0.1
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert report.weights.startswith("mixed:") and encoder.weights == report.weights

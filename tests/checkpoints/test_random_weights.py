@@ -39,12 +39,12 @@ def test_they_make_captions_of_the_length_that_is_asked_for(tmp_path, name):
         0, 256, (1, numbers.frames, 3, numbers.image_size, numbers.image_size), dtype=torch.uint8
     )
     visual = encoder(frames)
-    assert visual.isfinite().all()
-    assert 0.01 < visual.std() < 100  # neither dying out nor overflowing
+    assert visual.tokens.isfinite().all()
+    assert 0.01 < visual.tokens.std() < 100  # neither dying out nor overflowing
     settings = GenerationSettings(beams=2, max_new_tokens=7, forbid_end=True)
-    (best,) = decoder(visual, model.prompt, settings)
+    (best,) = decoder.generate(visual, model.prompt, settings)
     assert len(best.token_ids) == 7
-    assert len(decoder.text(best).split()) == 7
+    assert len(best.text.split()) == 7
 
 
 def test_they_are_made_once_and_differ_by_seed(tmp_path):
@@ -78,6 +78,7 @@ def setup(tmp_path, **changed):
         "dataset": SimpleNamespace(fingerprint="d"),
         "engine": EagerEngine(),
         "quantiser": int8.build(linear="dynamic", embedding="weight_only"),
+        "visual_stages": (),
         "device": Cpu(),
         "checkpoint": Checkpoint(tmp_path / "systems"),
         "generation": GenerationSettings(),

@@ -4,6 +4,7 @@ import errno
 import json
 
 import pytest
+import torch
 from conftest import small_model
 
 from atom_repro.checkpoints import module_files
@@ -16,12 +17,35 @@ def test_text_only_and_visual_use_share_the_decoder(saved, model, frames):
     encoder = EagerEngine().load_encoder(saved / "fp32/encoder", model)
     decoder = EagerEngine().load_decoder(saved / "fp32/decoder", model)
     settings = GenerationSettings(max_new_tokens=5, forbid_end=True)
-    seen = decoder(encoder(frames), "", settings)
-    said = decoder(None, "two boats", settings)
+    seen = decoder.generate(encoder(frames), "", settings)
+    said = decoder.generate(None, "two boats", settings)
     assert [len(g.token_ids) for g in seen] == [5] * 4
     assert len(said) == 1
-    assert decoder(encoder(frames), "", settings) == seen  # nothing of a call stays
+    assert decoder.generate(encoder(frames), "", settings) == seen  # nothing of a call stays
     assert decoder.network.lm_head.weight is decoder.network.model.embed_tokens.weight
+
+
+@torch.inference_mode()
+def test_texts_score_as_whole_sequences_do(saved, model, frames):
+    """Behind a clip's tokens and behind text alone."""
+    encoder = EagerEngine().load_encoder(saved / "fp32/encoder", model)
+    decoder = EagerEngine().load_decoder(saved / "fp32/decoder", model)
+    network, texts = decoder.network, ["yes", "no, a boat"]
+    for visual in (encoder(frames), None):
+        scores = decoder.score(visual, "a ball", texts)
+        prompt = model.prompt_ids(decoder.tokenizer, "a ball", visual=visual)
+        prefix = network.embed_prompt(visual, prompt)
+        assert len(scores) == len(prefix)
+        for clip, of_clip in enumerate(scores):
+            for text, log_probs in zip(texts, of_clip, strict=True):
+                ids = decoder.tokenizer.encode(text)
+                embeds = torch.cat((prefix[clip], network.embed(torch.tensor(ids))))
+                rows = network.lm_head(network(embeds[None])[0, len(prompt) - 1 : -1])
+                expected = [float(r[i]) for r, i in zip(rows.log_softmax(-1), ids, strict=True)]
+                assert log_probs == pytest.approx(expected, abs=1e-4)
+    for none in ([], ["yes", ""]):
+        with pytest.raises(AtomError, match="a continuation to score is empty"):
+            decoder.score(None, "a ball", none)
 
 
 def test_other_numbers_are_refused_with_the_key(saved):

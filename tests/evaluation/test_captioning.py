@@ -10,9 +10,10 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines.eager import EagerEngine
-from atom_repro.evaluation.captioning import caption_clips, journaled_captions, read_predictions
+from atom_repro.evaluation.captioning import journaled_captions, read_predictions
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.quant import none
+from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 from atom_repro.video.file import write_video
 
@@ -29,33 +30,14 @@ def clips(tmp_path):
     return made
 
 
-def captions(saved, model, clips, batch_size):
-    batches = caption_clips(
-        EagerEngine().load_encoder(saved / "fp32/encoder", model),
-        EagerEngine().load_decoder(saved / "fp32/decoder", model),
-        clips,
-        prompt="",
-        settings=GenerationSettings(**SETTINGS),
-        batch_size=batch_size,
-    )
-    return [p for batch in batches for p in batch]
-
-
-def test_a_clip_without_a_video_gets_an_empty_caption(saved, model, clips):
-    broken = Clip("toy", "test", "gone", clips[0].path, status="missing")
-    made = captions(saved, model, [*clips[:2], broken, *clips[2:]], batch_size=2)
-    assert [p.video_id for p in made] == ["0", "1", "gone", "2", "3", "4"]
-    assert (made[2].caption, made[2].token_ids) == ("", ())
-    apart = captions(saved, model, clips, batch_size=1)
-    assert [p.token_ids for p in made if p.video_id != "gone"] == [p.token_ids for p in apart]
-
-
-def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
-    setup = Setup(
+@pytest.fixture
+def setup(saved, model):
+    return Setup(
         model=model,
         dataset=SimpleNamespace(fingerprint="d"),
         engine=EagerEngine(),
         quantiser=none.build(),
+        visual_stages=(),
         device=Cpu(),
         checkpoint=Checkpoint(saved),
         generation=GenerationSettings(**SETTINGS),
@@ -64,26 +46,49 @@ def test_a_resumed_run_repeats_no_whole_batch(saved, clips, model, tmp_path):
         random_weights=False,
     )
 
-    def run(clips):
-        steps = []
-        made = journaled_captions(
-            clips,
-            setup,
-            batch_size=2,
-            folder=tmp_path / "journals",
-            progress=steps.append,
-        )
-        return made, steps
 
-    whole, steps = run(clips)
-    assert steps == [0, 2, 2, 1]
-    (journal,) = (tmp_path / "journals").iterdir()
+def captions(setup, clips, folder, batch_size=2):
+    """The captions, the steps of progress, and the modules that were loaded."""
+    steps = []
+    arm = Arm(residency="resident", schedule="sequential", threads_alone=1)
+    with setup.session(arm) as runtime:
+        made = journaled_captions(
+            runtime, clips, setup, batch_size=batch_size, folder=folder, progress=steps.append
+        )
+    loaded = {span.module for span in runtime.timeline.spans() if span.stage == "load"}
+    return made, steps, loaded
+
+
+def test_a_clip_without_a_video_gets_an_empty_caption(setup, clips, tmp_path):
+    broken = Clip("toy", "test", "gone", clips[0].path, status="missing")
+    made, _, _ = captions(setup, [*clips[:2], broken, *clips[2:]], tmp_path / "a")
+    assert [p.video_id for p in made] == ["0", "1", "gone", "2", "3", "4"]
+    assert (made[2].caption, made[2].token_ids) == ("", ())
+    apart, _, _ = captions(setup, clips, tmp_path / "b", batch_size=1)
+    assert [p.token_ids for p in made if p.video_id != "gone"] == [p.token_ids for p in apart]
+
+
+def test_a_clip_that_should_be_readable_ends_the_evaluation(setup, clips, tmp_path):
+    (tmp_path / "broken.mp4").write_text("no video")
+    broken = Clip("toy", "test", "broken", tmp_path / "broken.mp4")
+    with pytest.raises(AtomError, match=r"broken\.mp4"):
+        captions(setup, [*clips[:2], broken], tmp_path / "a")
+    (journal,) = (tmp_path / "a").iterdir()
+    assert len(journal.read_text().splitlines()) == 2  # what was done is kept
+
+
+def test_a_resumed_run_repeats_no_whole_batch(setup, clips, tmp_path):
+    folder = tmp_path / "journals"
+    whole, steps, loaded = captions(setup, clips, folder)
+    assert steps == [0, 1, 1, 1, 1, 1]
+    assert loaded == {"encoder", "decoder"}
+    (journal,) = folder.iterdir()
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:3]) + b'{"video')  # killed in the middle of batch 2
-    again, steps = run(clips)
+    again, steps, _ = captions(setup, clips, folder)
     assert again == whole
-    assert steps == [2, 2, 1]
-    assert run(clips)[1] == [5]
+    assert steps == [2, 1, 1, 1]
+    assert captions(setup, clips, folder) == (whole, [5], set())
 
 
 def test_predictions_are_read_back_by_clip(clips, tmp_path):

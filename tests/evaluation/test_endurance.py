@@ -35,7 +35,7 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
     with (
         Journal(tmp_path / "j.jsonl") as journal,
         Runtime(
-            arm, loaders, Cpu(), prompt="", settings=GenerationSettings(beams=1, max_new_tokens=2)
+            arm, loaders, Cpu(), model=model, settings=GenerationSettings(beams=1, max_new_tokens=2)
         ) as runtime,
     ):
 

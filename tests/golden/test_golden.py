@@ -57,7 +57,7 @@ def train(name, folder):
 def greedy(decoder, visual, prompt, tokens):
     """So many tokens of one row, none of them the end of the sequence, and how far the best logit
     of each was above the second."""
-    ids = decoder.model.prompt_ids(decoder.tokenizer, prompt, visual=visual is not None)
+    ids = decoder.model.prompt_ids(decoder.tokenizer, prompt, visual=visual)
     logits, cache = decoder.network.start(visual, ids)
     cache.open(1, tokens)
     chosen, margins = [], []
@@ -85,7 +85,7 @@ def texts(name, folder):
         size = {"frames": model.encoder.frames, "size": model.encoder.image_size}
         visual = encoder(torch.from_numpy(clip_frames(clip, **size)[None]))
         said[f"caption {number}"] = greedy(decoder, visual, model.prompt, CAPTION_TOKENS)
-        (generated,) = decoder(
+        (generated,) = decoder.generate(
             visual,
             model.prompt,
             GenerationSettings(beams=1, max_new_tokens=CAPTION_TOKENS, forbid_end=True),

@@ -78,9 +78,9 @@ def main(name):
         assert tells_devices_apart()
         encoder, decoder = move(model.make_encoder().eval()), move(model.make_decoder().eval())
         size = (2, numbers.frames, 3, numbers.image_size, numbers.image_size)
-        seeing = EncoderModule(encoder, model, "random", device=torch.device(ELSEWHERE))
+        seeing = EncoderModule(encoder, "random", device=torch.device(ELSEWHERE))
         visual = seeing(torch.empty(size, dtype=torch.uint8))  # frames come from the host
-        ids = model.prompt_ids(tokenizer, model.prompt, visual=True)
+        ids = model.prompt_ids(tokenizer, model.prompt, visual=visual)
         logits, cache = decoder.start(visual, ids)
         cache.open(4, 5)
         cache.reorder(torch.zeros(2, 4, dtype=torch.long, device=ELSEWHERE))
@@ -89,7 +89,7 @@ def main(name):
         network = move(training_network(model, words, cfg.train).train())
         part = words.micro_batch(clips=2, captions_per_clip=2)
         loss, _ = network(on_device(part, torch.device(ELSEWHERE)))
-    sys.stdout.write(" ".join(t.device.type for t in (visual, logits, step, loss)) + "\n")
+    sys.stdout.write(" ".join(t.device.type for t in (visual.tokens, logits, step, loss)) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from conftest import small_model
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.generation import GenerationSettings, generate
+from atom_repro.models.generation import GenerationSettings, generate, score_continuations
 from atom_repro.models.text_decoder import TextDecoder
 
 END = 2
@@ -99,3 +99,42 @@ def test_forbidden_end_fixes_the_length():
 def test_impossible_settings_are_named():
     with pytest.raises(AtomError, match=r"generation\.beams=0"):
         GenerationSettings(beams=0)
+
+
+def token_log_probs(decoder, prefix, ids):
+    """Of each token behind a prefix (1, P, E), by one pass over the whole sequence."""
+    embeds = torch.cat((prefix, decoder.embed(torch.tensor([ids]))), dim=1)
+    rows = decoder.lm_head(decoder(embeds)[0, prefix.shape[1] - 1 : -1]).log_softmax(-1)
+    return [float(row[token]) for row, token in zip(rows, ids, strict=True)]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@torch.no_grad()
+def test_a_generated_text_has_the_log_probability_of_each_token(beams):
+    ended = 0
+    for seed in range(6):
+        decoder = random_decoder(seed, end_bias=1.0 + seed)
+        prefix = torch.randn(2, 5, 48)
+        settings = GenerationSettings(beams=beams, max_new_tokens=8)
+        for clip, made in enumerate(
+            generate(decoder, decoder.prefill(prefix), end_id=END, settings=settings)
+        ):
+            has_end = len(made.token_log_probs) > len(made.token_ids)
+            ended += has_end
+            ids = [*made.token_ids, END] if has_end else list(made.token_ids)
+            expected = token_log_probs(decoder, prefix[clip : clip + 1], ids)
+            assert made.token_log_probs == pytest.approx(expected, abs=1e-4)
+            assert made.log_prob == pytest.approx(sum(expected), abs=1e-4)
+    assert 0 < ended < 12
+
+
+@torch.no_grad()
+def test_continuations_are_scored_as_whole_sequences_are():
+    decoder = random_decoder(1, end_bias=1.0)
+    prefix = torch.randn(2, 5, 48)
+    continuations = [[7], [8, 9, 10], [11, 7]]
+    scored = score_continuations(decoder, decoder.prefill(prefix), continuations)
+    for clip, of_clip in enumerate(scored):
+        for ids, log_probs in zip(continuations, of_clip, strict=True):
+            expected = token_log_probs(decoder, prefix[clip : clip + 1], ids)
+            assert log_probs == pytest.approx(expected, abs=1e-4)

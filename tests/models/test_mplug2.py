@@ -20,6 +20,7 @@ from atom_repro.models import mplug2, mplug2plus
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.universal import UniversalLayers
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.pipelines import search
 from atom_repro.quant import int8, none
 from atom_repro.runtime.residency import RESIDENCIES, module_loaders
@@ -77,9 +78,9 @@ def test_prefill_and_cached_steps_equal_transformers():
     ours, theirs = berts()
     visual, ids = torch.randn(2, 7, 32), torch.randint(0, 300, (2, 12))
     expected = theirs(ids, encoder_hidden_states=visual).logits
-    close(ours.cls(ours(ids[:, None], visual))[:, 0], expected)
+    close(ours.cls(ours(ids[:, None], VisualTokens(visual)))[:, 0], expected)
     for clip in range(2):
-        logits, cache = ours.start(visual[clip : clip + 1], ids[clip, :3].tolist())
+        logits, cache = ours.start(VisualTokens(visual[clip : clip + 1]), ids[clip, :3].tolist())
         close(logits[0], expected[clip, 2])
         cache.open(beams=1, max_new_tokens=9)
         for t in range(3, 12):
@@ -94,14 +95,14 @@ def test_texts_of_a_clip_read_one_copy_of_its_video():
     expected = theirs(
         ids.flatten(0, 1), encoder_hidden_states=visual.repeat_interleave(3, 0)
     ).logits
-    close(ours.cls(ours(ids, visual)).flatten(0, 1), expected)
+    close(ours.cls(ours(ids, VisualTokens(visual))).flatten(0, 1), expected)
 
 
 @torch.no_grad()
 def test_beams_keep_their_own_past_when_reordered_and_clips_leave():
     ours, theirs = berts()
     visual, first, second = torch.randn(3, 7, 32), *torch.randint(0, 300, (2, 3, 2))
-    _, cache = ours.start(visual, [0, 9])
+    _, cache = ours.start(VisualTokens(visual), [0, 9])
     cache.open(beams=2, max_new_tokens=3)
     ours.step(first, cache)
     parent, kept = torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([0, 2])
@@ -120,7 +121,7 @@ def test_beam_search_equals_a_plain_one_over_transformers_logits():
     ours, theirs = berts()
     visual = torch.randn(3, 7, 32)
     settings = GenerationSettings(beams=3, max_new_tokens=6, forbid_end=True)
-    made = generate(ours, ours.start(visual, [0]), end_id=END, settings=settings)
+    made = generate(ours, ours.start(VisualTokens(visual), [0]), end_id=END, settings=settings)
     for clip in range(3):
         begin = torch.zeros(3, 1, dtype=torch.long)
         totals, seen = torch.tensor([0.0, -torch.inf, -torch.inf]), visual[clip].expand(3, -1, -1)
@@ -139,7 +140,9 @@ def plain_released_search(decoder, visual, settings):
     for step in range(settings.max_new_tokens):
         scored = []
         for ids, total in beams:
-            rows = decoder.cls(decoder(torch.tensor([[ids]]), visual))[0, 0, -1].log_softmax(-1)
+            rows = decoder.cls(decoder(torch.tensor([[ids]]), VisualTokens(visual)))[
+                0, 0, -1
+            ].log_softmax(-1)
             for token, log_prob in enumerate(rows.tolist()):
                 if token != END or step >= settings.min_new_tokens:
                     scored.append((total + log_prob, (*ids, token)))
@@ -167,7 +170,7 @@ def test_the_released_search_equals_a_plain_one():
         torch.manual_seed(seed)
         ours.cls.predictions.bias[END] += 2.0 + seed
         visual = torch.randn(2, 7, 32)
-        made = generate(ours, ours.start(visual, [0]), end_id=END, settings=settings)
+        made = generate(ours, ours.start(VisualTokens(visual), [0]), end_id=END, settings=settings)
         for clip in range(2):
             score, ids = plain_released_search(ours, visual[clip : clip + 1], settings)
             assert made[clip].token_ids == ids
@@ -194,7 +197,7 @@ def test_interleaved_clips_do_not_disturb_each_other():
     def steps(order):
         caches, out = {}, {0: [], 1: []}
         for clip in (0, 1):
-            _, caches[clip] = ours.start(visual[clip : clip + 1], [0] * (clip + 1))
+            _, caches[clip] = ours.start(VisualTokens(visual[clip : clip + 1]), [0] * (clip + 1))
             caches[clip].open(1, 6)
         for clip in order:
             t = len(out[clip])
@@ -282,10 +285,11 @@ def test_connectors_emit_what_they_say_in_both_forms(frames, connector):
     model = small(connector=connector, grid=2)
     encoder = wake(model.make_encoder())
     visual = encoder(frames)
-    assert visual.shape == (4, model.encoder.visual_tokens, 32)
+    assert visual.tokens.shape == (4, model.encoder.visual_tokens, 32)
+    assert visual.frame_tokens == (() if connector == "resampler" else (4,) * 3)
     reference = mplug2.VideoEncoder(model.encoder, "reference").eval()
     reference.load_state_dict(encoder.checkpoint_state_dict())
-    close(reference(frames), visual)
+    close(reference(frames).tokens, visual.tokens)
     names = [f"encoder.{n}" for n, _ in encoder.named_parameters()]
     component_of(model, [*names, "decoder.cls.predictions.bias"])
 
@@ -299,6 +303,9 @@ def test_numbers_of_a_pooled_encoder_are_those_of_older_files():
     numbers = small(connector="pooled").encoder.to_dict()
     assert not {"connector", "latents", "universal_dropout"} & set(numbers)
     assert small().encoder.to_dict()["connector"] == "universal"
+
+
+VIDEO = VisualTokens(torch.zeros(1, 7, 32))
 
 
 class Words:
@@ -319,12 +326,12 @@ def test_released_text_joins_prompt_and_caption_and_cuts():
     assert ids == [*Words().encode("a video ofits red"), 1]
     assert len(model.training_ids(Words(), "x" * 50)) == 19  # and [CLS]
     assert model.training_ids(Words(), "x" * 50)[-1] != 1
-    assert model.prompt_ids(Words(), model.prompt, visual=True) == [0]
+    assert model.prompt_ids(Words(), model.prompt, visual=VIDEO) == [0]
     assert model.clean_text("a video of a cat a video of a dog") == "a dog"
     assert small().clean_text("a video of a dog") == "a video of a dog"
     plain = small(prompt="a video of")
     assert plain.training_ids(Words(), "red") == [*Words().encode("red"), 1]
-    assert plain.prompt_ids(Words(), "so", visual=True) == [0, *Words().encode("so")]
+    assert plain.prompt_ids(Words(), "so", visual=VIDEO) == [0, *Words().encode("so")]
 
 
 @pytest.mark.parametrize("released", [True, False])
@@ -345,11 +352,11 @@ def test_caption_loss_is_that_of_transformers(released):
         logits = theirs(whole, encoder_hidden_states=visual[b][None]).logits
         nll = F.cross_entropy(logits[0, :-1], labels[0, 1:], reduction="none", ignore_index=-100)
         expected.append(nll[labels[0, 1:] != -100])
-    loss = model.caption_loss(ours, visual, padded, Words())
+    loss = model.caption_loss(ours, VisualTokens(visual), padded, Words())
     close(loss, torch.cat(expected).mean())
     if released:
         with pytest.raises(AtomError, match=r"model\.released_text=true and a caption"):
-            model.caption_loss(ours, visual, padded[:, :, 3:], Words())
+            model.caption_loss(ours, VisualTokens(visual), padded[:, :, 3:], Words())
 
 
 @pytest.fixture
@@ -373,10 +380,10 @@ def test_files_and_int8_give_back_the_modules(saved2, frames):
     assert predictions.decoder.weight is decoder.network.bert.embeddings.word_embeddings.weight
     assert predictions.decoder.bias is predictions.bias
     settings = GenerationSettings(max_new_tokens=5, forbid_end=True)
-    seen = decoder(encoder(frames), "", settings)
-    assert decoder(encoder(frames), "", settings) == seen
+    seen = decoder.generate(encoder(frames), "", settings)
+    assert decoder.generate(encoder(frames), "", settings) == seen
     with pytest.raises(AtomError, match="model=small2 cannot write without a video"):
-        decoder(None, "two boats", settings)
+        decoder.generate(None, "two boats", settings)
 
     recipe = int8.build(linear="dynamic", embedding="weight_only")
     report = recipe.quantise(encoder.network)
@@ -389,8 +396,8 @@ def test_files_and_int8_give_back_the_modules(saved2, frames):
     again = EagerEngine().load_encoder(folder / "int8/encoder", model, recipe)
     writing = EagerEngine().load_decoder(folder / "int8/decoder", model, recipe)
     visual = encoder(frames)
-    assert torch.equal(again(frames), visual)
-    assert writing(visual, "", settings) == decoder(visual, "", settings)
+    assert torch.equal(again(frames).tokens, visual.tokens)
+    assert writing.generate(visual, "", settings) == decoder.generate(visual, "", settings)
 
 
 def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
@@ -410,7 +417,7 @@ def test_all_arms_of_an_engine_give_the_same_tokens(saved2, tmp_path):
         )
         settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
         arm = Arm(residency=residency, schedule=schedule)
-        with Runtime(arm, loaders, Cpu(), prompt="", settings=settings) as runtime:
+        with Runtime(arm, loaders, Cpu(), model=model, settings=settings) as runtime:
             answers = pipeline.run(runtime, clips)
         outputs.append([p.token_ids for a in answers for p in a.predictions])
     assert all(output == outputs[0] for output in outputs)

@@ -23,6 +23,7 @@ from atom_repro.engines.eager import EagerEngine
 from atom_repro.models import smolvlm2
 from atom_repro.models.generation import GenerationSettings, generate
 from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.quant import int8, none
 from atom_repro.runtime.residency import module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
@@ -33,6 +34,7 @@ from atom_repro.video.file import write_video
 ROOT = Path(__file__).parents[2]
 TEXTS = ["User: describe the 2 red boats.", "Assistant: a red ball bounces on the beach"]
 ASK = "Describe this in 12 words."
+VIDEO = VisualTokens(torch.zeros(1, 12, 48), (4, 4, 4))
 
 
 def small(*, tied=False):
@@ -205,7 +207,7 @@ def test_the_released_processor_resamples_what_has_its_size_already(pixels):
 @pytest.mark.parametrize("visual", [True, False])
 def test_prompt_ids_are_those_of_the_released_template(fast, tokens, text, visual):
     image = fast.token_to_id("<image>")
-    ids = small().prompt_ids(tokens, text, visual=visual)
+    ids = small().prompt_ids(tokens, text, visual=VIDEO if visual else None)
     assert [image if i == smolvlm2.VISUAL_PLACEHOLDER else i for i in ids] == chat(
         fast, text, 3 * visual
     )
@@ -225,7 +227,7 @@ def test_logits_and_greedy_tokens_are_those_of_the_whole_model(fast, tokens, pix
     with torch.inference_mode():
         expected = whole(input_ids=ids, **given).logits[:, -1]
         seen = encoder(clips) if visual else None
-        prompt = model.prompt_ids(tokens, ASK, visual=visual)
+        prompt = model.prompt_ids(tokens, ASK, visual=seen)
         logits, _ = decoder.start(seen, prompt)
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
         said = whole.generate(
@@ -245,8 +247,8 @@ def test_interleaved_clips_say_what_they_say_apart(fast, tokens, pixels):
     model = small()
     encoder, decoder = split(monolith(model, fast), model)
     starts = (
-        (encoder(pixels[:1]), model.prompt_ids(tokens, ASK, visual=True)),
-        (None, model.prompt_ids(tokens, "boats", visual=False)),
+        (encoder(pixels[:1]), model.prompt_ids(tokens, ASK, visual=VIDEO)),
+        (None, model.prompt_ids(tokens, "boats", visual=None)),
     )
 
     def steps(seen, ids):
@@ -338,14 +340,16 @@ def test_int8_changes_the_tower_too_and_reads_back(smol_saved, pixels):
             "vision_model.encoder.layers.1.mlp.fc2"} <= set(changed)  # fmt: skip
     assert {"lm_head", "model.embed_tokens"} <= set(report["decoder"]["changed"])
     seen = {
-        q.name: EagerEngine().load_encoder(smol_saved.encoder(q), model, q)(pixels)
+        q.name: EagerEngine().load_encoder(smol_saved.encoder(q), model, q)(pixels).tokens
         for q in (none.build(), quantiser)
     }
     error = (seen["int8"] - seen["fp32"]).norm() / seen["fp32"].norm()
     assert 0 < error < 0.1
     settings = GenerationSettings(beams=2, max_new_tokens=5, forbid_end=True)
-    said = EagerEngine().load_decoder(smol_saved.decoder(quantiser), model, quantiser)(
-        seen["int8"], ASK, settings
+    said = (
+        EagerEngine()
+        .load_decoder(smol_saved.decoder(quantiser), model, quantiser)
+        .generate(VisualTokens(seen["int8"], VIDEO.frame_tokens), ASK, settings)
     )
     assert [len(s.token_ids) for s in said] == [5, 5]
 
@@ -368,7 +372,7 @@ def test_all_arms_give_the_same_tokens(smol_saved, tmp_path, quantiser):
             EagerEngine(), smol_saved, quantiser, model, Cpu(), embedder="embedded"
         )
         arm = Arm(residency=residency, schedule=schedule)
-        with Runtime(arm, loaders, Cpu(), prompt=model.prompt, settings=settings) as runtime:
+        with Runtime(arm, loaders, Cpu(), model=model, settings=settings) as runtime:
             captions = [made.token_ids for made in runtime.caption(clips)]
             script = runtime.write("a red ball", settings, stage="script", item="p")
         outputs.append((captions, script))
@@ -398,4 +402,4 @@ def test_training_lowers_the_caption_loss_through_the_tower(tokens, pixels):
 def test_a_tokenizer_trained_here_has_the_tokens_of_the_prompt():
     model = small()
     made = Tokenizer.train(TEXTS * 3, 330, model.specials)
-    assert model.prompt_ids(made, ASK, visual=True).count(smolvlm2.VISUAL_PLACEHOLDER) == 12
+    assert model.prompt_ids(made, ASK, visual=VIDEO).count(smolvlm2.VISUAL_PLACEHOLDER) == 12

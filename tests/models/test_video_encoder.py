@@ -29,9 +29,9 @@ def test_forms_agree_and_share_one_state(frames, stem):
     back = VideoEncoder(config, "folded")
     back.load_state_dict(reference.state_dict())
     with torch.no_grad():
-        expected = folded.eval()(frames)
-        torch.testing.assert_close(reference.eval()(frames), expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(back.eval()(frames), expected, atol=0, rtol=0)
+        expected = folded.eval()(frames).tokens
+        torch.testing.assert_close(reference.eval()(frames).tokens, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(back.eval()(frames).tokens, expected, atol=0, rtol=0)
     assert expected.shape == (4, config.visual_tokens, 48)
 
 

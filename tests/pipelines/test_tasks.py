@@ -9,6 +9,7 @@ from atom_repro import prompts as wording
 from atom_repro.config import CONF, build, compose
 from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.evaluation.tasks import balanced_accuracy, best_threshold
+from atom_repro.models.generation import Generated
 from atom_repro.pipelines import assembly, localisation, questions, search, summary
 from atom_repro.pipelines.captioned_clips import CaptionedClips, rank_clips
 from atom_repro.pipelines.localisation import best_moment
@@ -29,11 +30,11 @@ class Scripted:
 
     def write(self, prompt, settings, *, stage, item):
         self.asked.append((stage, prompt))
-        return self.said.pop(0)
+        return Generated((), 0.0, 0.0, text=self.said.pop(0))
 
     def ask(self, clip, prompt, settings):
         self.asked.append((clip.video_id, prompt))
-        return self.said.pop(0)
+        return Generated((), 0.0, 0.0, text=self.said.pop(0))
 
     def end_stage(self):
         self.stages += 1

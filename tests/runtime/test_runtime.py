@@ -3,6 +3,7 @@
 import itertools
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,22 @@ import torch
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
-from atom_repro.datatypes import Clip, OutOfMemory
+from atom_repro.datatypes import Clip, Failure, OutOfMemory, Prediction
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines.eager import EagerEngine, EmbedderModule
 from atom_repro.models.generation import Generated, GenerationSettings
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.pipelines import search
-from atom_repro.runtime.residency import RESIDENCIES, ModuleLoader, ModuleStore, module_loaders
+from atom_repro.runtime.residency import (
+    CAPTION_DECODER,
+    ENCODER,
+    RESIDENCIES,
+    SCRIPT_DECODER,
+    ModuleLoader,
+    ModuleStore,
+    Role,
+    module_loaders,
+)
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.runtime.timeline import Timeline
@@ -47,7 +58,7 @@ def session(saved, model, clips, arm, kind="fresh"):
         EagerEngine(), Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded"
     )
     settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
-    with Runtime(arm, loaders, Cpu(), prompt="", settings=settings) as runtime:
+    with Runtime(arm, loaders, Cpu(), model=model, settings=settings) as runtime:
         answers = pipeline.run(runtime, clips)
     return answers, runtime.timeline.spans()
 
@@ -171,28 +182,32 @@ def test_a_session_of_broken_clips_finds_nothing_and_ends(saved, model, tmp_path
 class Fake:
     """A module that says `text` of every clip, until it raises `error` at its `at`th call."""
 
-    def __init__(self, model, error=None, at=0, text="said"):
-        self.network, self.model = type("Network", (), {})(), model
+    def __init__(self, error=None, at=0, text="said"):
+        self.network = type("Network", (), {})()
         self.error, self.at, self.said, self.calls = error, at, text, 0
 
-    def __call__(self, given, *_):
+    def __call__(self, frames):
+        self._count()
+        return VisualTokens(frames.flatten(2).float())
+
+    def generate(self, visual, prompt, settings):
+        self._count()
+        return [Generated((1,), -1.0, -1.0, (-1.0,), self.said)] * visual.clips
+
+    def _count(self):
         self.calls += 1
         if self.error is not None and self.calls == self.at:
             raise self.error
-        return given if len(_) == 0 else [Generated((1,), -1.0, -1.0)]
-
-    def text(self, generated):
-        return self.said
 
     def release(self):
         del self.network
 
 
 def fake_runtime(model, schedule, *, encoder=None, decoder=None):
-    made = {"encoder": encoder or Fake(model), "decoder": decoder or Fake(model)}
+    made = {"encoder": encoder or Fake(), "decoder": decoder or Fake()}
     loaders = {name: ModuleLoader(lambda name=name: made.pop(name), 1) for name in made}
     arm = Arm(residency="resident", schedule=schedule)
-    return Runtime(arm, loaders, Cpu(), prompt="", settings=GenerationSettings())
+    return Runtime(arm, loaders, Cpu(), model=model, settings=GenerationSettings())
 
 
 TORCH_SAYS = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4611 bytes"
@@ -205,7 +220,7 @@ def test_no_memory_ends_the_session_after_the_captions_before(
     model, clips, tmp_path, schedule, role, error
 ):
     kept = []
-    runtime = fake_runtime(model, schedule, **{role: Fake(model, error, at=2)})
+    runtime = fake_runtime(model, schedule, **{role: Fake(error, at=2)})
     gallery = [clips[0], broken_clip(tmp_path), *clips[1:]]
     with pytest.raises(MemoryError, match=f"no memory left for the {role} at 'clip1'"):  # noqa: SIM117
         with runtime:
@@ -218,7 +233,7 @@ def test_no_memory_ends_the_session_after_the_captions_before(
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
 def test_an_error_of_a_module_is_no_clips_failure(model, clips, schedule, role):
-    runtime = fake_runtime(model, schedule, **{role: Fake(model, ValueError("odd"), at=3)})
+    runtime = fake_runtime(model, schedule, **{role: Fake(ValueError("odd"), at=3)})
     kept = []
     with pytest.raises(ValueError, match="odd"), runtime:
         kept.extend(o.video_id for o in runtime.caption(clips[:2]))
@@ -247,7 +262,7 @@ def test_a_script_decoder_of_its_own_only_where_co_resident():
         made = []
         loader = ModuleLoader(lambda made=made: made.append(1) or Module(), 7)
         store = ModuleStore(residency, {"decoder": loader}, Timeline(), Cpu())
-        for role in ("caption_decoder", "script_decoder", "caption_decoder"):
+        for role in (CAPTION_DECODER, SCRIPT_DECODER, CAPTION_DECODER):
             store.call(role, "x", lambda module: None)
         assert len(made) == count
 
@@ -258,7 +273,7 @@ def test_too_little_memory_for_a_module_is_running_out_of_it():
 
     store = ModuleStore("resident", {"encoder": ModuleLoader(read, 1)}, Timeline(), Cpu())
     with pytest.raises(MemoryError, match="needs 9 MiB"):
-        store.call("encoder", "x", lambda module: None)
+        store.call(ENCODER, "x", lambda module: None)
 
 
 class Counting(Cpu):
@@ -282,7 +297,7 @@ class Counting(Cpu):
 def test_a_load_waits_for_the_device_and_a_release_gives_memory_back():
     device = Counting()
     store = ModuleStore("reload_input", {"encoder": ModuleLoader(Module, 1)}, Timeline(), device)
-    store.call("encoder", "x", lambda module: device.asked.append("work"))
+    store.call(ENCODER, "x", lambda module: device.asked.append("work"))
     assert device.asked == ["lane", "wait", "work", "give back"]
 
 
@@ -293,7 +308,7 @@ def test_every_stage_works_in_a_lane_and_waits(saved, model, clips):
     )
     arm = Arm(residency="resident", schedule="sequential", threads_alone=1)
     settings = GenerationSettings(max_new_tokens=4, forbid_end=True)
-    with Runtime(arm, loaders, device, prompt="", settings=settings) as runtime:
+    with Runtime(arm, loaders, device, model=model, settings=settings) as runtime:
         list(runtime.caption(clips[:1]))
         runtime.write("a red ball", settings, stage="script", item="x")
         runtime.ask(clips[0], "a red ball", settings)
@@ -308,4 +323,99 @@ def test_a_module_that_outlives_its_release_is_a_defect():
     loader = ModuleLoader(lambda: EmbedderModule(type("Network", (), {})()), 1)
     store = ModuleStore("reload_input", {"encoder": loader}, Timeline(), Cpu())
     with pytest.raises(RuntimeError, match="encoder: the network is still referenced"):
-        store.call("encoder", "x", lambda module: kept.append(module.network))
+        store.call(ENCODER, "x", lambda module: kept.append(module.network))
+
+
+class EveryOther:
+    """A stage that keeps every second visual token, and calls a module of its own for it."""
+
+    name = "every_other"
+
+    def loaders(self, device):
+        return {"router": ModuleLoader(Router, 5)}
+
+    def __call__(self, runtime, batch, prompt):
+        self.prompt = prompt
+        return runtime.run(Role("router"), self.name, batch.item, lambda r: r(batch.visual))
+
+    def example(self, visual):
+        return VisualTokens(visual.tokens[:, ::2])
+
+
+class Router(Module):
+    def __call__(self, visual):
+        return VisualTokens(visual.tokens[:, ::2])
+
+
+class Counted(Fake):
+    """A decoder that says how many visual tokens it was given, and for how many clips."""
+
+    def generate(self, visual, prompt, settings):
+        said = f"{visual.count} tokens, {visual.clips} clips"
+        return [Generated((1,), -1.0, -1.0, (-1.0,), said)] * visual.clips
+
+
+@pytest.mark.parametrize("residency", ["resident", "reload_input"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_stage_between_encoder_and_decoder_has_a_lane_and_modules(
+    model, clips, tmp_path, schedule, residency
+):
+    stage = EveryOther()
+    loaders = {
+        "encoder": ModuleLoader(Fake, 1),
+        "decoder": ModuleLoader(Counted, 1),
+        **stage.loaders(Cpu()),
+    }
+    arm = Arm(residency=residency, schedule=schedule)
+    with Runtime(
+        arm, loaders, Cpu(), model=model, settings=GenerationSettings(), visual_stages=[stage]
+    ) as runtime:
+        outcomes = list(runtime.caption([clips[0], broken_clip(tmp_path), *clips[1:]]))
+        assert stage.prompt == model.prompt
+        answer = runtime.ask(clips[0], "which ball", GenerationSettings())
+        assert stage.prompt == "which ball"
+    kept = -(-model.encoder.frames // 2)  # the fake's token is a frame
+    assert answer.text == f"{kept} tokens, 1 clips"
+    assert [o.caption for o in outcomes if isinstance(o, Prediction)] == [answer.text] * CLIPS
+    spans = [s for s in runtime.timeline.spans() if s.stage == "every_other"]
+    lane = "every_other" if schedule == "parallel" else "MainThread"
+    assert [(s.module, s.lane) for s in spans] == [("router", lane)] * CLIPS + [
+        ("router", "MainThread")
+    ]
+    many = 1 if residency == "resident" else CLIPS + 1
+    assert loads(runtime.timeline.spans())["router"] == many
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_batches_caption_as_single_clips_do(saved, model, clips, tmp_path, schedule):
+    gallery = [clips[0], broken_clip(tmp_path), *clips[1:]]
+    loaders = module_loaders(
+        EagerEngine(), Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded"
+    )
+    arm = Arm(residency="resident", schedule=schedule, threads_alone=1)
+    settings = GenerationSettings(max_new_tokens=6, forbid_end=True)
+
+    def captions(batch_size):
+        with Runtime(arm, loaders, Cpu(), model=model, settings=settings) as runtime:
+            outcomes = list(runtime.caption(gallery, batch_size=batch_size))
+        spans = runtime.timeline.spans()
+        return outcomes, [s.item for s in spans if s.stage == "encode"]
+
+    single, items = captions(1)
+    assert items == ["clip0", "clip1", "clip2"]
+    pairs, items = captions(2)
+    assert items == ["clip0 +1", "clip1 +1"]
+    assert [o.video_id for o in pairs] == [c.video_id for c in gallery]
+    assert isinstance(pairs[1], Failure)
+    for one, other in zip(single, pairs, strict=True):
+        if isinstance(one, Prediction):
+            assert one.token_ids == other.token_ids
+            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+
+
+def test_a_clip_that_is_known_to_be_missing_is_not_read(model, clips):
+    gone = replace(clips[0], video_id="gone", status="missing", detail="not on this disk")
+    with fake_runtime(model, "sequential") as runtime:
+        (outcome,) = runtime.caption([gone])
+    assert outcome == Failure("gone", "decode_video", "not on this disk")
+    assert [s.stage for s in runtime.timeline.spans()] == ["decode_video"]

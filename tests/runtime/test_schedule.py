@@ -1,4 +1,4 @@
-"""Both schedules: same results in order, bounded, and over when something breaks."""
+"""Both schedules, two stages and three: results in order, bounded, over when something breaks."""
 
 import signal
 import subprocess
@@ -8,18 +8,54 @@ import time
 
 import pytest
 
-from atom_repro.runtime.schedule import SCHEDULES, run
+from atom_repro.runtime import schedule as schedules
+from atom_repro.runtime.schedule import SCHEDULES
+
+NAMES = ("encoder", "router", "decoder")
+
+
+def run(schedule, items, *stages, queue_size):
+    """Run two stages, encoder and decoder, or three, with a router between them."""
+    names = NAMES if len(stages) == 3 else ("encoder", "decoder")
+    return schedules.run(
+        schedule, items, dict(zip(names, stages, strict=True)), queue_size=queue_size
+    )
+
+
+def same(value):
+    return value
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("queue_size", [1, 3])
 def test_results_come_in_order(schedule, queue_size):
-    results = run(schedule, range(20), lambda i: i * i, lambda i, m: (i, m), queue_size=queue_size)
-    assert list(results) == [(i, i * i) for i in range(20)]
+    results = run(schedule, range(20), lambda i: i * i, lambda m: -m, queue_size=queue_size)
+    assert list(results) == [-i * i for i in range(20)]
+    results = run(
+        schedule, range(20), lambda i: i * i, lambda m: -m, lambda m: (m,), queue_size=queue_size
+    )
+    assert list(results) == [(-i * i,) for i in range(20)]
+
+
+def test_every_stage_but_the_last_has_a_thread_of_its_name():
+    def lane(seen):
+        return (*seen, threading.current_thread().name)
+
+    main = ("MainThread",) * 2
+    for schedule, names in (("parallel", ("encoder", "router")), ("sequential", main)):
+        results = list(run(schedule, [()] * 3, lane, lane, lane, queue_size=1))
+        assert results == [(*names, "MainThread")] * 3
+
+
+def test_one_stage_needs_no_thread():
+    lanes = schedules.run(
+        "parallel", range(2), {"decoder": lambda i: threading.current_thread().name}, queue_size=1
+    )
+    assert list(lanes) == ["MainThread"] * 2
 
 
 def test_parallel_overlaps_and_sequential_does_not():
-    def overlaps(schedule):
+    def overlaps(schedule, stages):
         inside, most = [0], [0]
         lock = threading.Lock()
 
@@ -31,28 +67,29 @@ def test_parallel_overlaps_and_sequential_does_not():
             with lock:
                 inside[0] -= 1
 
-        list(run(schedule, range(6), work, work, queue_size=2))
+        list(run(schedule, range(12), *[work] * stages, queue_size=2))
         return most[0]
 
-    assert overlaps("sequential") == 1
-    assert overlaps("parallel") == 2
+    for stages in (2, 3):
+        assert overlaps("sequential", stages) == 1
+        assert overlaps("parallel", stages) == stages
 
 
 def test_the_queue_bounds_what_waits():
     made, used = [], []
 
-    def second(i, _):
+    def last(_):
         time.sleep(0.01)
         # in the queue, in the producer's hand, and the one here
         assert len(made) - len(used) <= 2 + 1 + 1
-        used.append(i)
+        used.append(1)
 
-    list(run("parallel", range(15), made.append, second, queue_size=2))
+    list(run("parallel", range(15), made.append, last, queue_size=2))
     assert len(used) == 15
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("where", ["first", "second"])
+@pytest.mark.parametrize("where", NAMES)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_errors_reach_the_caller_after_the_results_before_them(schedule, where, error):
     def stage(name):
@@ -65,35 +102,35 @@ def test_errors_reach_the_caller_after_the_results_before_them(schedule, where, 
 
     done = []
     with pytest.raises(error, match="clip 3"):
-        for result in run(schedule, range(10), stage("first"), stage("second"), queue_size=1):
+        for result in run(schedule, range(10), *map(stage, NAMES), queue_size=1):
             done.append(result)
     assert done == [0, 1, 2]
-    assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
+    assert threads() == []
 
 
 def test_an_abandoned_iteration_ends_its_thread():
-    results = run("parallel", range(1000), lambda i: i, lambda i, m: m, queue_size=1)
+    results = run("parallel", range(1000), same, same, same, queue_size=1)
     assert next(results) == 0
     results.close()
-    assert [t.name for t in threading.enumerate() if t.name == "encoder"] == []
+    assert threads() == []
 
 
 def test_an_abandoned_iteration_makes_no_more_than_what_fits():
     made = []
-    results = run("parallel", range(500), made.append, lambda i, m: i, queue_size=1)
+    results = run("parallel", range(500), lambda i: made.append(i) or i, same, queue_size=1)
     assert next(results) == 0
     results.close()
     # The one that was used, one in the queue, one in the producer's hand, one that it had begun.
     assert len(made) <= 4
 
 
-def encoders():
-    return [t.name for t in threading.enumerate() if t.name == "encoder"]
+def threads():
+    return [t.name for t in threading.enumerate() if t.name in NAMES]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("lane", ["first", "second"])
-def test_ctrl_c_in_the_middle_of_either_lane_ends_both(schedule, lane):
+@pytest.mark.parametrize("lane", NAMES)
+def test_ctrl_c_in_the_middle_of_a_lane_ends_all(schedule, lane):
     def stage(name):
         def work(i, *_):
             if name == lane and i == 3:
@@ -105,11 +142,11 @@ def test_ctrl_c_in_the_middle_of_either_lane_ends_both(schedule, lane):
 
     done = []
     with pytest.raises(KeyboardInterrupt):
-        for result in run(schedule, range(1000), stage("first"), stage("second"), queue_size=2):
+        for result in run(schedule, range(1000), *map(stage, NAMES), queue_size=2):
             done.append(result)
     assert done == list(range(len(done)))
     assert len(done) <= 3
-    assert encoders() == []
+    assert threads() == []
 
 
 def test_ctrl_c_while_the_first_stage_blocks_for_good(monkeypatch):
@@ -131,7 +168,7 @@ def test_ctrl_c_while_the_first_stage_blocks_for_good(monkeypatch):
     done = []
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        for result in run("parallel", range(5), first, lambda i, m: m, queue_size=2):
+        for result in run("parallel", range(5), first, same, same, queue_size=2):
             done.append(result)
     assert done == [0, 1]
     assert time.monotonic() - began < 2
@@ -139,7 +176,7 @@ def test_ctrl_c_while_the_first_stage_blocks_for_good(monkeypatch):
     for thread in threading.enumerate():
         if thread.name == "encoder":
             thread.join(2)
-    assert encoders() == []
+    assert threads() == []
 
 
 def test_ctrl_c_kills_a_process_whose_first_stage_blocks_for_good():
@@ -150,7 +187,8 @@ def test_ctrl_c_kills_a_process_whose_first_stage_blocks_for_good():
         "def first(i):\n"
         "    print('blocks', flush=True)\n"
         "    threading.Event().wait()\n"
-        "list(schedule.run('parallel', range(3), first, lambda i, m: m, queue_size=1))\n"
+        "stages = {'encoder': first, 'decoder': first}\n"
+        "list(schedule.run('parallel', range(3), stages, queue_size=1))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -185,11 +223,11 @@ def test_a_list_that_breaks_is_an_error_too():
 
     done = []
     with pytest.raises(OSError, match="listing broke"):
-        for result in run("parallel", Items(range(4)), lambda i: i, lambda i, m: m, queue_size=1):
+        for result in run("parallel", Items(range(4)), same, same, same, queue_size=1):
             done.append(result)
     assert done == [0, 1]
 
 
 def test_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="schedule 'eager'"):
-        run("eager", [], lambda i: i, lambda i, m: m, queue_size=1)
+        run("eager", [], same, same, queue_size=1)

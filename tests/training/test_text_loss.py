@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.training.text_loss import text_loss
 
 LENGTHS = [9, 5, 7]
@@ -37,10 +38,10 @@ def alone(decoder, visual, ids, target):
         tokens = ids[row, :length]
         parts = [decoder.embed(tokens[:1])]
         if visual is not None:
-            parts.append(visual[row])
+            parts.append(visual.tokens[row])
         parts.append(decoder.embed(tokens[1:]))
         logits = decoder.lm_head(decoder(torch.cat(parts)[None]))[0]
-        at = 0 if visual is None else visual.shape[1]
+        at = 0 if visual is None else visual.count
         for i in range(1, length):
             if target[row, i]:
                 losses.append(F.cross_entropy(logits[at + i - 1], tokens[i]))
@@ -52,7 +53,7 @@ def alone(decoder, visual, ids, target):
 def test_padding_changes_nothing(decoder, batch, tokens, training):
     ids, target = batch
     width = decoder.config.width
-    visual = None if tokens is None else torch.randn(3, tokens, width)
+    visual = None if tokens is None else VisualTokens(torch.randn(3, tokens, width))
     decoder.train(training)
     got = text_loss(decoder, visual, ids, target)
     assert got.item() == pytest.approx(alone(decoder, visual, ids, target).item(), rel=1e-5)
@@ -68,5 +69,5 @@ def test_what_is_padded_with_does_not_matter(decoder, batch):
 def test_visual_tokens_are_learned_from(decoder, batch):
     ids, target = batch
     visual = torch.randn(3, 4, decoder.config.width, requires_grad=True)
-    text_loss(decoder, visual, ids, target).backward()
+    text_loss(decoder, VisualTokens(visual), ids, target).backward()
     assert visual.grad.abs().sum(dim=(1, 2)).min() > 0

@@ -1,5 +1,6 @@
 """An engine whose modules count their calls in a file; the networks are eager PyTorch's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,19 @@ class CountedModule:
     def __init__(self, inner: Any, role: str, log: Path) -> None:
         self.inner, self.role, self.log = inner, role, log
 
-    @property
-    def model(self) -> VideoLanguageModel:
-        return self.inner.model
-
     def __call__(self, *arguments: Any) -> Any:
+        return self._counted(self.inner, *arguments)
+
+    def generate(self, *arguments: Any) -> list[Generated]:
+        return self._counted(self.inner.generate, *arguments)
+
+    def score(self, *arguments: Any) -> list[list[tuple[float, ...]]]:
+        return self._counted(self.inner.score, *arguments)
+
+    def _counted(self, work: Callable[..., Any], *arguments: Any) -> Any:
         with self.log.open("a") as stream:
             stream.write(f"{self.role}\n")
-        return self.inner(*arguments)
-
-    def text(self, generated: Generated) -> str:
-        return str(self.inner.text(generated))
+        return work(*arguments)
 
     def release(self) -> None:
         self.inner.release()

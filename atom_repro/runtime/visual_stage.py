@@ -1,0 +1,57 @@
+"""Protocol of a stage on visual tokens, between encoder and decoder: a router, a token budget.
+
+Chosen by `conf/visual_stages`; a new one is a file here and one there. Under the parallel schedule
+it works in a thread of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from atom_repro.device.compute import ComputeDevice
+from atom_repro.models.visual_tokens import VisualTokens
+from atom_repro.runtime.captioning import ClipBatch
+from atom_repro.runtime.residency import ModuleLoader, Role
+
+Result = TypeVar("Result")
+
+
+class Session(Protocol):
+    """What a stage uses of the runtime that it works in: see `Runtime`."""
+
+    def run(self, role: Role, stage: str, item: str, work: Callable[[Any], Result]) -> Result: ...
+    def span(self, stage: str, module: str, item: str) -> AbstractContextManager[None]: ...
+
+
+class VisualStage(Protocol):
+    """Changes the visual tokens of clips before the decoder sees them."""
+
+    @property
+    def name(self) -> str:
+        """Its name in records and tables, and that of its thread."""
+        ...
+
+    def loaders(self, device: ComputeDevice) -> Mapping[str, ModuleLoader]:
+        """Loaders of its modules, by the names that its `Role`s give; empty if it has none."""
+        ...
+
+    def __call__(self, runtime: Session, batch: ClipBatch, prompt: str) -> VisualTokens:
+        """Change the visual tokens of the readable clips.
+
+        Modules are called through `runtime.run`, other work is done inside `runtime.span`, so that
+        both are on the timeline.
+
+        Args:
+            batch: with `visual`. All its clips get the same number of tokens.
+            prompt: what the decoder will be asked about them.
+        """
+        ...
+
+    def example(self, visual: VisualTokens) -> VisualTokens:
+        """Visual tokens of the shapes that it makes of `visual`, for counting a decoder's work."""
+        ...
+
+
+def build() -> tuple[VisualStage, ...]:
+    """Build the empty sequence of `conf/visual_stages/none.yaml`."""
+    return ()

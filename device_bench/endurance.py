@@ -32,6 +32,8 @@ def main(cfg: Any) -> None:
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
     setup = Setup.of(cfg)
     dataset, precision = setup.dataset, setup.quantiser.recipe
+    if setup.planned_only("endurance", settings):
+        return
     dataset.prepare()
     setup.prepare_modules(for_quality=False)
     stage = setup.stage("endurance", __file__, settings, f"{dataset.name}/{cfg.clips}-clips")

@@ -48,6 +48,8 @@ def main(cfg: Any) -> None:
     ]
     setup, pipeline, host = Setup.of(cfg), config.build(cfg.pipeline), config.build(cfg.host)
     dataset, precision, device = setup.dataset, setup.quantiser.recipe, setup.device
+    if setup.planned_only("latency", settings):
+        return
     dataset.prepare()
     clips = dataset.clips("test")[: cfg.job_clips]
     setup.prepare_modules(for_quality=False)

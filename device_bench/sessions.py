@@ -44,6 +44,8 @@ def main(cfg: Any) -> None:
         )
         for kind, residency, schedule in product(cfg.sessions, cfg.residencies, cfg.schedules)
     ]
+    if setup.planned_only("sessions", settings):
+        return
 
     # The job: the first clips of the test split; the modules, in the wanted precision.
     dataset.prepare()

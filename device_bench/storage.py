@@ -29,12 +29,21 @@ def main(cfg: Any) -> None:
     from atom_repro.models.census import count_parameters
     from atom_repro.records.stage import Stage
     from atom_repro.report.console import summary
+    from atom_repro.study.plan import planned_only
 
+    # Parameters by layer type, on the meta device.
     model, quantisers = config.build(cfg.model), [config.build(q) for q in cfg.quants.values()]
+    counted = replace(model, form="reference") if hasattr(model, "form") else model
+    with torch.device("meta"):
+        counts = count_parameters(counted.make_encoder(), counted.make_decoder())
+    settings = config.to_dict(cfg)
+    written = {"modules, which are deleted": 6 * counts.total}
+    if planned_only("storage", settings, this_machine(), writes=lambda: written):
+        return
     stage = Stage.of(
         "storage",
         __file__,
-        config.to_dict(cfg),
+        settings,
         this_machine(),
         inputs={},
         weights=RANDOM_WEIGHTS_LABEL,
@@ -43,10 +52,6 @@ def main(cfg: Any) -> None:
     if stage.unchanged(f"storage {model.name}"):
         return
 
-    # Parameters by layer type, on the meta device.
-    counted = replace(model, form="reference") if hasattr(model, "form") else model
-    with torch.device("meta"):
-        counts = count_parameters(counted.make_encoder(), counted.make_decoder())
     checkpoint = Checkpoint(Path(cfg.paths.work) / "storage" / model.name)
     require_disk(checkpoint.folder, 6 * counts.total, f"writing {model.name}")
 

@@ -31,6 +31,8 @@ def main(cfg: Any) -> None:
     from atom_repro.engines.eager import EagerEngine
     from atom_repro.records.record import out_of_memory
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
+    from atom_repro.study.plan import planned_only
     from atom_repro.training.network import training_network
     from atom_repro.training.processes import training_precision
     from atom_repro.training.step_memory import require_step_memory, step_memory
@@ -38,29 +40,27 @@ def main(cfg: Any) -> None:
 
     model, device = config.build(cfg.model), config.build(cfg.device)
     _refuse_unused_settings(cfg.train)
+    if planned_only("training_step", config.to_dict(cfg), this_machine()):
+        return
     precision = training_precision(cfg.train.precision, device.torch.type)
     captions = SyntheticCaptions.of(model, length=cfg.caption_tokens, seed=cfg.seed)
     make_network = partial(training_network, model, captions, cfg.train)
     torch.set_num_threads(cfg.train.threads)
     rates, kernels = dict[str, float](), EagerEngine().matmul_kernels()
 
-    fits, too_large = 0, None
+    fits, too_large, folders = 0, None, []
     while clips := next_batch_size(fits, too_large, cfg.most_clips):
         # One size of step, unless it is on record.
         settings = config.to_dict(cfg)
         settings["train"]["batch_size"] = clips
         stage = Stage.of(
-            "training_step",
-            __file__,
-            settings,
-            this_machine(),
-            inputs={"device": device.name},
-            weights=RANDOM_WEIGHTS_LABEL,
-            protocol=f"training_step/{model.name}",
+            "training_step", __file__, settings, this_machine(), inputs={"device": device.name},
+            weights=RANDOM_WEIGHTS_LABEL, protocol=f"training_step/{model.name}",
             device=device.name,
-        )
+        )  # fmt: skip
         if done := stage.existing_record(statuses=("ok", "oom")):
-            print(f"{clips} clips: unchanged, {done.folder}")
+            print(f"{clips} clips: unchanged")
+            folders.append(done.folder)
             fits, too_large = (clips, too_large) if done.ok else (fits, clips)
             continue
         batch = captions.micro_batch(clips=clips, captions_per_clip=cfg.train.captions_per_clip)
@@ -95,16 +95,15 @@ def main(cfg: Any) -> None:
             print(f"{clips} clips: no memory ({' '.join(str(error).split())[:160]})")
         else:
             fits = clips
-            print(
-                f"{clips} clips: {run.values['tokens_per_s']:,.0f} tokens/s, "
-                f"{100 * run.values['share_of_limit']:.0f} % of the {precision} limit, {run.folder}"
-            )
+            print(f"{clips} clips: {run.values['tokens_per_s']:,.0f} tokens/s")
+        folders.append(run.folder)
         gc.collect()  # recomputed blocks hold themselves
         device.empty_cache()
     limit = (
         "the most_clips of the configuration" if too_large is None else f"{too_large} do not fit"
     )
     print(f"training step of {model.name} in {precision} on {device.name}: {fits} clips, {limit}")
+    print(summary(*folders))
 
 
 def _refuse_unused_settings(train: Any) -> None:

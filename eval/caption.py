@@ -20,13 +20,11 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
-    from atom_repro.device.machine import this_machine
     from atom_repro.evaluation import caption_scores
     from atom_repro.evaluation.captioning import existing_file, journaled_captions, read_predictions
     from atom_repro.metrics.caption import score_captions
     from atom_repro.metrics.java import find_java
     from atom_repro.records.provenance import file_hash
-    from atom_repro.records.stage import Stage
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
@@ -36,26 +34,19 @@ def main(cfg: Any) -> None:
     java = find_java(cfg.java or None)
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
     dataset, precision, settings = setup.dataset, setup.quantiser.recipe, config.to_dict(cfg)
+    if setup.planned_only("caption", settings):
+        return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     if cfg.from_predictions:
-        weights, quantised = "unknown (from_predictions)", {}
-        predicted = file_hash(existing_file(cfg.from_predictions))
-        inputs = {"dataset": dataset.fingerprint, "predictions": predicted}
+        predicted, quantised = file_hash(existing_file(cfg.from_predictions)), {}
+        source = {
+            "inputs": {"dataset": dataset.fingerprint, "predictions": predicted},
+            "weights": "unknown (from_predictions)",
+        }
     else:
-        quantised = setup.prepare_modules(for_quality=True)
-        weights, inputs = setup.weights, setup.inputs
-
-    stage = Stage.of(
-        "caption",
-        __file__,
-        settings,
-        this_machine(),
-        inputs=inputs,
-        weights=weights,
-        protocol=protocol.name,
-        device=setup.device.name,
-    )
+        source, quantised = {}, setup.prepare_modules(for_quality=True)
+    stage = setup.stage("caption", __file__, settings, protocol.name, **source)
     if stage.unchanged(f"caption {precision}"):
         return
 

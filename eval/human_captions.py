@@ -29,6 +29,7 @@ def main(cfg: Any) -> None:
     from atom_repro.models.text_embedder import load_text_embedder, weights_label
     from atom_repro.records.stage import Stage
     from atom_repro.report.console import summary
+    from atom_repro.study.plan import planned_only
 
     # The selected protocols, and their data sets.
     settings, captioner = config.to_dict(cfg), config.build(cfg.captioner)
@@ -38,8 +39,10 @@ def main(cfg: Any) -> None:
         for name, node in cfg[group].items()
     ]
     named = sorted({protocol.name for _, _, protocol in protocols})
-    if unknown := [name for name in cfg.only if name not in named]:
-        raise AtomError(f"only=[{unknown[0]}] is no protocol of this command: {named}")
+    if unknown := set(cfg.only) - set(named):
+        raise AtomError(f"only=[{min(unknown)}] is no protocol of this command: {named}")
+    if planned_only("human_captions", settings, this_machine()):
+        return
     selected = [each for each in protocols if not cfg.only or each[2].name in cfg.only]
     built = {source: config.build(node) for source, node in cfg.datasets.items()}
     datasets = {dataset.name: (source, dataset) for source, dataset in built.items()}
@@ -86,21 +89,16 @@ def main(cfg: Any) -> None:
                 study = retrieval_study(clips, captioner, embed(), **resample)
             else:
                 with tqdm(desc=f"caption {dataset.name}", unit="row", mininterval=1) as bar:
+                    java, captions = find_java(cfg.java or None), _training_captions(dataset)
                     study = caption_study(
-                        clips,
-                        _training_captions(dataset),
-                        captioner,
-                        **resample,
-                        java=find_java(cfg.java or None),
+                        clips, captions, captioner, **resample, java=java,
                         progress=lambda _, bar=bar: bar.update(),
-                    )
+                    )  # fmt: skip
             run.values |= {"precision": f"human/{protocol.name}", **study.values}
             run.samples += study.samples
         print(f"{title}\n{summary(run.folder)}")
     if not studies:
-        raise AtomError(
-            "no protocol has its annotation files; `python -m eval.data_check` lists them"
-        )
+        raise AtomError("no protocol has its annotations; `python -m eval.data_check` lists them")
 
 
 # What decides every study, beside its protocol and its data set.

@@ -6,6 +6,7 @@ where it stopped.
 
     python -m eval.reproduce
     python -m eval.reproduce quant=int8 train.max_steps=200
+    python -m eval.reproduce dry_run=true
     python -m eval.reproduce scale=smoke paths.work=.atom/smoke paths.results=.atom/smoke/results
 """
 
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
-from atom_repro.study.overrides import plan_stages
+from atom_repro.device.machine import this_machine
+from atom_repro.study.overrides import applicable_overrides, plan_stages
+from atom_repro.study.plan import print_plan_of_stages
 from atom_repro.study.processes import die_with_parent, one_line_errors, run_stage, work_folder_lock
 
 
@@ -26,9 +29,11 @@ def main() -> None:
         return
     with one_line_errors():
         stages = plan_stages("reproduce", sys.argv[1:])
-        path_overrides = [a for a in sys.argv[1:] if a.startswith("paths.")]
-        paths = config.compose("reproduce", path_overrides).paths
-        work, results = Path(paths.work), Path(paths.results)
+        study = config.compose("reproduce", applicable_overrides("reproduce", sys.argv[1:]))
+        if study.dry_run:
+            print_plan_of_stages(stages, this_machine())
+            return
+        work, results = Path(study.paths.work), Path(study.paths.results)
         began, reported = time.perf_counter(), -1
         with work_folder_lock(work):
             for number, stage in enumerate(stages, 1):
@@ -39,12 +44,11 @@ def main() -> None:
                         continue
                     reported = count
                 passed = time.perf_counter() - began
-                line = " ".join((stage.module, *stage.overrides))
-                print(f"[{number}/{len(stages)}] {passed:5.0f} s  {line}", flush=True)
+                print(f"[{number}/{len(stages)}] {passed:5.0f} s  {stage}", flush=True)
                 code = run_stage(stage)
                 if code:
                     raise AtomError(
-                        f"{line} ended with status {code}; what was finished is kept, the same "
+                        f"{stage} ended with status {code}; what was finished is kept, the same "
                         "command goes on from there"
                     )
         print(f"done in {time.perf_counter() - began:.0f} s")

@@ -30,11 +30,12 @@ def main(cfg: Any) -> None:
 
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
-    dataset, precision = setup.dataset, setup.quantiser.recipe
+    dataset, precision, settings = setup.dataset, setup.quantiser.recipe, config.to_dict(cfg)
+    if setup.planned_only("retrieval", settings):
+        return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     setup.prepare_modules(for_quality=True)
-    settings = config.to_dict(cfg)
     stage = setup.stage("retrieval", __file__, settings, protocol.name)
     if stage.unchanged(f"retrieval {precision}"):
         return

@@ -31,14 +31,15 @@ def main(cfg: Any) -> None:
     from atom_repro.video.sampling import probe, sliding_windows
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
-    setup = Setup.of(cfg)
+    setup, settings = Setup.of(cfg), config.to_dict(cfg)
     dataset, precision = setup.dataset, setup.quantiser.recipe
     assembly, answering, summaries, moments = (
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
+    if setup.planned_only("tasks", settings):
+        return
     dataset.prepare()
-    settings = config.to_dict(cfg)
     setup.prepare_modules(for_quality=True)
     stage = setup.stage("tasks", __file__, settings, f"{dataset.name}/tasks")
     if stage.unchanged(f"tasks {precision}"):

@@ -25,6 +25,11 @@ def main(cfg: Any) -> None:
     from atom_repro.models.text_embedder import load_text_embedder, source_files, weights_label
     from atom_repro.records.stage import Stage
     from atom_repro.report.console import summary
+    from atom_repro.study.plan import planned_only
+
+    settings = config.to_dict(cfg)
+    if planned_only("text_embedder", settings, this_machine()):
+        return
 
     # The pairs; and the gallery, if its annotations are there.
     stsb, captioner = config.build(cfg.datasets.stsb), config.build(cfg.captioner)
@@ -46,7 +51,6 @@ def main(cfg: Any) -> None:
         resamples=cfg.bootstrap_draws,
         seed=cfg.seed,
     )
-    settings = config.to_dict(cfg)
     datasets = {name: config.without_paths(node) for name, node in settings["datasets"].items()}
     stage = Stage.of(
         "text_embedder",

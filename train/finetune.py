@@ -11,12 +11,12 @@ was killed goes on at its last saved step and ends with the same weights.
     python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
         'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
 
---multirun runs one training after another in this process; each needs a checkpoint folder of its
-own. `train.sweep` runs a grid, each point in a process and folder of its own.
+`train.sweep` runs a grid instead, each point in a process and a checkpoint folder of its own.
 """
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,22 @@ def main(cfg: Any) -> None:
     from atom_repro.models.generation import GenerationSettings
     from atom_repro.records.record import Run
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
+    from atom_repro.study.plan import planned_only
     from atom_repro.training import processes
     from atom_repro.training.data import training_data
+    from atom_repro.training.disk import training_bytes
     from atom_repro.training.resume import TrainingState
     from atom_repro.training.trainer import Trainer, require_steps
 
     # What is trained, on what; nothing to do if this very run is on record.
-    train = cfg.train
+    train, settings = cfg.train, config.to_dict(cfg)
     require_steps(train, cfg.scale.name)
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     start = starting_checkpoint(train.start, model, cfg.scale.name)
+    written = partial(training_bytes, model, dataset, train, cfg.scale.train_clips)
+    if planned_only("finetune", settings, this_machine(), writes=written):
+        return
     accelerator = processes.make_accelerator(train)
     device, is_main = processes.device_name(accelerator.device), accelerator.is_main_process
     bars = {"disable": not is_main, "mininterval": 1}
@@ -55,14 +61,9 @@ def main(cfg: Any) -> None:
     inputs = {"dataset": dataset.fingerprint, "device": device}
     inputs |= {"start": start.weights()} if start else {}
     stage = Stage.of(
-        "finetune",
-        __file__,
-        config.to_dict(cfg),
-        this_machine(),
-        inputs=inputs,
-        weights="training",
-        device=device,
-    )
+        "finetune", __file__, settings, this_machine(),
+        inputs=inputs, weights="training", device=device,
+    )  # fmt: skip
     if (done := stage.existing_record()) and checkpoint.has_weights(done.data["weights"]):
         accelerator.print(f"finetune: unchanged, {done.folder}")
         return
@@ -87,7 +88,6 @@ def main(cfg: Any) -> None:
     trainer = Trainer(accelerator, model, data, train, start=start)
     state = TrainingState(checkpoint, stage.key, trainer, is_writer=is_main)
     step = state.begin(fresh=cfg.force, wait=accelerator.wait_for_everyone)
-
     recording = stage.recording() if is_main else nullcontext(Run(stage.key, "training"))
     progress = tqdm(total=trainer.steps, initial=step, desc="train", unit="step", **bars)
     with recording as run, progress as bar:
@@ -111,8 +111,8 @@ def main(cfg: Any) -> None:
         run.weights = state.best["weights"]
         run.values |= state.values() | trainer.values()
     state.close()
-    best = f"validation CIDEr {state.best['cider']:.1f}"
-    accelerator.print(f"finetune: {best}, modules in {checkpoint.folder}\nrecord: {run.folder}")
+    if is_main:
+        print(f"finetune: modules in {checkpoint.folder}\n{summary(run.folder)}")
     accelerator.end_training()
 
 

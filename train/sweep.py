@@ -16,7 +16,9 @@ from pathlib import Path
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
+from atom_repro.device.machine import this_machine
 from atom_repro.study.overrides import StageCommand, applicable_overrides, sweep_points
+from atom_repro.study.plan import print_plan_of_stages
 from atom_repro.study.processes import one_line_errors, run_stage, work_folder_lock
 
 
@@ -26,8 +28,12 @@ def main() -> None:
         return
     with one_line_errors():
         points = sweep_points("sweep", sys.argv[1:])
-        work = Path(config.compose("sweep", applicable_overrides("sweep", sys.argv[1:])).paths.work)
-        report = StageCommand("eval.report", applicable_overrides("report", sys.argv[1:]))
+        sweep = config.compose("sweep", applicable_overrides("sweep", sys.argv[1:]))
+        if sweep.dry_run:
+            print_plan_of_stages(list(points.values()), this_machine())
+            return
+        work = Path(sweep.paths.work)
+        report = StageCommand("eval.report", applicable_overrides("report", sys.argv[1:]), "report")
         failed: dict[str, int] = {}
         began, longest = time.perf_counter(), 0.0
         with work_folder_lock(work):

@@ -61,7 +61,11 @@ class Checkpoint:
     @property
     def complete(self) -> bool:
         """Whether both fp32 modules exist."""
-        return self.encoder().is_dir() and self.decoder().is_dir()
+        return self.has_modules(TRAINED)
+
+    def has_modules(self, quantiser: Quantiser) -> bool:
+        """Whether both modules exist as a quantiser stores them."""
+        return self.encoder(quantiser).is_dir() and self.decoder(quantiser).is_dir()
 
     def has_weights(self, weights: str) -> bool:
         """Whether both fp32 modules exist and have this weights label."""

@@ -7,7 +7,7 @@ Hydra rejects unknown keys and values of another type. `Any` marks a code group:
 import functools
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -170,10 +170,19 @@ class CommandConfig:
 
 @dataclass
 class RecordedConfig(CommandConfig):
-    """A command that writes records. `force` runs it even if a record with its key exists."""
+    """A command that writes records. `force` runs it even if a record with its key exists;
+    `dry_run` prints what it would do, and does nothing (see `study.plan`).
+
+    WORK names settings whose product is the amount of work, for which RECORDS, the names of its
+    stages, tell how long it takes.
+    """
+
+    WORK: ClassVar[tuple[str, ...]] = ()
+    RECORDS: ClassVar[tuple[str, ...]] = ()
 
     seed: int = 0
     force: bool = False
+    dry_run: bool = False
 
 
 @dataclass
@@ -196,6 +205,8 @@ class SetupConfig(CommandConfig):
 @dataclass
 class FinetuneConfig(RecordedConfig):
     """`train.finetune`. `sweep` is the name of the sweep that the training belongs to."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("train.max_steps", "train.batch_size", "train.accumulate")
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
@@ -224,12 +235,15 @@ class SweepConfig(CommandConfig):
     grid: dict[str, list[Any]] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
+    dry_run: bool = False
 
 
 @dataclass
 class RetrievalConfig(SetupConfig, RecordedConfig):
     """`eval.retrieval`: retrieval of the clips of `protocol` by their captions. `on_bad` handles a
     broken video: `fail`, `count` as a miss, or `drop`."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("scale.test_clips",)
 
     protocol: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -246,6 +260,8 @@ class CaptionConfig(SetupConfig, RecordedConfig):
     `from_predictions` scores a file of predictions without loading a model; `java` is a Java
     runtime for METEOR, empty to search for one."""
 
+    WORK: ClassVar[tuple[str, ...]] = ("scale.test_clips",)
+
     protocol: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     on_bad: str = "fail"
@@ -259,6 +275,8 @@ class CaptionConfig(SetupConfig, RecordedConfig):
 class LatencyConfig(SetupConfig, RecordedConfig):
     """`device_bench.latency`: the pipeline under every arm, interleaved. `limits` measures the
     device's rates in the same run, with `limits_s` seconds for each kernel and size."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("residencies", "schedules", "repeats", "job_clips")
 
     pipeline: Any = MISSING
     host: Any = MISSING
@@ -294,6 +312,8 @@ class TasksConfig(SetupConfig, RecordedConfig):
     generated data. `pool` is the number of candidate clips of a request or search; `elsewhere` are
     prompts about what the data never shows, to set the similarity threshold."""
 
+    WORK: ClassVar[tuple[str, ...]] = ("requests",)
+
     assembly: Any = MISSING
     questions: Any = MISSING
     summary: Any = MISSING
@@ -310,6 +330,15 @@ class TasksConfig(SetupConfig, RecordedConfig):
 @dataclass
 class SessionsConfig(SetupConfig, RecordedConfig):
     """`device_bench.sessions`. `prompt_counts` are the session lengths that are reported."""
+
+    WORK: ClassVar[tuple[str, ...]] = (
+        "sessions",
+        "residencies",
+        "schedules",
+        "prompt_counts",
+        "job_clips",
+        "repeats",
+    )
 
     pipeline: Any = MISSING
     host: Any = MISSING
@@ -328,6 +357,8 @@ class EnduranceConfig(SetupConfig, RecordedConfig):
     """`device_bench.endurance`: `clips` through one session, one in `broken_every` unreadable;
     memory is sampled every `sample_every` clips, without the first `warmup_share` of samples."""
 
+    WORK: ClassVar[tuple[str, ...]] = ("clips",)
+
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residency: str = "resident"
     schedule: str = "parallel"
@@ -341,6 +372,8 @@ class EnduranceConfig(SetupConfig, RecordedConfig):
 class StorageConfig(RecordedConfig):
     """`device_bench.storage`: one model's modules in each of `quants`."""
 
+    WORK: ClassVar[tuple[str, ...]] = ("quants",)
+
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
     quants: dict[str, Any] = field(default_factory=dict)
@@ -351,6 +384,8 @@ class TrainingStepConfig(RecordedConfig):
     """`device_bench.training_step`: training steps of up to `most_clips` clips, each `steps` times
     (the first is a warm-up), with captions of `caption_tokens` tokens (paper 5.1: 23). `limits_s`
     is the time for each kernel when the machine's rates are measured."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("steps",)
 
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     model: Any = MISSING
@@ -389,6 +424,7 @@ class ReproduceConfig(CommandConfig):
 
     precisions: list[str] = field(default_factory=list)
     stages: list[StudyStage] = field(default_factory=list)
+    dry_run: bool = False
 
 
 @dataclass
@@ -412,6 +448,9 @@ class NotebooksConfig(CommandConfig):
 class HumanCaptionsConfig(RecordedConfig):
     """`eval.human_captions`: human captions under every named protocol, or those of `only`."""
 
+    WORK: ClassVar[tuple[str, ...]] = ("bootstrap_draws",)
+    RECORDS: ClassVar[tuple[str, ...]] = ("oracle_caption", "oracle_retrieval")
+
     captioner: Any = MISSING
     datasets: dict[str, Any] = field(default_factory=dict)
     caption: dict[str, Any] = field(default_factory=dict)
@@ -426,6 +465,8 @@ class HumanCaptionsConfig(RecordedConfig):
 class TextEmbedderConfig(RecordedConfig):
     """`eval.text_embedder` (Table 7). `batch_size` is sentence-transformers' own, and matters:
     dynamic int8 takes its scales from the batch."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("recipes",)
 
     captioner: Any = MISSING
     datasets: dict[str, Any] = field(default_factory=dict)
@@ -505,6 +546,20 @@ _SCHEMAS = {
     "notebooks": NotebooksConfig,
     "test_all": TestAllConfig,
 }
+
+
+def work_of(command: str) -> tuple[str, ...]:
+    """Settings whose product is the amount of work of the command `conf/<command>.yaml`."""
+    schema = _SCHEMAS[command]
+    return schema.WORK if issubclass(schema, RecordedConfig) else ()
+
+
+def records_of(command: str) -> tuple[str, ...]:
+    """Stages of the records that the command `conf/<command>.yaml` writes."""
+    schema = _SCHEMAS[command]
+    return (schema.RECORDS or (command,)) if issubclass(schema, RecordedConfig) else ()
+
+
 # Mappings by command to which overrides may add keys; Hydra would reject new ones.
 OPEN_MAPPINGS = {"finetune": ("train.components",)}
 

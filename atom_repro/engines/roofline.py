@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,13 +21,13 @@ from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
-from atom_repro.quant.recipe import Quantiser
+from atom_repro.quant.recipe import Quantiser, weights_by_storage
 
 _aten = torch.ops.aten
 
 
 class ChangesVisualTokens(Protocol):
-    """What is counted of a stage between encoder and decoder (see `runtime.visual_stage`)."""
+    """What is counted of a stage between encoder and decoder (see `runtime.visual_stages`)."""
 
     def example(self, visual: VisualTokens) -> VisualTokens: ...
 
@@ -83,7 +83,7 @@ def caption_work(
         cache.open(settings.beams, settings.max_new_tokens)
         with _ReadStorages() as read:
             decoder.step(torch.zeros(1, settings.beams, dtype=torch.long), cache)
-        weights = _weights_by_storage(decoder)
+        weights = weights_by_storage(decoder)
         cache.length = settings.max_new_tokens // 2
         step_bytes = cache.bytes() + sum(
             quantiser.bytes_of(*weights[key]) for key in weights.keys() & read.storages
@@ -109,17 +109,6 @@ def roofline_values(
         "least_work_per_clip": asdict(work),
         "least_s_per_clip": work.lower_bound_s(fastest, arithmetic),
     }
-
-
-def _weights_by_storage(network: nn.Module) -> dict[int, tuple[nn.Module, Tensor]]:
-    """Layer and weight by storage; of a weight that an embedding shares, the other layer."""
-    found: dict[int, tuple[nn.Module, Tensor]] = {}
-    for layer in network.modules():
-        for weight in layer.parameters(recurse=False):
-            storage = id(weight.untyped_storage())
-            if storage not in found or not isinstance(layer, nn.Embedding):
-                found[storage] = (layer, weight)
-    return found
 
 
 class _ReadStorages(TorchDispatchMode):

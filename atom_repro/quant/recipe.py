@@ -85,3 +85,20 @@ def weight_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor
+
+
+def weights_by_storage(network: nn.Module) -> dict[int, tuple[nn.Module, Tensor]]:
+    """Layer and weight by storage; of a weight that an embedding shares, the other layer."""
+    found: dict[int, tuple[nn.Module, Tensor]] = {}
+    for layer in network.modules():
+        for weight in layer.parameters(recurse=False):
+            storage = id(weight.untyped_storage())
+            if storage not in found or not isinstance(layer, nn.Embedding):
+                found[storage] = (layer, weight)
+    return found
+
+
+def stored_bytes(quantiser: Quantiser, network: nn.Module) -> int:
+    """Bytes of a network's weights once they are quantised; it may be on the meta device."""
+    weights = weights_by_storage(network).values()
+    return sum(quantiser.bytes_of(layer, weight) for layer, weight in weights)

@@ -86,9 +86,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """sha256 of the effective configuration, without `paths` and `force`, and with components by
-    name."""
-    kept = with_component_names({k: v for k, v in config.items() if k not in ("paths", "force")})
+    """sha256 of the effective configuration, with components by name, and without the keys that
+    change no result."""
+    unused = ("paths", "force", "dry_run")
+    kept = with_component_names({k: v for k, v in config.items() if k not in unused})
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,11 +13,13 @@ from atom_repro.report.tables import human_captions, latency, quality, sessions,
 from atom_repro.report.tables.endurance import endurance
 from atom_repro.report.tables.tasks import tasks
 from atom_repro.report.tables.text_embedder import table7
+from atom_repro.report.tables.training import training
 from atom_repro.report.tables.training_step import training_step
 
 Table = Callable[[Sequence[Record]], list[Row]]
 # The tables that a record of each stage fills.
 _TABLES: Mapping[str, Sequence[Table]] = {
+    "finetune": (training,),
     "caption": (lambda r: quality.table1(r, []), quality.attributes),
     "retrieval": (lambda r: quality.table2(r, []), lambda r: quality.table10(r, [])),
     "tasks": (tasks,),
@@ -32,24 +34,24 @@ _TABLES: Mapping[str, Sequence[Table]] = {
 }
 
 
-def summary(folder: Path | None) -> str:
+def summary(*folders: Path | None) -> str:
     """What a run measured, as aligned text, and where its record lies.
 
     A smoke run is shown too, which no committed or local table does.
 
     Args:
-        folder: of the record, as `Run.folder` has it.
+        folders: of the run's records, as `Run.folder` has them; all of one stage.
     """
-    assert folder is not None, "the run has been recorded"
-    record = replace(read_record(folder), preview=True)
+    written = [folder for folder in folders if folder]
+    records = [replace(read_record(folder), preview=True) for folder in written]
     parts = []
-    for table in _TABLES[record.stage]:
-        rows = [row for row in table([record]) if row.ours is not None]
+    for table in _TABLES[records[0].stage]:
+        rows = [row for row in table(records) if row.ours is not None]
         if rows:
             parts.append(as_text(rows))
-    if record.data["scale"] == "smoke":
+    if records[0].data["scale"] == "smoke":
         parts.append("a smoke run: it shows that this works, and is in no table")
-    return "\n\n".join([*parts, f"record: {folder}"])
+    return "\n\n".join([*parts, *(f"record: {folder}" for folder in written)])
 
 
 def as_text(rows: Sequence[Row]) -> str:

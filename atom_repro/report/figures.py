@@ -28,6 +28,7 @@ COLOURS = {
     "script": "#8c564b",
     "release": "#d62728",
 }
+_OTHER_COLOUR = "#7f7f7f"
 
 
 def timeline(records: Sequence[Record], precision: str) -> str | None:
@@ -126,7 +127,7 @@ def _draw_lanes(axis: Any, spans: Sequence[dict[str, Any]]) -> None:
             lanes.index(span["lane"]),
             span["end_s"] - span["start_s"],
             left=span["start_s"],
-            color=COLOURS[span["stage"]],
+            color=COLOURS.get(span["stage"], _OTHER_COLOUR),
             edgecolor="white",
             linewidth=0.4,
         )

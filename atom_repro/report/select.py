@@ -18,9 +18,14 @@ PROTOCOLS = {
 
 
 def family(record: Record) -> str:
-    """Model family of a record, as the paper spells it."""
+    """Model family of a record, as the paper spells it, with the stages between its modules."""
     module = record.component("model").removeprefix("models.")
-    return FAMILIES.get(module, str(record.config("model.name")))
+    return FAMILIES.get(module, str(record.config("model.name"))) + _visual_stages_suffix(record)
+
+
+def _visual_stages_suffix(record: Record) -> str:
+    names = record.values.get("visual_stages", [])
+    return f" with {', '.join(names)}" if names else ""
 
 
 def dataset_name(record: Record) -> str:
@@ -118,7 +123,8 @@ def system_load_label(record: Record) -> str:
 def device_and_model(record: Record) -> str:
     """Device and model of a record, the prefix of row names in performance tables."""
     device = record.data["device"]
-    return f"{'host' if device == 'cpu' else device}/{record.config('model.name')}"
+    model = f"{record.config('model.name')}{_visual_stages_suffix(record)}"
+    return f"{'host' if device == 'cpu' else device}/{model}"
 
 
 def validity_note(record: Record) -> str:

@@ -34,7 +34,7 @@ from atom_repro.runtime.residency import (
     Role,
 )
 from atom_repro.runtime.timeline import Timeline
-from atom_repro.runtime.visual_stage import VisualStage
+from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 
 Result = TypeVar("Result")
 

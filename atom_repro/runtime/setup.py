@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL, write_random_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.compute import ComputeDevice
@@ -15,11 +18,12 @@ from atom_repro.engines.engine import Engine
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import BUNDLED
 from atom_repro.models.vlm import VideoLanguageModel
-from atom_repro.quant.recipe import Quantiser
+from atom_repro.quant.recipe import Quantiser, stored_bytes
 from atom_repro.records.stage import Stage
 from atom_repro.runtime.residency import ModuleLoader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
-from atom_repro.runtime.visual_stage import VisualStage
+from atom_repro.runtime.visual_stages.visual_stage import VisualStage
+from atom_repro.study.plan import planned_only
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,16 @@ class Setup:
             )
         return self.checkpoint.prepare(self.quantiser, self.model)
 
+    def missing_bytes(self) -> dict[str, int]:
+        """About how many bytes `prepare_modules` will write, by precision."""
+        with torch.device("meta"):
+            networks = self.model.make_encoder(), self.model.make_decoder()
+        return {
+            f"{quantiser.recipe} modules": sum(stored_bytes(quantiser, n) for n in networks)
+            for quantiser in (TRAINED, self.quantiser)
+            if not self.checkpoint.has_modules(quantiser)
+        }
+
     @property
     def weights(self) -> str:
         """Label of the modules' weights.
@@ -114,18 +128,36 @@ class Setup:
             "device": self.device.name,
         }
 
-    def stage(self, name: str, entry: str, settings: Mapping[str, Any], protocol: str) -> Stage:
-        """Stage of a command that runs these modules on this machine; see `Stage.of`."""
+    def stage(
+        self,
+        name: str,
+        entry: str,
+        settings: Mapping[str, Any],
+        protocol: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        weights: str = "",
+    ) -> Stage:
+        """Stage of a command that runs these modules on this machine; see `Stage.of`.
+
+        Args:
+            inputs, weights: where they are not those of the modules.
+        """
         return Stage.of(
             name,
             entry,
             settings,
             this_machine(),
-            inputs=self.inputs,
-            weights=self.weights,
+            inputs=inputs or self.inputs,
+            weights=weights or self.weights,
             protocol=protocol,
             device=self.device.name,
         )
+
+    def planned_only(self, command: str, settings: Mapping[str, Any]) -> bool:
+        """Whether a command that runs these modules on this machine is a dry run; see
+        `study.plan.planned_only`."""
+        return planned_only(command, settings, this_machine(), writes=self.missing_bytes)
 
     @cached_property
     def loaders(self) -> dict[str, ModuleLoader]:

@@ -21,10 +21,19 @@ from atom_repro.datatypes import AtomError
 
 @dataclass(frozen=True)
 class StageCommand:
-    """A command of the study: `python -m module *overrides`."""
+    """A command of the study: `python -m module *overrides`, with the configuration `primary`."""
 
     module: str
     overrides: tuple[str, ...]
+    primary: str
+
+    def __str__(self) -> str:
+        return " ".join((self.module, *self.overrides))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The effective configuration."""
+        return config.to_dict(config.compose(self.primary, self.overrides))
 
 
 def plan_stages(primary: str, overrides: Sequence[str]) -> list[StageCommand]:
@@ -36,7 +45,7 @@ def plan_stages(primary: str, overrides: Sequence[str]) -> list[StageCommand]:
     Raises:
         AtomError: an override with an unknown key or a rejected value.
     """
-    report = StageCommand("eval.report", applicable_overrides("report", overrides))
+    report = StageCommand("eval.report", applicable_overrides("report", overrides), "report")
     by_key = {key: text for text in overrides if (key := _key(text))}
     quant = by_key.pop("quant", None)
     precisions = None if quant is None else [quant.split("=", 1)[1]]
@@ -54,7 +63,7 @@ def plan_stages(primary: str, overrides: Sequence[str]) -> list[StageCommand]:
             defaults = [text for text in stage.overrides if _key(text) not in overridden]
             combined = [*defaults, *variant, *routed]
             config.compose(stage.primary, combined)
-            stages.append(StageCommand(stage.module, tuple(combined)))
+            stages.append(StageCommand(stage.module, tuple(combined), stage.primary))
             if stage.then_report:
                 stages.append(report)
     for key in by_key:
@@ -102,7 +111,8 @@ def sweep_points(primary: str, overrides: Sequence[str]) -> dict[str, StageComma
             f"{key}={value}" for key, value in zip(axes.values(), values, strict=True)
         ]
         point_overrides.append(f"checkpoint.folder={_quoted(folder / name)}")
-        points[name] = StageCommand(command.module, (*shared, *point_overrides))
+        overridden = (*shared, *point_overrides)
+        points[name] = StageCommand(command.module, overridden, command.primary)
     return points
 
 

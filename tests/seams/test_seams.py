@@ -1,4 +1,4 @@
-"""What CONTRIBUTING promises: a new engine, quantiser or host is one .py and one .yaml.
+"""What CONTRIBUTING promises: a new engine, quantiser, model, stage or host is one file and a YAML.
 
 Each is added to a copy of the tree, of which no other line changes, and runs through training,
 evaluation, benchmark and tables.
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from atom_repro.records.record import Record, load_records
+from atom_repro.report.tables.latency import arms
 from atom_repro.report.tables.quality import table1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +104,59 @@ def test_an_engine_and_a_host_are_one_file_and_one_yaml_each(tree):
     assert saved > 0.5 * fp32["least_work_per_clip"]["step_bytes"]
     assert (fp32["host"], values["host"]) == ("spawned", "in_process")
     assert fp32["tokens_identical"]
+
+
+@pytest.mark.slow
+def test_a_stage_between_encoder_and_decoder_is_one_file_and_one_yaml(tree):
+    stage = "visual_stages=average_pairs"
+    values = run(tree, "eval.caption", stage)[-1]["values"]
+    assert values["visual_stages"] == ["average_pairs"]
+    assert "mPLUG2+ with average_pairs/fp32" in {row.row for row in table1(as_tiny(tree), [])}
+
+    options = ("residencies=[resident,reload_input]", "repeats=1", "limits=true", "limits_s=0.01",
+               "generation.forbid_end=true")  # fmt: skip
+    plain, halved = (
+        run(tree, "device_bench.latency", *options, *more)[-1]["values"] for more in ((), (stage,))
+    )
+    work = [values["least_work_per_clip"] for values in (plain, halved)]
+    assert work[0]["encode_operations"] == work[1]["encode_operations"]
+    assert 0.4 < work[1]["prefill_operations"] / work[0]["prefill_operations"] < 0.6
+    assert work[1]["step_bytes"] < work[0]["step_bytes"]  # half the keys and values
+    columns = {
+        row.row: row.column for row in arms(as_tiny(tree)) if row.column.endswith("/average_pairs")
+    }
+    model = "host/tiny_mplug2plus with average_pairs"
+    assert set(columns) == {
+        f"{model}/retrieval/fp32/{residency}/{schedule}"
+        for residency in ("resident", "reload_input")
+        for schedule in ("sequential", "parallel")
+    }
+
+
+@pytest.mark.slow
+def test_a_model_with_two_feature_levels_is_one_file_and_one_yaml(tree):
+    model = "model=two_levels"
+    run(tree, "train.finetune", model, "train.max_steps=4", "train.validation_every=4",
+        "train.threads=1")  # fmt: skip
+    record = run(tree, "eval.caption", model, "quant=int8")[-1]
+    changed = record["values"]["quantised"]
+    assert "shallow.blocks.0.fc1" in changed["encoder"]["changed"]
+    assert "mix" in changed["decoder"]["changed"]
+    assert "two_levels/int8" in {row.row for row in table1(as_tiny(tree), [])}
+
+    run(tree, "device_bench.latency", model, "pipeline=assembly", "residencies=[resident]",
+        "repeats=1", "limits=true", "limits_s=0.01", "generation.forbid_end=true")  # fmt: skip
+    assert any(row.row.startswith("host/two_levels/assembly") for row in arms(as_tiny(tree)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["localisation", "questions", "summary"])
+def test_every_pipeline_that_is_measured_is_in_a_table(tree, pipeline):
+    run(tree, "device_bench.latency", f"pipeline={pipeline}", "residencies=[resident]",
+        "schedules=[sequential]", "repeats=1")  # fmt: skip
+    rows = [row for row in arms(as_tiny(tree)) if f"/{pipeline}/" in row.row]
+    total = {row.column: row.ours for row in rows}
+    stages = sum(value for name, value in total.items() if name.startswith("tiny/stage/"))
+    assert stages + total["tiny/residual"] - total["tiny/less overlap"] == pytest.approx(
+        total["tiny/prompt 1"], rel=1e-6
+    )

@@ -23,21 +23,22 @@ from atom_repro.report.select import (
 
 BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
 SAVING_COLUMNS = ("load", "retrieval", "assembly")
-PIPELINES = ("retrieval", "assembly")
+TABLE3_PIPELINES = ("retrieval", "assembly")
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
     """Newest reportable latency records, one for each pipeline, device, model, scale and precision.
 
-    A quiet record is preferred to a busy one. The tiny scale and retrieval come first.
+    A quiet record is preferred to a busy one. The tiny scale and the pipelines of Table 3 come
+    first.
     """
     selected: dict[tuple[str, ...], Record] = {}
     for record in of_newest_definition(records, "latency"):
-        pipeline = record.config("pipeline.name")
-        if pipeline in PIPELINES:
-            scale, precision = str(record.data["scale"]), precision_label(record)
-            keep_quietest(selected, (pipeline, device_and_model(record), scale, precision), record)
-    order = sorted(selected, key=lambda k: (k[2] != "tiny", PIPELINES.index(k[0]), k[1], k[3]))
+        pipeline = str(record.config("pipeline.name"))
+        scale, precision = str(record.data["scale"]), precision_label(record)
+        keep_quietest(selected, (pipeline, device_and_model(record), scale, precision), record)
+    pipelines = [*TABLE3_PIPELINES, *sorted({key[0] for key in selected} - {*TABLE3_PIPELINES})]
+    order = sorted(selected, key=lambda k: (k[2] != "tiny", pipelines.index(k[0]), k[1], k[3]))
     return [selected[key] for key in order]
 
 
@@ -74,7 +75,7 @@ def table3(records: Sequence[Record]) -> list[Row]:
     and its extremes are those of pairs that ran in one round.
     """
     rows = []
-    selected = newest(records)
+    selected = [r for r in newest(records) if r.config("pipeline.name") in TABLE3_PIPELINES]
     with_retrieval = {
         _configuration(r) for r in selected if r.config("pipeline.name") == "retrieval"
     }
@@ -159,6 +160,7 @@ def _load_seconds(record: Record, arm: str, prompt: Mapping[str, Any]) -> float:
     return seconds
 
 
+# Stages that every row has a column for; a record's others follow.
 _STAGES = ("load", "decode_video", "encode", "caption", "embed", "rank", "script", "release")
 
 
@@ -168,6 +170,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
     for record in newest(records):
         for arm in record.values["arms"]:
             first = _prompts(record, arm, first_only=True)
+            others = {stage for p in first for stage in p["stages_s"]} - {*_STAGES}
             sessions: dict[int, float] = {}
             for p in _prompts(record, arm, first_only=False):
                 sessions[p["repeat"]] = sessions.get(p["repeat"], 0.0) + p["end_to_end_s"]
@@ -178,7 +181,7 @@ def arms(records: Sequence[Record]) -> list[Row]:
                 f"prompts 1-{count}": session_totals,
                 **{
                     f"stage/{stage}": [p["stages_s"].get(stage, 0.0) for p in first]
-                    for stage in _STAGES
+                    for stage in (*_STAGES, *sorted(others))
                 },
                 "less overlap": [p["overlap_s"] for p in first],
                 "residual": [p["residual_s"] for p in first],

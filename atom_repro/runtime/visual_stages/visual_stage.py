@@ -1,6 +1,7 @@
 """Protocol of a stage on visual tokens, between encoder and decoder: a router, a token budget.
 
-Chosen by `conf/visual_stages`; a new one is a file here and one there. Under the parallel schedule
+Chosen by `conf/visual_stages`, whose builders return a sequence of them; a new one is a file here
+and one there. Under the parallel schedule
 it works in a thread of its own.
 """
 
@@ -50,8 +51,3 @@ class VisualStage(Protocol):
     def example(self, visual: VisualTokens) -> VisualTokens:
         """Visual tokens of the shapes that it makes of `visual`, for counting a decoder's work."""
         ...
-
-
-def build() -> tuple[VisualStage, ...]:
-    """Build the empty sequence of `conf/visual_stages/none.yaml`."""
-    return ()

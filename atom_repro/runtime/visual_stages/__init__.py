@@ -1,0 +1,1 @@
+"""Stages on visual tokens between encoder and decoder."""

@@ -1,0 +1,205 @@
+"""Plan of a command (dry_run=true): what it would do, how long it takes, what it writes.
+
+Nothing is run and nothing is written. Times come from the records of processors like this one,
+scaled by the amount of work.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from atom_repro.config.schemas import records_of, work_of
+from atom_repro.datatypes import Machine
+from atom_repro.records.component import component_name
+from atom_repro.records.provenance import config_hash
+from atom_repro.records.record import Record, load_records
+from atom_repro.study.overrides import StageCommand
+
+# Runs that differ in one of these take another time for the same amount of work.
+_SAME = ("model", "dataset", "protocol", "engine", "quant", "visual_stages", "device", "host",
+         "pipeline", "captioner")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the records say about a run.
+
+    Attributes:
+        seconds: None where no processor like this one has a record.
+        record_bytes: of the records that it will write.
+        basis: the records that both come from, or why there are none.
+        on_record: the folder of a run with this very configuration; None if there is none.
+    """
+
+    seconds: float | None
+    record_bytes: int | None
+    basis: str
+    on_record: Path | None
+
+
+def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Estimate:
+    """Estimate a run from the records of the same command, model, data and device.
+
+    Args:
+        command: the name of its primary configuration.
+        settings: its effective configuration.
+    """
+    folders = (Path(settings["paths"]["results"]) / "records").glob("*")
+    comparable = [
+        record
+        for record in load_records(folders)
+        if record.ok
+        and record.stage in records_of(command)
+        and all(
+            _name(record.data["config"], key) == _name(settings, key)
+            for key in _SAME
+            if key in settings and key in record.data["config"]
+        )
+    ]
+    here = [r for r in comparable if r.machine.fingerprint == machine.fingerprint]
+    like = here or [r for r in comparable if _alike(r.machine, machine)]
+    if not like:
+        basis = f"no record of it on {machine.processor}"
+        if comparable:
+            other = comparable[-1]
+            basis += f"; on {other.machine.processor} it took {_duration(_seconds(other))}"
+        return Estimate(None, None, basis, None)
+    sha256 = config_hash(settings)
+    same = [r for r in here if config_hash(r.data["config"]) == sha256]
+    run = _newest_run(same or like)
+    ratio = work(command, settings) / work(command, run[-1].data["config"])
+    basis = f"{run[-1].stage}/{run[-1].run_id}" + (f" and {len(run) - 1} more" * (len(run) > 1))
+    if not math.isclose(ratio, 1.0):
+        basis += f", times {ratio:.3g} for the amount of work"
+    return Estimate(
+        seconds=sum(map(_seconds, run)) * ratio,
+        record_bytes=round(sum(map(_record_bytes, run)) * ratio),
+        basis=basis,
+        on_record=same[-1].folder if same else None,
+    )
+
+
+def work(command: str, settings: Mapping[str, Any]) -> float:
+    """Amount of work of a run: the product of the settings that `work_of` names."""
+    return math.prod(_count(settings, key) for key in work_of(command))
+
+
+def planned_only(
+    command: str,
+    settings: Mapping[str, Any],
+    machine: Machine,
+    *,
+    writes: Callable[[], Mapping[str, int]] = dict,
+) -> bool:
+    """Whether the command is a dry run; if so, what it would do is printed.
+
+    Args:
+        writes: returns the bytes of files that it writes, by what they are.
+    """
+    if not settings["dry_run"]:
+        return False
+    expected = estimate(command, settings, machine)
+    choices = [f"{key}={name}" for key in ("scale", *_SAME) if (name := _name(settings, key))]
+    amounts = [f"{key.rpartition('.')[2]} {_count(settings, key):g}" for key in work_of(command)]
+    new_files = [f"{what} {_size(size)}" for what, size in writes().items() if size]
+    if expected.record_bytes is not None:
+        new_files.append(f"records of about {_size(expected.record_bytes)}")
+    if expected.seconds is None:
+        time = f"not known: {expected.basis}"
+    else:
+        time = f"about {_duration(expected.seconds)}, by {expected.basis}"
+    lines = {
+        "would run": " ".join(choices) or command,
+        "work": " x ".join(amounts),
+        "time": time,
+        "writes": ", ".join(new_files) or "a record, of a size that is not known",
+        "on record": f"{expected.on_record}; kept while data, weights and code are unchanged"
+        if expected.on_record
+        else "",
+    }
+    text = "".join(f"  {name:<11} {line}\n" for name, line in lines.items() if line)
+    sys.stdout.write(f"{command}, dry run: nothing is run or written\n{text}")
+    return True
+
+
+def print_plan_of_stages(stages: Sequence[StageCommand], machine: Machine) -> None:
+    """Print the stages of a study or the points of a sweep with their times, and the sum."""
+    total, unknown = 0.0, 0
+    measured = [stage for stage in stages if records_of(stage.primary)]
+    for stage in measured:
+        expected = estimate(stage.primary, stage.settings, machine)
+        if expected.on_record:
+            time = "on record"
+        elif expected.seconds is None:
+            time, unknown = "not known", unknown + 1
+        else:
+            time, total = _duration(expected.seconds), total + expected.seconds
+        sys.stdout.write(f"  {time:>10}  {stage}\n")
+    time = f"about {_duration(total)}"
+    if unknown:
+        time += (
+            f", without {unknown} of {len(measured)} that no record on {machine.processor} tells"
+        )
+    sys.stdout.write(f"dry run: nothing is run or written; {time}\n")
+
+
+def _alike(one: Machine, other: Machine) -> bool:
+    return (one.processor, one.instructions, one.cores) == (
+        other.processor, other.instructions, other.cores,
+    )  # fmt: skip
+
+
+def _newest_run(records: Iterable[Record]) -> list[Record]:
+    """The newest record, with those of the other protocols and batch sizes where a run has several:
+    the newest of each with the same configuration otherwise."""
+    newest: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        batch_size = record.config("train.batch_size") if record.stage == "training_step" else None
+        several = record.stage.startswith("oracle_")
+        newest[record.stage, record.data["protocol"] if several else None, batch_size] = record
+    return list(newest.values())
+
+
+def _name(settings: Mapping[str, Any], key: str) -> str:
+    """A configuration group's choice: its name, or that of its component."""
+    node = settings.get(key)
+    if not isinstance(node, Mapping):
+        return ""
+    return str(node.get("name") or component_name(node.get("_target_", "")).rpartition(".")[2])
+
+
+def _count(settings: Mapping[str, Any], key: str) -> float:
+    node: Any = settings
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if isinstance(node, list | tuple | Mapping):
+        return max(node, default=1) if key.endswith("counts") else len(node) or 1
+    return float(node or 1)
+
+
+def _seconds(record: Record) -> float:
+    started, ended = (
+        datetime.fromisoformat(record.data[key]) for key in ("started_utc", "ended_utc")
+    )
+    return (ended - started).total_seconds()
+
+
+def _record_bytes(record: Record) -> int:
+    return sum(path.stat().st_size for path in record.folder.iterdir())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"

@@ -17,20 +17,15 @@ from atom_repro.config import entry
 
 @entry("endurance")
 def main(cfg: Any) -> None:
-    from dataclasses import asdict
-
-    from tqdm import tqdm
-
-    from atom_repro.evaluation.endurance import repeat_clips, run_endurance
+    from atom_repro.evaluation.endurance import Endurance, repeat_clips
     from atom_repro.metrics.bootstrap import slope
-    from atom_repro.records.journal import Journal
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
 
     settings = config.to_dict(cfg)
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
-    setup = Setup.of(cfg)
+    setup, host = Setup.of(cfg), config.build(cfg.host)
     dataset, precision = setup.dataset, setup.quantiser.recipe
     if setup.planned_only("endurance", settings):
         return
@@ -47,19 +42,9 @@ def main(cfg: Any) -> None:
         broken_every=cfg.broken_every,
         folder=folder / f"broken-{dataset.fingerprint[:12]}",
     )
-    with (
-        stage.recording() as run,
-        Journal(folder / f"{stage.key[:24]}.jsonl") as journal,
-        tqdm(total=len(clips), desc="endurance", unit="clip", mininterval=1) as bar,
-        setup.session(arm) as runtime,
-    ):
-        journal.rewrite([])  # a session is measured whole: nothing of an earlier one counts
-        result = run_endurance(
-            runtime,
-            clips,
-            sample_every=cfg.sample_every,
-            on_outcome=lambda outcome: (journal.add(asdict(outcome)), bar.update()),
-        )
+    pipeline = Endurance(cfg.sample_every, folder / f"{stage.key[:24]}.jsonl")
+    with stage.recording() as run:
+        (result,) = host.run(setup, pipeline, clips, arm).results
         if result.failed != broken:
             raise RuntimeError(f"corrupt clips {broken}, but failures reported for {result.failed}")
         warm = result.at > cfg.warmup_share * len(clips)
@@ -70,6 +55,7 @@ def main(cfg: Any) -> None:
         ]
         run.values |= {
             **setup.labels,
+            "host": host.name,
             "arm": arm.name,
             "clips": len(clips),
             "captioned": result.captioned,

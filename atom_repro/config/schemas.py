@@ -359,6 +359,7 @@ class EnduranceConfig(SetupConfig, RecordedConfig):
 
     WORK: ClassVar[tuple[str, ...]] = ("clips",)
 
+    host: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     residency: str = "resident"
     schedule: str = "parallel"

@@ -6,16 +6,17 @@ leak of the runtime.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from atom_repro.datatypes import Clip, Failure
 from atom_repro.device.memory import anonymous_bytes
-from atom_repro.runtime.captioning import CaptionOutcome
+from atom_repro.records.journal import Journal
 from atom_repro.runtime.runtime import Runtime
 
 
@@ -54,28 +55,39 @@ def repeat_clips(
     return clips, tuple(broken)
 
 
-def run_endurance(
-    runtime: Runtime,
-    clips: Sequence[Clip],
-    *,
-    sample_every: int,
-    on_outcome: Callable[[CaptionOutcome], object],
-) -> EnduranceResult:
-    """Caption clips, calling `on_outcome` with each outcome as soon as it is available."""
-    count = len(clips) // sample_every
-    clips_done, memory = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    captioned, failed = 0, []
-    start = time.perf_counter()
-    for done, outcome in enumerate(runtime.caption(clips), 1):
-        on_outcome(outcome)
-        runtime.timeline.drain()
-        if isinstance(outcome, Failure):
-            failed.append(outcome.video_id)
-        else:
-            captioned += 1
-        if done % sample_every == 0:
-            clips_done[done // sample_every - 1] = done
-            memory[done // sample_every - 1] = anonymous_bytes()
-    return EnduranceResult(
-        captioned, tuple(failed), time.perf_counter() - start, clips_done, memory
-    )
+@dataclass(frozen=True)
+class Endurance:
+    """The pipeline of an endurance run: caption clips one by one, wherever a host runs it.
+
+    Attributes:
+        sample_every: clips from one sample of memory to the next.
+        journal: file to which each outcome is written as soon as it is there.
+    """
+
+    sample_every: int
+    journal: Path
+
+    def run(self, runtime: Runtime, clips: Sequence[Clip]) -> list[EnduranceResult]:
+        """Caption all clips; one result."""
+        count = len(clips) // self.sample_every
+        clips_done, memory = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        captioned, failed = 0, []
+        start = time.perf_counter()
+        with (
+            Journal(self.journal) as journal,
+            tqdm(total=len(clips), desc="endurance", unit="clip", mininterval=1) as bar,
+        ):
+            journal.rewrite([])  # a session is measured whole: nothing of an earlier one counts
+            for done, outcome in enumerate(runtime.caption(clips), 1):
+                journal.add(asdict(outcome))
+                bar.update()
+                runtime.timeline.drain()
+                if isinstance(outcome, Failure):
+                    failed.append(outcome.video_id)
+                else:
+                    captioned += 1
+                if done % self.sample_every == 0:
+                    clips_done[done // self.sample_every - 1] = done
+                    memory[done // self.sample_every - 1] = anonymous_bytes()
+        seconds = time.perf_counter() - start
+        return [EnduranceResult(captioned, tuple(failed), seconds, clips_done, memory)]

@@ -5,11 +5,11 @@ import pytest
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
-from atom_repro.datatypes import Clip, Failure
+from atom_repro.datatypes import Clip
 from atom_repro.device.cpu import Cpu
 from atom_repro.device.memory import anonymous_bytes
 from atom_repro.engines.eager import EagerEngine
-from atom_repro.evaluation.endurance import repeat_clips, run_endurance
+from atom_repro.evaluation.endurance import Endurance, repeat_clips
 from atom_repro.metrics.bootstrap import slope
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.records.journal import Journal
@@ -31,28 +31,20 @@ def test_forty_clips_are_all_answered_for(saved, model, tmp_path, schedule):
         EagerEngine(), Checkpoint(saved), TRAINED, model, Cpu(), embedder="embedded"
     )
     arm = Arm(residency="resident", schedule=schedule, threads_alone=1)
-    kept = []
-    with (
-        Journal(tmp_path / "j.jsonl") as journal,
-        Runtime(
-            arm, loaders, Cpu(), model=model, settings=GenerationSettings(beams=1, max_new_tokens=2)
-        ) as runtime,
-    ):
-
-        def keep(outcome):
-            kept.append(outcome)
-            journal.add({"video_id": outcome.video_id})
-
-        endured = run_endurance(runtime, clips, sample_every=4, on_outcome=keep)
+    settings = GenerationSettings(beams=1, max_new_tokens=2)
+    journal = tmp_path / "j.jsonl"
+    journal.write_text('{"video_id": "of an earlier session"}\n')
+    with Runtime(arm, loaders, Cpu(), model=model, settings=settings) as runtime:
+        (result,) = Endurance(4, journal).run(runtime, clips)
         left = runtime.timeline.spans()
-    assert [o.video_id for o in kept] == [c.video_id for c in clips]
-    assert endured.failed == broken == tuple(o.video_id for o in kept if isinstance(o, Failure))
-    assert endured.captioned == 36
-    assert endured.at.tolist() == list(range(4, 41, 4))
-    assert (endured.memory_bytes > 10_000_000).all()
+    with Journal(journal) as kept:
+        lines = kept.done
+    assert [line["video_id"] for line in lines] == [c.video_id for c in clips]
+    assert result.failed == broken == tuple(r["video_id"] for r in lines if "detail" in r)
+    assert result.captioned == 36
+    assert result.at.tolist() == list(range(4, 41, 4))
+    assert (result.memory_bytes > 10_000_000).all()
     assert len(left) < 10  # no spans are kept for the clips that are done
-    with Journal(tmp_path / "j.jsonl") as journal:
-        assert [line["video_id"] for line in journal.done] == [c.video_id for c in clips]
 
 
 def test_anonymous_memory_sees_what_is_allocated():

@@ -13,6 +13,7 @@ from typing import Any
 
 from atom_repro import config
 from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
 
 
 @entry("endurance")
@@ -25,6 +26,15 @@ def main(cfg: Any) -> None:
 
     settings = config.to_dict(cfg)
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
+    samples = sum(
+        at > cfg.warmup_share * cfg.clips
+        for at in range(cfg.sample_every, cfg.clips + 1, cfg.sample_every)
+    )
+    if samples < 4:
+        raise AtomError(
+            f"clips={cfg.clips} sample_every={cfg.sample_every}: {samples} samples of memory after "
+            "the warm-up, and a slope needs 4; raise clips"
+        )
     setup, host = Setup.of(cfg), config.build(cfg.host)
     dataset, precision = setup.dataset, setup.quantiser.recipe
     if setup.planned_only("endurance", settings):

@@ -18,8 +18,8 @@ NEED_DATA = ("make table7", "make human-captions")
 NEED_WEIGHTS = ("python -m train.convert",)
 # These build on nothing that another command left.
 ALONE = (
-    "make help", "make reproduce ARGS=\"dry_run=true\"", "make doctor", "make systems", "make audit",
-    "make data-check",
+    'make reproduce ARGS="dry_run=true"', "make help", "make doctor", "make systems",
+    "make audit", "make data-check",
     "python -m train.finetune", "python -m device_bench.storage",
     "python -m device_bench.training_step",
 )  # fmt: skip

@@ -23,6 +23,7 @@ from atom_repro.pipelines.captioned_clips import (
 )
 from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
 from atom_repro.runtime.runtime import Runtime
+from atom_repro.video.sampling import probe
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def best_moment(hits: Sequence[Hit], margin: float) -> Moment:
         hits: all windows of the video, in any order, with their similarities.
         margin: how far below the best similarity a neighbour in the span may be.
     """
-    windows = [(hit.clip.start_s, _end_s(hit.clip), hit.similarity) for hit in hits]
+    ends = [_end_s(hit.clip) for hit in hits]
+    windows = [(hit.clip.start_s, end, hit.similarity) for hit, end in zip(hits, ends, strict=True)]
     edges = sorted({edge for start, end, _ in windows for edge in (start, end)})
     segments = []
     for start, end in pairwise(edges):
@@ -122,7 +124,11 @@ def best_moment(hits: Sequence[Hit], margin: float) -> Moment:
         last += 1
     start_s, end_s = segments[first][0], segments[last][1]
     overlapping = sorted(
-        (hit for hit in hits if hit.clip.start_s < end_s and _end_s(hit.clip) > start_s),
+        (
+            hit
+            for hit, end in zip(hits, ends, strict=True)
+            if hit.clip.start_s < end_s and end > start_s
+        ),
         key=lambda hit: hit.clip.start_s,
     )
     captions = tuple(dict.fromkeys(hit.caption for hit in overlapping))
@@ -130,9 +136,8 @@ def best_moment(hits: Sequence[Hit], margin: float) -> Moment:
 
 
 def _end_s(clip: Clip) -> float:
-    if clip.end_s is None:
-        raise AtomError(f"{clip.path}: its duration is unknown, so no event can be localised in it")
-    return clip.end_s
+    """End of a window; that of the file where the clip is all of it."""
+    return probe(clip.path).duration_s if clip.end_s is None else clip.end_s
 
 
 def build(

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-from atom_repro.runtime.visual_stage import Session, VisualStage
-
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.runtime.captioning import ClipBatch
 from atom_repro.runtime.residency import ModuleLoader, Role
+from atom_repro.runtime.visual_stages.visual_stage import Session, VisualStage
 
 POOLER = Role("pooler")
 

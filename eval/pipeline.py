@@ -49,7 +49,7 @@ def main(cfg: Any) -> None:
     # One runtime, one resident decoder; captions into the index, then the task.
     work = Path(cfg.paths.work)
     provenance = IndexProvenance(
-        model=model.name,
+        model=setup.model_name,
         weights=setup.weights,
         precision=precision,
         prompt=model.prompt,
@@ -97,7 +97,7 @@ def main(cfg: Any) -> None:
         notes=[notice, *broken],
         about={
             "weights": setup.weights,
-            "model": model.name,
+            "model": setup.model_name,
             "precision": precision,
             "device": setup.device.name,
             "arm": arm.name,

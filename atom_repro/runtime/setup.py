@@ -95,6 +95,7 @@ class Setup:
             f"{quantiser.recipe} modules": sum(stored_bytes(quantiser, n) for n in networks)
             for quantiser in (TRAINED, self.quantiser)
             if not self.checkpoint.has_modules(quantiser)
+            and (self.random_weights or not quantiser.is_identity)
         }
 
     @property
@@ -105,6 +106,11 @@ class Setup:
             AtomError: the modules are missing.
         """
         return self.checkpoint.weights()
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model, with the stages between its modules."""
+        return " with ".join([self.model.name, *(stage.name for stage in self.visual_stages)])
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -157,7 +163,12 @@ class Setup:
     def planned_only(self, command: str, settings: Mapping[str, Any]) -> bool:
         """Whether a command that runs these modules on this machine is a dry run; see
         `study.plan.planned_only`."""
-        return planned_only(command, settings, this_machine(), writes=self.missing_bytes)
+        lacks = ""
+        if not (self.random_weights or self.checkpoint.complete):
+            lacks = f"trained modules in {self.checkpoint.folder}; run train.finetune first"
+        return planned_only(
+            command, settings, this_machine(), writes=self.missing_bytes, lacks=lacks
+        )
 
     @cached_property
     def loaders(self) -> dict[str, ModuleLoader]:

@@ -94,11 +94,13 @@ def planned_only(
     machine: Machine,
     *,
     writes: Callable[[], Mapping[str, int]] = dict,
+    lacks: str = "",
 ) -> bool:
     """Whether the command is a dry run; if so, what it would do is printed.
 
     Args:
         writes: returns the bytes of files that it writes, by what they are.
+        lacks: what has to be there first, if it is not.
     """
     if not settings["dry_run"]:
         return False
@@ -115,6 +117,7 @@ def planned_only(
     lines = {
         "would run": " ".join(choices) or command,
         "work": " x ".join(amounts),
+        "lacks": lacks,
         "time": time,
         "writes": ", ".join(new_files) or "a record, of a size that is not known",
         "on record": f"{expected.on_record}; kept while data, weights and code are unchanged"

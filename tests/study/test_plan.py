@@ -77,12 +77,13 @@ def test_a_plan_names_choices_work_time_and_bytes(tmp_path, capsys):
         assert line in text
 
 
+NEEDS = "run train.finetune first"
 COMMANDS = {
-    "train.finetune": "training state", "train.sweep": "learning_rate", "eval.caption": "modules",
-    "eval.retrieval": "modules", "eval.tasks": "modules", "eval.human_captions": "human_captions",
+    "train.finetune": "training state", "train.sweep": "learning_rate", "eval.caption": NEEDS,
+    "eval.retrieval": NEEDS, "eval.tasks": NEEDS, "eval.human_captions": "human_captions",
     "eval.text_embedder": "text_embedder", "eval.reproduce": "eval.tasks quant=int8",
-    "device_bench.latency": "modules", "device_bench.sessions": "modules",
-    "device_bench.endurance": "modules", "device_bench.storage": "modules",
+    "device_bench.latency": NEEDS, "device_bench.sessions": NEEDS,
+    "device_bench.endurance": NEEDS, "device_bench.storage": "modules, which are deleted",
     "device_bench.training_step": "steps",
 }  # fmt: skip
 

@@ -113,6 +113,29 @@ class Span:
 
 
 @dataclass(frozen=True)
+class CaptionWork:
+    """Operations and bytes of one clip's caption: multiplications and additions in matrix products,
+    and bytes read from memory."""
+
+    encode_operations: int
+    prefill_operations: int
+    step_bytes: int
+    steps: int
+
+    def lower_bound_s(self, limits: Mapping[str, float], arithmetic: str) -> dict[str, float]:
+        """Lower bound in seconds for each stage at the device's rates; empty if the rate of this
+        precision is missing."""
+        operations_per_s = limits.get(f"{arithmetic}_operations_per_s")
+        if not operations_per_s:
+            return {}
+        read_s = self.steps * self.step_bytes / limits["read_bytes_per_s"]
+        return {
+            "encode": self.encode_operations / operations_per_s,
+            "caption": self.prefill_operations / operations_per_s + read_s,
+        }
+
+
+@dataclass(frozen=True)
 class Machine:
     """The machine of a measurement. `fingerprint`, the folder name of its records, is a hash of all
     other fields, and not of a host's name. Processors that differ under one model name differ in

@@ -5,8 +5,8 @@ stage from below: the encoder multiplies, and each step of the decoder reads all
 the keys and values so far.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Protocol, cast
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from atom_repro.datatypes import CaptionWork
 from atom_repro.device.limits import Rates
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
@@ -30,29 +31,6 @@ class ChangesVisualTokens(Protocol):
     """What is counted of a stage between encoder and decoder (see `runtime.visual_stages`)."""
 
     def example(self, visual: VisualTokens) -> VisualTokens: ...
-
-
-@dataclass(frozen=True)
-class CaptionWork:
-    """Operations and bytes of one clip's caption: multiplications and additions in matrix products,
-    and bytes read from memory."""
-
-    encode_operations: int
-    prefill_operations: int
-    step_bytes: int
-    steps: int
-
-    def lower_bound_s(self, limits: Mapping[str, float], arithmetic: str) -> dict[str, float]:
-        """Lower bound in seconds for each stage at the device's rates; empty if the rate of this
-        precision is missing."""
-        operations_per_s = limits.get(f"{arithmetic}_operations_per_s")
-        if not operations_per_s:
-            return {}
-        read_s = self.steps * self.step_bytes / limits["read_bytes_per_s"]
-        return {
-            "encode": self.encode_operations / operations_per_s,
-            "caption": self.prefill_operations / operations_per_s + read_s,
-        }
 
 
 def caption_work(
@@ -106,6 +84,7 @@ def roofline_values(
         "limits_before": before.values,
         "limits_after": after.values,
         "limit_kernels": after.kernels,
+        "arithmetic": arithmetic,
         "least_work_per_clip": asdict(work),
         "least_s_per_clip": work.lower_bound_s(fastest, arithmetic),
     }

@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,18 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True)
 class Record:
-    """A run read from disk. `data` is the content of `record.json`."""
+    """A run read from disk.
+
+    Attributes:
+        data: the content of `record.json`.
+        preview: to be shown whatever its scale.
+        training: the record of the training that made its weights, where that was loaded too.
+    """
 
     folder: Path
     data: Mapping[str, Any]
-    preview: bool = False  # to be shown whatever its scale
+    preview: bool = False
+    training: "Record | None" = None
 
     @property
     def in_tables(self) -> bool:
@@ -107,6 +114,17 @@ class Record:
                 return None
             node = node[key]
         return node
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """Values of the keys and groups that its command line, or that of its training, set."""
+        chosen = dict(self.training.overrides) if self.training else {}
+        for argument in self.data.get("argv", ())[1:]:
+            key, equals, text = argument.lstrip("+~").partition("=")
+            if equals and not key.startswith("-"):
+                value = self.config(key)
+                chosen[key] = text if value is None or isinstance(value, Mapping) else str(value)
+        return chosen
 
     def samples(self) -> list[dict[str, Any]]:
         """The raw samples, checked against the hash in the record."""
@@ -272,13 +290,19 @@ def read_record(folder: Path) -> Record:
 
 
 def load_records(folders: Iterable[Path]) -> list[Record]:
-    """Load all records of some machines' folders, oldest first, with migrations applied.
+    """Load all records of some machines' folders, oldest first, with migrations applied, and each
+    with the record of its training.
 
     Raises:
         AtomError: a record that is not JSON or not schema 1; names its file.
     """
-    records = [record for folder in folders for record in _load_records(folder)]
-    return sorted(records, key=lambda r: (r.data["started_utc"], r.run_id))
+    loaded = [record for folder in folders for record in _load_records(folder)]
+    records = sorted(loaded, key=lambda r: (r.data["started_utc"], r.run_id))
+    trainings = {r.data["weights"]: r for r in records if r.stage == "finetune" and r.ok}
+    return [
+        r if r.stage == "finetune" else replace(r, training=trainings.get(r.data.get("weights")))
+        for r in records
+    ]
 
 
 def _load_records(folder: Path) -> list[Record]:

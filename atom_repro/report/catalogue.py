@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from atom_repro.records.record import Record
 from atom_repro.report.figures import learning_curve, timeline
 from atom_repro.report.paper import Cell
-from atom_repro.report.render import to_csv, to_markdown, to_markdown_beside_paper
+from atom_repro.report.render import to_csv, to_markdown
 from atom_repro.report.tables import (
     human_captions,
     latency,
+    left_out,
     sessions,
     storage,
     sweep,
@@ -30,23 +31,22 @@ def render_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, st
         "tasks": tasks.tasks(records),
         "endurance": endurance(records),
         "training_step": training_step.training_step(records),
+        "table07": table7(records, paper),
+        **human_captions.build(records, paper),
+        **sessions.build(records),
+        left_out.NAME: left_out.left_out(records),
     }
+    if points := sweep.build(records):
+        tables[sweep.NAME] = points
     for name, rows in tables.items():
         contents[f"tables/{name}.csv"] = to_csv(rows)
         contents[f"tables/{name}.md"] = to_markdown(name, rows)
-    beside_paper = {
-        "table07": table7(records, paper),
-        **human_captions.build(records, paper),
-    }
-    for name, rows in beside_paper.items():
-        contents[f"tables/{name}.csv"] = to_csv(rows)
-        contents[f"tables/{name}.md"] = to_markdown_beside_paper(name, rows)
-    contents |= sessions.files(records)
-    contents |= sweep.files(records)
+    contents |= sessions.figures(records)
     for name, figure in (
         ("timeline_fp32", timeline(records, "fp32")),
         ("timeline_int8", timeline(records, "int8")),
         ("learning_curve", learning_curve(records)),
+        (sweep.NAME, sweep.curves(records)),
         ("oracle_gallery", human_captions.gallery_figure(records, paper)),
     ):
         if figure is not None:

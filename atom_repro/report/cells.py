@@ -1,5 +1,6 @@
 """Table cells in long format: a measured value or the paper's, with its provenance."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,17 @@ PERFORMANCE_TABLES = frozenset(
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of a table, a line of its CSV. `ours` or `paper` is None where there is no such
-    value, and `note` then says why. `spread` is text: the kind of interval and its ends. `load` is
-    the system load during a timing: `quiet`, `busy` (beside other work) or `not recorded`."""
+    """One cell of a table, a line of its CSV.
+
+    Attributes:
+        ours, paper: None where there is no such value; `note` then says why.
+        low, high: ends of an interval, of the kind that `spread` names.
+        spread: how repeats differ, as text: a kind of interval, or their extremes.
+        difference: whether the value is a difference, which an interval around 0 makes none.
+        load: the system load during a timing: `quiet`, `busy` (beside other work) or `not
+            recorded`.
+        grid: of several grids in a section, the one that shows it.
+    """
 
     table: str
     row: str
@@ -33,6 +42,10 @@ class Row:
     load: str = ""
     records: str = ""
     note: str = ""
+    low: float | None = None
+    high: float | None = None
+    difference: bool = False
+    grid: str = ""
 
 
 def measured(
@@ -45,9 +58,17 @@ def measured(
     *,
     n: int | None = None,
     spread: str = "",
+    interval: tuple[float, float] | None = None,
+    difference: bool = False,
     note: str = "",
+    grid: str = "",
 ) -> Row:
-    """Cell of a measured value with its record; the note marks uncommitted code."""
+    """Cell of a measured value with its record; the note marks uncommitted code.
+
+    Args:
+        interval: its ends; `spread` says what kind it is.
+    """
+    low, high = interval or (None, None)
     if not record.clean:
         note = f"{note}; uncommitted tree" if note else "uncommitted tree"
     return Row(
@@ -64,6 +85,10 @@ def measured(
         system_load_label(record) if table in PERFORMANCE_TABLES else "",
         record.run_id,
         note,
+        low,
+        high,
+        difference,
+        grid,
     )
 
 
@@ -91,6 +116,18 @@ def extremes(values: Sequence[float]) -> str:
     return f"min {min(values):.4g}, max {max(values):.4g}"
 
 
-def bootstrap_interval(over: str, low: float, high: float, digits: int) -> str:
-    """Spread of a mean as text: what was resampled, and the ends of the interval."""
-    return f"95 % bootstrap {over}: {low:.{digits}f} to {high:.{digits}f}"
+def median_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Distribution-free interval of a median: the order statistics between which it lies with at
+    least this confidence, whatever the distribution. None if there are too few values (below 6 at
+    95 %).
+
+    Source: binomial probabilities of how many of the values are below the median.
+    """
+    ordered, n = sorted(values), len(values)
+    outside, rank = 0.0, 0
+    while rank < n // 2 and 2 * (outside + math.comb(n, rank) * 0.5**n) <= 1 - confidence:
+        outside += math.comb(n, rank) * 0.5**n
+        rank += 1
+    return (ordered[rank - 1], ordered[n - rank]) if rank else None

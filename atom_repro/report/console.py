@@ -8,7 +8,7 @@ import pandas as pd
 
 from atom_repro.records.record import Record, read_record
 from atom_repro.report.cells import Row
-from atom_repro.report.render import busy_mark, number_text
+from atom_repro.report.render import cell_text
 from atom_repro.report.tables import human_captions, latency, quality, sessions, storage
 from atom_repro.report.tables.endurance import endurance
 from atom_repro.report.tables.tasks import tasks
@@ -62,7 +62,7 @@ def as_text(rows: Sequence[Row]) -> str:
     texts: dict[str, dict[str, str]] = {}
     for row in rows:
         cells = texts.setdefault(row.row.removeprefix(row_prefix), {})
-        cells[row.column.removeprefix(column_prefix)] = _text(row)
+        cells[row.column.removeprefix(column_prefix)] = cell_text(row)
     grid = pd.DataFrame.from_dict(texts, orient="index").fillna("")
     if len(grid.columns) > max(6, len(grid)):
         grid = grid.T
@@ -70,14 +70,6 @@ def as_text(rows: Sequence[Row]) -> str:
     with pd.option_context("display.width", None, "display.max_colwidth", None):
         text = grid.to_string(max_rows=None, max_cols=None)
     return f"{title}\n{text}" if title else text
-
-
-def _text(row: Row) -> str:
-    assert row.ours is not None
-    value = (
-        f"{row.ours:.4f}" if row.unit == "1" and row.ours % 1 else number_text(row.ours, row.unit)
-    )
-    return value + busy_mark(row)
 
 
 def _common_prefix(names: Sequence[str]) -> str:

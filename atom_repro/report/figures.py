@@ -7,14 +7,8 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
 from atom_repro.records.record import Record
-from atom_repro.report.select import (
-    HOST_TINY,
-    busy_suffix,
-    device_and_model,
-    family,
-    precision_label,
-    validity_note,
-)
+from atom_repro.report.identity import device_and_model, family, precision_label
+from atom_repro.report.select import HOST_TINY, busy_suffix, validity_note
 from atom_repro.report.svg import svg
 from atom_repro.report.tables import latency
 

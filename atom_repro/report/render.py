@@ -2,11 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
 
 from atom_repro.datatypes import Machine
 from atom_repro.records.system_load import MAX_OTHERS_SHARE, MAX_STEAL_SHARE
-from atom_repro.report.cells import PERFORMANCE_TABLES, Row
+from atom_repro.report.cells import Row
 
 TITLES = {
     "table01": "Table 1: captioning",
@@ -18,6 +20,8 @@ TITLES = {
     "limits": "How close encoder and decoder come to what the device allows",
     "training_step": "What a training step costs",
     "arms": "Every arm of the runtime, and where its seconds went",
+    "sessions": "What the n-th prompt of a session loads and costs",
+    "appendix_g": "Appendix G: learning rate and batch size",
     "int8_cost": "What int8 costs",
     "attributes": "Caption accuracy by attribute",
     "endurance": "Many clips in one session, one in a hundred broken",
@@ -26,27 +30,66 @@ TITLES = {
     "oracle": "The human oracle, beside Tables 1, 2 and 10",
     "oracle_gallery": "Recall by gallery size, one human caption a video",
     "oracle_bytes": "Appendix B: bytes of a text index",
+    "left_out": "Records that no table shows",
 }
-
-
-COMMANDS = {
+# What a row of a table is.
+_ROWS = {
+    "table01": "model/precision",
+    "table02": "model/precision",
+    "table10": "model/precision",
+    "table03": "device/model/precision/arm",
+    "table06": "module/precision",
+    "table09": "layer type",
+    "limits": "device/model/pipeline/precision",
+    "training_step": "device/model/precision, step/clips",
+    "arms": "device/model/pipeline/precision/residency/schedule",
+    "sessions": "device/model/pipeline/precision/session/residency/schedule",
+    "appendix_g": "setting",
+    "int8_cost": "model",
+    "attributes": "model/precision/clips",
+    "endurance": "device/model/arm/precision",
+    "tasks": "who/precision",
+    "table07": "model/recipe",
+    "oracle": "who/what",
+    "oracle_gallery": "videos in the gallery",
+    "oracle_bytes": "what is stored",
+    "left_out": "stage/record",
+}
+_COMMANDS = {
+    "table10": "python -m eval.retrieval dataset=didemo protocol=didemo_ret_paragraph",
     "limits": "make systems",
     "training_step": "python -m device_bench.training_step",
+    "sessions": "python -m device_bench.sessions",
     "endurance": "python -m device_bench.endurance",
     "table06": "python -m device_bench.storage model=mplug2plus",
     "table09": "python -m device_bench.storage model=mplug2plus",
 }
-
+# Tables on the paper's own data, in which its cells stand in one grid with ours.
+_BESIDE_PAPER = ("table07", "oracle", "oracle_gallery", "oracle_bytes")
+_INTRODUCTIONS = {
+    "sessions": "Medians over repeats; all sessions gave the same tokens and rankings.",
+    "appendix_g": "The paper chose 2e-5 and 128, on other data and a model of another size, and "
+    "saw over-fitting after 10 epochs.",
+    "oracle": "A human caption is a reference, not a bound: a model that writes the consensus "
+    "sentence may score above any one person. No index holds the query's own sentence or a copy "
+    "of it.",
+}
 
 COLUMNS = (
-    "table", "row", "column", "ours", "paper", "unit", "n", "spread", "scale", "machine",
-    "processor", "load", "records", "note",
+    "table", "row", "column", "ours", "paper", "unit", "n", "low", "high", "spread", "scale",
+    "machine", "processor", "load", "records", "note", "grid",
 )  # fmt: skip
 _TIMING_UNITS = ("s", "1/s", "clips/s", "percent")
-# Last note of a grid that contains a `busy_mark`.
-BUSY_NOTE = (
-    f"- busy: meanwhile other processes took more than {MAX_OTHERS_SHARE:.0%} of the processor, "
-    f"or the hypervisor more than {MAX_STEAL_SHARE:.0%}."
+_DIGITS = {
+    "percent": 1, "%": 1, "point": 2, "tau": 2, "1": 4, "cosine": 2, "rank": 1, "MB": 1, "MiB": 0,
+    "byte": 0, "bytes": 0, "Mparam": 2, "epoch": 1, "1/s": 2, "nats": 2,
+}  # fmt: skip
+# Units that a column's head does not repeat: none, or written in the cells.
+_UNITS_IN_CELLS = ("s", "1", "")
+# Last note of a section that contains a `busy_mark`.
+_BUSY_NOTE = (
+    f"busy: meanwhile other processes took more than {MAX_OTHERS_SHARE:.0%} of the processor, or "
+    f"the hypervisor more than {MAX_STEAL_SHARE:.0%}"
 )
 
 
@@ -57,37 +100,186 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     for row in rows:
         values = {name: getattr(row, name) for name in COLUMNS if name != "processor"}
-        if row.ours is not None:
-            values["ours"] = f"{row.ours:.6g}"
+        for name in ("ours", "low", "high"):
+            if values[name] is not None:
+                values[name] = f"{values[name]:.6g}"
         if row.machine is not None:
             values["machine"], values["processor"] = row.machine.fingerprint, row.machine.processor
         writer.writerow({k: "" if v is None else v for k, v in values.items()})
     return stream.getvalue()
 
 
-def rows_by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Group measured rows by machine description, the section headings of performance tables."""
-    groups: dict[str, list[Row]] = {}
+def to_markdown(name: str, rows: Sequence[Row]) -> str:
+    """Render a table as Markdown: a section for each scale and machine, then the paper's.
+
+    A table on the paper's own data is one section, with the paper's cells among ours.
+    """
+    blocks = [f"# {TITLES[name]}"]
+    if text := _INTRODUCTIONS.get(name):
+        blocks.append(text)
+    if not any(row.machine for row in rows):
+        command = _COMMANDS.get(name, "make reproduce")
+        none = "None." if name == "left_out" else f"No record of ours yet: `{command}` makes them."
+        blocks.append(none)
+    if name in _BESIDE_PAPER:
+        machines = dict.fromkeys(str(row.machine) for row in rows if row.machine)
+        if machines:
+            blocks.append(
+                f"Ours on {'; '.join(machines)}; in brackets 95 % intervals. Real annotations, no "
+                "video and no captioning model."
+            )
+        return _document([*blocks, *_section(name, rows)])
+    for heading, of_section in _sections(rows).items():
+        blocks += [f"## {heading}", *_section(name, of_section)]
+    left_out = [row.note for row in rows if row.machine is None and row.paper is None]
+    blocks += _bullets(left_out)
+    paper = [row for row in rows if row.paper is not None]
+    if paper:
+        blocks += [
+            "## The paper",
+            "On its own data and devices; not comparable with the above.",
+            *_section(name, paper),
+        ]
+    return _document(blocks)
+
+
+def _document(blocks: Iterable[str]) -> str:
+    return "\n\n".join(blocks) + "\n"
+
+
+def _sections(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Measured rows by the heading of their section: scale and machine."""
+    sections: dict[str, list[Row]] = {}
     for row in rows:
         if row.machine is not None:
-            groups.setdefault(str(row.machine), []).append(row)
-    return groups
+            sections.setdefault(f"Scale {row.scale}, {row.machine}", []).append(row)
+    return sections
 
 
-def busy_mark(row: Row | None) -> str:
-    """Suffix of a timing, or of a value derived from one, measured beside other work."""
-    return " (busy)" if row and row.load == "busy" and row.unit in _TIMING_UNITS else ""
-
-
-def processor_by_row(rows: Sequence[Row]) -> dict[str, str]:
-    """Processors by row name if the rows are of several machines, else empty."""
-    if len(rows_by_machine(rows)) < 2:
-        return {}
-    processors: dict[str, list[str]] = {row.row: [] for row in rows}
+def _section(name: str, rows: Sequence[Row]) -> list[str]:
+    """Blocks of one section: its grids, the notes of their cells, the records behind them."""
+    grids: dict[str, list[Row]] = {}
     for row in rows:
-        if row.machine is not None and _short_name(row.machine) not in processors[row.row]:
-            processors[row.row].append(_short_name(row.machine))
-    return {name: ", ".join(names) for name, names in processors.items()}
+        if row.column:
+            title = row.grid
+            if name in _BESIDE_PAPER:
+                title = row.column.rpartition("/")[0]
+            grids.setdefault(title, []).append(row)
+    blocks = []
+    for title, of_grid in grids.items():
+        if title:
+            blocks.append(f"### {title}")
+        blocks.append(grid(_ROWS[name], of_grid, title))
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        is_cell = row.ours is not None or row.paper is not None
+        if row.note and (is_cell or not row.column):  # else it stands in the grid
+            cell = f"{row.row}, {row.column}" if row.column else ""
+            notes.setdefault(row.note, []).append(cell)
+    blocks += _bullets(
+        [_note(note, cells, of=len(rows)) for note, cells in notes.items()]
+        + [_BUSY_NOTE] * any(busy_mark(row) != "" for row in rows)
+    )
+    if any(row.records for row in rows):
+        blocks.append(records_line(rows))
+    return blocks
+
+
+def _note(note: str, cells: Sequence[str], *, of: int) -> str:
+    """A note, with the cell that it is about if that is one of many, or the first of some."""
+    if len(cells) == of or not cells[0]:
+        return note
+    return f"{cells[0]}{f' and {len(cells) - 1} more' * (len(cells) > 1)}: {note}"
+
+
+def _bullets(notes: Iterable[str]) -> list[str]:
+    lines = [f"- {note}." for note in dict.fromkeys(notes) if note]
+    return ["\n".join(lines)] if lines else []
+
+
+def grid(corner: str, rows: Sequence[Row], title: str = "") -> str:
+    """Cells as a Markdown grid, rows and columns in their order of appearance.
+
+    Args:
+        corner: what a row is.
+        title: a prefix that column names need not repeat.
+    """
+    varying = _columns_of_varying_n(rows)
+    heads: dict[str, str] = {}
+    texts: dict[str, dict[str, str]] = {}
+    for row in rows:
+        heads.setdefault(row.column, _head(row, title))
+        texts.setdefault(_escaped(row.row), {})[row.column] = _escaped(
+            cell_text(row, with_n=row.difference or row.column in varying)
+        )
+    frame = pd.DataFrame.from_dict(texts, orient="index").fillna("")[list(heads)]
+    frame = frame.set_axis(list(heads.values()), axis="columns").rename_axis(corner)
+    return str(frame.to_markdown(disable_numparse=True))
+
+
+def _columns_of_varying_n(rows: Sequence[Row]) -> set[str]:
+    """Columns in which not all measured cells that have an n have the same."""
+    counts: dict[str, set[int]] = {}
+    for row in rows:
+        if row.ours is not None and row.n is not None:
+            counts.setdefault(row.column, set()).add(row.n)
+    return {column for column, ns in counts.items() if len(ns) > 1}
+
+
+def _head(row: Row, title: str) -> str:
+    """Head of a column: its name, without what the section says, and its unit."""
+    name = row.column
+    for prefix in (row.scale, title):
+        if prefix:
+            name = name.removeprefix(f"{prefix}/")
+    unit = {"percent": "%"}.get(row.unit, row.unit)
+    said = row.unit in _UNITS_IN_CELLS or unit.removesuffix("s") in name or name.endswith("/s")
+    return _escaped(name if said else f"{name} ({unit})")
+
+
+def cell_text(row: Row, *, with_n: bool = False) -> str:
+    """A cell as text: value, interval and n; a value without digits stands for a missing one."""
+    value = row.ours
+    if value is None:
+        printed = "" if row.paper is None else f"{row.paper:,.6g}"  # the paper's own digits
+        return f"{printed} s" if printed and row.unit == "s" else printed or row.note
+    text = number_text(value, row.unit)
+    if row.low is not None and row.high is not None:
+        ends = " to ".join(number_text(end, row.unit, signed=row.difference)
+                           for end in (row.low, row.high))  # fmt: skip
+        if row.difference:
+            text = number_text(value, row.unit, signed=True)
+            text = "no difference" if row.low <= 0 <= row.high else text
+        text = f"{text} ({ends})"
+    elif row.difference and row.spread:  # too few for an interval
+        text = f"{number_text(value, row.unit, signed=True)} ({row.spread})"
+    if with_n and row.n is not None:
+        text += f", n {row.n}"
+    return text + busy_mark(row)
+
+
+def number_text(value: float, unit: str, *, signed: bool = False) -> str:
+    """A value with the digits that suit its unit; seconds with theirs."""
+    sign = "+" if signed else ""
+    if unit == "s":
+        return f"{value:{sign}.3g} s" if abs(value) < 1 else f"{value:{sign}.2f} s"
+    if float(value).is_integer() and unit not in ("percent", "%", "point"):
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign},.{_DIGITS.get(unit, 2)}f}"
+
+
+def busy_mark(row: Row) -> str:
+    """Suffix of a timing, or of a value derived from one, measured beside other work."""
+    return " (busy)" if row.load == "busy" and row.unit in _TIMING_UNITS else ""
+
+
+def records_line(rows: Sequence[Row]) -> str:
+    """Line that lists the records behind rows, with their machines if there are several."""
+    several = len({row.machine for row in rows if row.machine}) > 1
+    runs = sorted(
+        {(r.records, f" ({_short_name(r.machine)})" if several and r.machine else "") for r in rows}
+    )
+    return f"Records: {', '.join(run + suffix for run, suffix in runs if run)}."
 
 
 def _short_name(machine: Machine) -> str:
@@ -95,146 +287,5 @@ def _short_name(machine: Machine) -> str:
     return f"{machine.processor}, {machine.fingerprint}"
 
 
-def records_line(rows: Sequence[Row]) -> str:
-    """Line that lists the records behind rows, with their machines if there are several."""
-    several = len(rows_by_machine(rows)) > 1
-    runs = sorted(
-        {(r.records, f" ({_short_name(r.machine)})" if several and r.machine else "") for r in rows}
-    )
-    return f"Records: {', '.join(run + suffix for run, suffix in runs if run)}."
-
-
-def to_markdown(name: str, rows: Sequence[Row]) -> str:
-    """Render a table as Markdown: one grid of ours and one of the paper's, each with its notes.
-
-    In a performance table every machine has its own section.
-    """
-    ours = [r for r in rows if r.ours is not None]
-    paper = [r for r in rows if r.paper is not None]
-    lines = [f"# {TITLES[name]}", ""]
-    if ours:
-        scales = ", ".join(sorted({r.scale for r in ours}))
-        sections = rows_by_machine(ours)
-        if name in PERFORMANCE_TABLES:
-            lines += [f"Ours, scale {scales}, a section a machine.", ""]
-        else:
-            lines += [f"Ours, scale {scales}, on {'; '.join(sections)}.", ""]
-            sections = {"": ours}
-        for heading, part in sections.items():
-            lines += [f"## {heading}", ""] if heading else []
-            lines += [*_grid(part, "ours"), "", *_notes(part), records_line(part), ""]
-    else:
-        command = COMMANDS.get(name, "make reproduce")
-        lines += [f"No record of ours yet: `{command}` makes them.", ""]
-    lines += [f"- {r.note}.\n" for r in rows if r.ours is None and r.paper is None]
-    if paper:
-        lines += ["## The paper", ""] if ours and name in PERFORMANCE_TABLES else []
-        lines += ["The paper's, on its own data and devices; not comparable with the above.", ""]
-        lines += [*_grid(paper, "paper"), ""]
-        lines += _notes(paper)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _grid(rows: Sequence[Row], side: str) -> list[str]:
-    columns = list(dict.fromkeys(r.column for r in rows))
-    names = list(dict.fromkeys(r.row for r in rows))
-    cells = {(r.row, r.column): r for r in rows}
-    processors = processor_by_row(rows)
-    headers = [*columns, *(["processor"] if processors else [])]
-    lines = ["| | " + " | ".join(headers) + " |", "|---" * (len(headers) + 1) + "|"]
-    for name in names:
-        texts = []
-        for column in columns:
-            row = cells.get((name, column))
-            value = getattr(row, side) if row else None
-            text = "" if value is None or row is None else number_text(value, row.unit)
-            texts.append(text + busy_mark(row))
-        texts += [processors[name]] if processors else []
-        lines.append(f"| {name} | " + " | ".join(texts) + " |")
-    return lines
-
-
-def number_text(value: float, unit: str) -> str:
-    """A value with the digits that suit its unit."""
-    if unit == "s":
-        return f"{value:.3g} s" if value < 1 else f"{value:.2f} s"
-    return f"{value:.2f}".rstrip("0").rstrip(".") if unit != "percent" else f"{value:.1f}"
-
-
-def _notes(rows: Sequence[Row]) -> list[str]:
-    """Distinct notes of the cells as list items and a blank line; empty if there are none."""
-    by_note: dict[str, list[str]] = {}
-    for row in rows:
-        text = "; ".join(t for t in (row.note, row.spread) if t)
-        if row.note:
-            by_note.setdefault(row.note, [])
-        if row.spread and "bootstrap" in row.spread:
-            by_note.setdefault(text, []).append(row.column)
-    lines = [
-        f"- {', '.join(columns) + ': ' if columns else ''}{note}."
-        for note, columns in by_note.items()
-    ]
-    lines += [BUSY_NOTE] if any(row.load == "busy" for row in rows) else []
-    return [*lines, ""] if lines else []
-
-
-def to_markdown_beside_paper(name: str, rows: Sequence[Row]) -> str:
-    """Render a table on the paper's own data as Markdown: ours with intervals above the paper's.
-
-    One grid per protocol, then the notes and records.
-    """
-    lines = [f"# {TITLES[name]}", ""]
-    if any(r.ours is not None for r in rows):
-        lines += [
-            f"Ours on {'; '.join(rows_by_machine(rows))}; in brackets 95 % bootstrap intervals. "
-            "Real annotations, no video and no captioning model.",
-            "",
-        ]
-    if name == "oracle":
-        lines += [
-            "A human caption is a reference, not a bound: a model that writes the consensus "
-            "sentence may score above any one person. No index holds the query's own sentence or "
-            "a copy of it.",
-            "",
-        ]
-    for protocol in dict.fromkeys(_protocol(r) for r in rows):
-        lines += [*_grid_beside_paper([r for r in rows if _protocol(r) == protocol], protocol), ""]
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        if row.note:
-            notes.setdefault(row.note, []).append(f"{row.row}, {row.column}")
-    lines += [
-        f"- {cells[0]}{' and others' if len(cells) > 1 else ''}: {note}."
-        for note, cells in notes.items()
-    ]
-    if rows_by_machine(rows):
-        lines += ["", records_line(rows)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _protocol(row: Row) -> str:
-    return row.column.rpartition("/")[0]
-
-
-def _grid_beside_paper(rows: Sequence[Row], protocol: str) -> list[str]:
-    columns = list(dict.fromkeys(r.column for r in rows))
-    headers = [c.rpartition("/")[2] for c in columns]
-    cells = {(r.row, r.column): r for r in rows}
-    processors = processor_by_row(rows)
-    headers += ["processor"] if processors else []
-    lines = [f"| {protocol} | " + " | ".join(headers) + " |", "|---" * (len(headers) + 1) + "|"]
-    for name in dict.fromkeys(r.row for r in rows):
-        texts = [_with_interval(cells.get((name, column))) for column in columns]
-        texts += [processors[name]] if processors else []
-        lines.append(f"| {name} | " + " | ".join(texts) + " |")
-    return lines
-
-
-def _with_interval(row: Row | None) -> str:
-    value = None if row is None else row.ours if row.ours is not None else row.paper
-    if row is None or value is None:
-        return ""
-    digits = {"1": 4, "%": 1, "point": 1, "MB": 1}.get(row.unit, 0)
-    text = f"{value:,.{digits}f}"
-    _, separator, interval = row.spread.partition(": ")
-    return f"{text} ({interval})" if separator else text
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -12,8 +12,9 @@ from atom_repro.records import provenance
 from atom_repro.records.record import MIGRATION, QUANTITY_DEFINITIONS, load_records, stage_key
 from atom_repro.records.reference import reference_machines
 from atom_repro.report import catalogue
+from atom_repro.report.identity import family
 from atom_repro.report.paper import load_cells
-from atom_repro.report.select import family, system_load_label
+from atom_repro.report.select import system_load_label
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"

@@ -113,8 +113,8 @@ def test_two_processors_of_one_name_never_share_a_section(results):
     }
     text = to_markdown("table03", tables["table03"])
     first, second = text.split("\n## ")[1:]
-    assert first.startswith(str(FIRST)) and "0.5 s" in first
-    assert second.startswith(str(SECOND)) and "1.00 s" in second
+    assert first.startswith(f"Scale tiny, {FIRST}") and "0.5 s" in first
+    assert second.startswith(f"Scale tiny, {SECOND}") and "1.00 s" in second
 
 
 def test_a_busy_timing_is_marked_and_never_replaces_a_quiet_one(results):

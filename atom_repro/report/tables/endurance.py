@@ -1,15 +1,15 @@
 """Endurance table: memory growth over many clips in one session, as a function of records."""
 
 from collections.abc import Sequence
+from statistics import linear_regression
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured, omitted_records
+from atom_repro.report.identity import device_and_model, precision_label
 from atom_repro.report.select import (
     by_machine,
-    device_and_model,
     module_load_definition,
     of_newest_definition,
-    precision_label,
     quietness,
     validity_note,
 )
@@ -37,20 +37,39 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
     for configuration, record in selected.items():
         values = record.values
         slope = values["slope_bytes_per_clip"]
-        for column, value, unit, spread in (
-            ("clips", values["clips"], "clips", ""),
-            ("captions", values["captioned"], "clips", ""),
-            ("broken clips named", len(values["broken_named"]), "clips", ""),
-            ("memory a clip, bytes", slope["mean"], "bytes",
-             "95 % block bootstrap {low:+.0f} to {high:+.0f}".format(**slope)),
-            ("clips/s", values["clips_per_s"], "clips/s", ""),
-        ):  # fmt: skip
+        cells = [
+            ("clips", values["clips"], "clips"),
+            ("captions", values["captioned"], "clips"),
+            ("broken clips named", len(values["broken_named"]), "clips"),
+            ("memory a clip, bytes", slope["mean"], "bytes"),
+            *_slopes_by_third(record),
+            ("clips/s", values["clips_per_s"], "clips/s"),
+        ]
+        for column, value, unit in cells:
+            is_slope = column == "memory a clip, bytes"
             rows.append(
                 measured(
                     "endurance", "/".join(configuration), f"toy/{column}", value, unit, record,
-                    n=values["samples_after_warmup"] if unit == "bytes" else values["clips"],
-                    spread=spread, note=f"{validity_note(record)}; memory after the warm-up; "
+                    spread="95 % block bootstrap" if is_slope else "",
+                    interval=(slope["low"], slope["high"]) if is_slope else None,
+                    note=f"{validity_note(record)}; memory after the warm-up, by a straight line; "
+                    "where its thirds differ, so does what the whole says; "
                     f"{module_load_definition(record)}",
                 )
             )  # fmt: skip
     return rows
+
+
+def _slopes_by_third(record: Record) -> list[tuple[str, float, str]]:
+    """Slopes of memory in the first, second and last third of the clips, in bytes a clip."""
+    samples = [(s["clips"], s["anonymous_bytes"]) for s in record.samples()]
+    third = len(samples) // 3
+    if third < 2:
+        return []
+    cells = []
+    for start in (0, third, 2 * third):
+        part = samples[start : start + third]
+        clips, held = zip(*part, strict=True)
+        slope, _ = linear_regression(clips, held)
+        cells.append((f"clips {clips[0]} to {clips[-1]}, bytes a clip", slope, "bytes"))
+    return cells

@@ -11,13 +11,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
-from atom_repro.report.cells import Row, bootstrap_interval, measured
+from atom_repro.report.cells import Row, measured
 from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.svg import svg
 from atom_repro.report.tables.quality import CAPTION_METRICS, RECALLS
 
 _PAPER_DATASETS = {"msrvtt": "MSR-VTT", "msvd": "MSVD", "didemo": "DiDeMo"}
+_BOOTSTRAP = "95 % bootstrap over videos"
 _HOW_TO_FILL = "`make human-captions` fills ours"
 
 
@@ -72,7 +73,7 @@ def _human_rows(protocol: str, record: Record, metrics: Mapping[str, str]) -> li
                     "oracle", f"people/{name}", f"{protocol}/{column}", score["mean"],
                     "%" if key in RECALLS.values() else "point", record,
                     n=values.get("queries", n),
-                    spread=bootstrap_interval("over videos", score["low"], score["high"], 1),
+                    spread=_BOOTSTRAP, interval=(score["low"], score["high"]),
                     note=note,
                 )
             )  # fmt: skip
@@ -144,7 +145,7 @@ def gallery(records: Sequence[Record]) -> list[Row]:
                     measured(
                         "oracle_gallery", size, f"{protocol}/{column}", recall["mean"], "%", record,
                         n=record.values["rows"]["one at random"]["queries"],
-                        spread=bootstrap_interval("over videos", recall["low"], recall["high"], 1),
+                        spread=_BOOTSTRAP, interval=(recall["low"], recall["high"]),
                         note="all other videos drawn at random, the query's own kept",
                     )
                 )  # fmt: skip

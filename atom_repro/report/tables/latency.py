@@ -7,20 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from atom_repro.datatypes import CaptionWork
 from atom_repro.records.record import Record
-from atom_repro.report.cells import Row, extremes, measured, omitted_records, paper_rows
+from atom_repro.report.cells import (
+    Row,
+    extremes,
+    measured,
+    median_interval,
+    omitted_records,
+    paper_rows,
+)
+from atom_repro.report.identity import device_and_model, precision_label
 from atom_repro.report.paper import Cell
 from atom_repro.report.select import (
     by_machine,
-    device_and_model,
     is_reportable,
     keep_quietest,
     module_load_definition,
     of_newest_definition,
-    precision_label,
     validity_note,
 )
 
+STAGES_WITH_LIMIT = ("encode", "caption")
 BASELINE, ATOM = "reload_stage/sequential", "resident/parallel"
 SAVING_COLUMNS = ("load", "retrieval", "assembly")
 TABLE3_PIPELINES = ("retrieval", "assembly")
@@ -71,8 +79,8 @@ def table3(records: Sequence[Record]) -> list[Row]:
     Encoding and captioning are per clip; indexing is embedding the captions and the prompt and
     ranking. Loading is wall-clock time of all clips; like script and assembly it is of the assembly
     pipeline, in which the baseline loads a module twice. The movie is cut after the session ends
-    and is not counted, as in the paper. A saving is that of atom over the baseline, of the medians,
-    and its extremes are those of pairs that ran in one round.
+    and is not counted, as in the paper. A saving is that of atom over the baseline: the median of
+    pairs that ran in one round, with its interval from six pairs on, else the pairs.
     """
     rows = []
     selected = [r for r in newest(records) if r.config("pipeline.name") in TABLE3_PIPELINES]
@@ -102,14 +110,21 @@ def table3(records: Sequence[Record]) -> list[Row]:
                 continue
             baseline, atom = baseline_cells[column], atom_cells[column]
             paired = [100 * (1 - atom[r] / s) for r, s in baseline.items() if r in atom]
-            saving = 100 * (1 - median(atom.values()) / median(baseline.values()))
+            interval = median_interval(paired)
             rows.append(
                 measured(
-                    "table03", f"{row}/atom", f"{scale}/{column}_saving", saving, "percent",
-                    record, n=len(paired), spread=extremes(paired), note=note,
+                    "table03", f"{row}/atom", f"{scale}/{column}_saving", median(paired), "percent",
+                    record, n=len(paired), interval=interval, difference=True,
+                    spread="95 % interval of the median" if interval else _listed(paired),
+                    note=note, grid="savings, median of pairs",
                 )
             )  # fmt: skip
     return rows
+
+
+def _listed(pairs: Sequence[float]) -> str:
+    """Spread of too few pairs for an interval: the pairs."""
+    return "pairs " + ", ".join(f"{pair:+.1f}" for pair in sorted(pairs))
 
 
 def _configuration(record: Record) -> tuple[str, str, str]:
@@ -211,41 +226,50 @@ def arms(records: Sequence[Record]) -> list[Row]:
 def limits(records: Sequence[Record]) -> list[Row]:
     """Encoding and captioning of a clip beside their roofline minimum on the device.
 
-    In the resident, sequential arm, where modules run alone. The rates are the higher of two that
-    were measured in the same run, before and after.
+    In the resident, sequential arm, where modules run alone. The device's rates were measured in
+    the same run, before and after: a share of the limit stands for each of the two.
     """
     rows = []
     for record in newest(records):
-        minimum_s: Mapping[str, float] = record.values.get("least_s_per_clip", {})
-        prompts = _prompts(record, "resident/sequential", first_only=True) if minimum_s else []
-        if not prompts:
+        work = record.values.get("least_work_per_clip")
+        prompts = _prompts(record, "resident/sequential", first_only=True) if work else []
+        if not (work and prompts):
             continue
         pipeline, precision = record.config("pipeline.name"), precision_label(record)
         row = f"{device_and_model(record)}/{pipeline}/{precision}"
         scale, clips = record.data["scale"], record.values["clips"]
-        cells = [
-            (name, max(record.values[key][name] for key in ("limits_before", "limits_after")), "")
-            for name in record.values["limits_before"]
-        ]
-        for stage in ("encode", "caption"):
+        cells: list[tuple[str, str, float, str, str]] = []
+        shares: dict[str, list[float]] = {}
+        for when in ("before", "after"):
+            for name, rate in record.values[f"limits_{when}"].items():
+                text = name.removesuffix("_per_s")
+                cells.append((f"rates {when}", f"{text}, 1e9/s {when}", rate / 1e9, "1/s", ""))
+        for stage in STAGES_WITH_LIMIT:
             seconds = [p["stages_s"][stage] / clips for p in prompts]
-            cells += [(stage, median(seconds), extremes(seconds))]
-            if stage in minimum_s:
-                cells += [
-                    (f"{stage}, least", minimum_s[stage], ""),
-                    (f"{stage}, share of the limit", 100 * minimum_s[stage] / median(seconds), ""),
-                ]
-        for column, value, spread in cells:
-            unit = "percent" if "share" in column else "s"
-            if column.endswith("_per_s"):
-                column, value, unit = column.removesuffix("_per_s") + ", 1e9/s", value / 1e9, "1/s"
+            cells.append((stage, f"{stage}, measured", median(seconds), "s", extremes(seconds)))
+            for when in ("before", "after"):
+                rates = record.values[f"limits_{when}"]
+                least = CaptionWork(**work).lower_bound_s(rates, _arithmetic(record)).get(stage)
+                if least:
+                    shares.setdefault(stage, []).append(100 * least / median(seconds))
+                    cells += [
+                        (stage, f"{stage}, least by the rates {when}", least, "s", ""),
+                        (stage, f"{stage}, share of the limit {when}", shares[stage][-1],
+                         "percent", ""),
+                    ]  # fmt: skip
+        for grid, column, value, unit, spread in cells:
             rows.append(
                 measured(
-                    "limits", row, f"{scale}/{column}", value, unit, record,
-                    n=len(prompts), spread=spread, note=f"{validity_note(record)}; per clip",
+                    "limits", row, f"{scale}/{column}", value, unit, record, n=len(prompts),
+                    spread=spread, note=f"{validity_note(record)}; per clip", grid=grid,
                 )
             )  # fmt: skip
     return rows
+
+
+def _arithmetic(record: Record) -> str:
+    """Precision of a record's matrix products: that of the rate which bounds them."""
+    return str(record.values.get("arithmetic") or record.values["precision"])
 
 
 def _prompts(record: Record, arm: str, *, first_only: bool) -> list[dict[str, Any]]:

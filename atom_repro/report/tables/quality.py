@@ -10,8 +10,8 @@ from typing import Any
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured, paper_rows
+from atom_repro.report.identity import TOY, Identity, newest
 from atom_repro.report.paper import Cell
-from atom_repro.report.select import dataset_model_pairs, newest
 
 CAPTION_METRICS = {
     "BLEU@4": "bleu_4",
@@ -30,24 +30,26 @@ _HOW_TO_FILL = (
 def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     """Caption scores of every model and data set on record, with floors and human captions."""
     rows = []
-    for data, model in dataset_model_pairs(records, "caption"):
-        for precision, record in newest(records, "caption", model=model, data=data).items():
-            values = record.values
-            versions: list[tuple[str, Mapping[str, Any]]] = [(f"{model}/{precision}", values)]
-            for split in ("seen", "held_out"):
-                if split in values:
-                    versions.append((f"{model}/{precision}/{split}", values[split]))
-            if precision == "fp32" and model == "mPLUG2+":
-                versions += [
-                    ("floor/constant sentence", values["floor_constant_sentence"]),
-                    ("floor/next video's caption", values["floor_next_video"]),
-                    ("people/leave one out", values["people_leave_one_out"]),
-                ]
-            for name, scores in versions:
-                for column, key in CAPTION_METRICS.items():
-                    rows.append(
-                        measured("table01", name, f"{data}/{column}", scores[key], "point", record)
+    for identity, record in newest(records, "caption").items():
+        model, precision, values = identity.model, identity.precision, record.values
+        versions: list[tuple[str, Mapping[str, Any]]] = [(f"{model}/{precision}", values)]
+        for split in ("seen", "held_out"):
+            if split in values:
+                versions.append((f"{model}/{precision}/{split}", values[split]))
+        if _has_references(identity):
+            people = "grammar" if identity.data == TOY else "people"
+            versions += [
+                ("floor/constant sentence", values["floor_constant_sentence"]),
+                ("floor/next video's caption", values["floor_next_video"]),
+                (f"{people}/leave one out", values["people_leave_one_out"]),
+            ]
+        for name, scores in versions:
+            for column, key in CAPTION_METRICS.items():
+                rows.append(
+                    measured(
+                        "table01", name, f"{identity.data}/{column}", scores[key], "point", record
                     )
+                )
     return rows + paper_rows(paper, "table01", _HOW_TO_FILL)
 
 
@@ -67,39 +69,52 @@ def _retrieval(
     records: Sequence[Record], table: str, include_dataset: Callable[[str], bool]
 ) -> list[Row]:
     rows = []
-    for data, model in dataset_model_pairs(records, "retrieval"):
+    for identity, record in newest(records, "retrieval").items():
+        data, model = identity.data, f"{identity.model}/{identity.precision}"
         if not include_dataset(data):
             continue
-        for precision, record in newest(records, "retrieval", model=model, data=data).items():
-            versions = [(f"{model}/{precision}", record.values["model"])]
-            if precision == "fp32" and model == "mPLUG2+":
-                versions += [
-                    ("ceiling/true caption", record.values["ceiling_true_caption"]),
-                    ("floor/next video's caption", record.values["floor_next_video"]),
-                ]
-            for name, scores in versions:
-                for column, key in RECALL_METRICS.items():
-                    rows.append(
-                        measured(
-                            table,
-                            name,
-                            f"{data}/{column}",
-                            scores[key],
-                            "rank" if key == "median_rank" else "percent",
-                            record,
-                            n=record.values["model"]["queries"],
-                            note=f"gallery of {scores['index_size']}",
-                        )
+        versions = [(model, record.values["model"])]
+        if _has_references(identity):
+            versions += [
+                ("ceiling/true caption", record.values["ceiling_true_caption"]),
+                ("floor/next video's caption", record.values["floor_next_video"]),
+            ]
+        for name, scores in versions:
+            for column, key in RECALL_METRICS.items():
+                rows.append(
+                    measured(
+                        table,
+                        name,
+                        f"{data}/{column}",
+                        scores[key],
+                        "rank" if key == "median_rank" else "percent",
+                        record,
+                        n=record.values["model"]["queries"],
+                        note=f"gallery of {scores['index_size']}",
                     )
-            for split in ("seen", "held_out"):
-                scores = record.values.get(split, {})
-                name = f"{model}/{precision}/{split}"
-                rows += [
-                    measured(table, name, f"{data}/{column}", scores[key], "percent", record)
-                    for column, key in RECALL_METRICS.items()
-                    if key in scores
-                ]
+                )
+        for split in ("seen", "held_out"):
+            scores = record.values.get(split, {})
+            rows += [
+                measured(
+                    table, f"{model}/{split}", f"{data}/{column}", scores[key], "percent", record
+                )
+                for column, key in RECALL_METRICS.items()
+                if key in scores
+            ]
     return rows
+
+
+def _has_references(identity: Identity) -> bool:
+    """Whether the floors and references of a data set are taken from this model's record."""
+    return (identity.model, identity.precision) == ("mPLUG2+", "fp32")
+
+
+_OF_CLIPS = {"METEOR": "METEOR, mean of clips"}
+_INT8_COST_NOTE = (
+    "int8 minus fp32, the same weights and clips, with 95 % paired bootstrap intervals; METEOR "
+    "here is the mean of the clips', in Table 1 that of the corpus"
+)
 
 
 def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
@@ -112,22 +127,24 @@ def int8_cost(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
         ("caption", "table01", CAPTION_METRICS),
         ("retrieval", "table02", RECALLS),
     ):
-        for data, model in dataset_model_pairs(records, stage):
-            record = newest(records, stage, model=model, data=data).get("int8")
-            difference = record.values.get("minus_fp32") if record else None
-            if record and difference:
+        for identity, record in newest(records, stage).items():
+            model = identity.model
+            if identity.precision != "int8":
+                model += f"/{identity.precision}"
+            difference = record.values.get("minus_fp32")
+            if difference:
                 rows += [
                     measured(
                         "int8_cost",
                         model,
-                        f"{data}/{column}",
+                        f"{identity.data}/{_OF_CLIPS.get(column, column)}",
                         difference[key]["mean"],
                         "point",
                         record,
-                        spread="95 % paired bootstrap {low:+.2f} to {high:+.2f}".format(
-                            **difference[key]
-                        ),
-                        note=f"{model}, int8 minus fp32",
+                        interval=(difference[key]["low"], difference[key]["high"]),
+                        spread="95 % paired bootstrap over clips",
+                        difference=True,
+                        note=_INT8_COST_NOTE,
                     )
                     for column, key in columns.items()
                 ]
@@ -152,15 +169,14 @@ def attributes(records: Sequence[Record]) -> list[Row]:
     return [
         measured(
             "attributes",
-            f"{model}/{precision}/{group}",
-            f"{data}/{name}",
+            f"{identity.model}/{identity.precision}/{group}",
+            f"{identity.data}/{name}",
             100 * correct / total,
             "percent",
             record,
             n=total,
         )
-        for data, model in dataset_model_pairs(records, "caption")
-        for precision, record in newest(records, "caption", model=model, data=data).items()
+        for identity, record in newest(records, "caption").items()
         for group, by_name in record.values.get("attribute_accuracy", {}).items()
         for name, (correct, total) in by_name.items()
     ]

@@ -13,16 +13,14 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured, omitted_records
-from atom_repro.report.render import BUSY_NOTE, busy_mark, records_line, rows_by_machine, to_csv
+from atom_repro.report.identity import device_and_model, precision_label
 from atom_repro.report.select import (
     HOST_TINY,
     busy_suffix,
     by_machine,
-    device_and_model,
     keep_quietest,
     module_load_definition,
     of_newest_definition,
-    precision_label,
     system_load_label,
     validity_note,
 )
@@ -73,7 +71,8 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
                 rows.append(
                     Row(NAME, row, _column(record, "prompt 1"), None, None, "s",
                         scale=str(record.data["scale"]), machine=record.machine,
-                        load=system_load_label(record), records=record.run_id, note="out of memory")
+                        load=system_load_label(record), records=record.run_id, note="out of memory",
+                        grid="seconds")
                 )  # fmt: skip
                 continue
             fresh = by_session.get("fresh/" + name.partition("/")[2])
@@ -104,7 +103,8 @@ def _session_rows(
         cells.append((f"bytes read in prompt {n}", first_repeat[n - 1]["bytes_read"], "byte"))
     count_rows = [
         measured(NAME, row, _column(record, name), value, unit, record, n=len(repeats),
-                 note=f"{validity_note(record)}; {record.values['clips']} clips")
+                 note=f"{validity_note(record)}; {record.values['clips']} clips",
+                 grid="loads and bytes")
         for name, value, unit in cells
     ]  # fmt: skip
     seconds: dict[str, list[float]] = {
@@ -125,45 +125,15 @@ def _session_rows(
             ]
     return count_rows + [
         measured(NAME, row, _column(record, name), median(values), "s", record, n=len(values),
-                 spread=extremes(values), note=note)
+                 spread=extremes(values), note=note, grid="seconds")
         for name, values in seconds.items()
         if values
     ]  # fmt: skip
 
 
-def to_markdown(name: str, rows: Sequence[Row]) -> str:
-    """Render the table as Markdown: per machine a grid of loads and bytes and one of seconds."""
-    lines = ["# What the n-th prompt of a session loads and costs", ""]
-    if not rows:
-        return "\n".join(
-            [*lines, "No record of ours yet: `python -m device_bench.sessions` makes them.", ""]
-        )
-    scales = ", ".join(sorted({r.scale for r in rows if r.scale}))
-    lines += [
-        f"Ours, scale {scales}, a section a machine. A row is device/model/pipeline/precision/"
-        "session/residency/schedule. Medians over repeats; all sessions gave the same tokens and "
-        "rankings.",
-        "",
-    ]
-    for heading, of_machine in rows_by_machine(rows).items():
-        lines += [f"## {heading}", ""]
-        counted = [r for r in of_machine if r.unit != "s"]
-        timed = [r for r in of_machine if r.unit == "s"]
-        for part_rows in (counted, timed):
-            lines += [*_grid(part_rows), ""]
-        lines += [f"- {note}." for note in sorted({r.note for r in of_machine if r.note})]
-        lines += [BUSY_NOTE] if any(r.load == "busy" for r in of_machine) else []
-        lines += ["", records_line(of_machine), ""]
-    lines += [f"- {r.note}." for r in rows if r.machine is None]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def files(records: Sequence[Record]) -> dict[str, str]:
-    """File contents by path below the results' folder: the table as CSV and Markdown, curves."""
+def figures(records: Sequence[Record]) -> dict[str, str]:
+    """Curves of every configuration, by path below the results' folder."""
     texts = {}
-    for name, rows in build(records).items():
-        texts[f"tables/{name}.csv"] = to_csv(rows)
-        texts[f"tables/{name}.md"] = to_markdown(name, rows)
     for (device, pipeline, precision), record in newest(records).items():
         suffix = "" if device == HOST_TINY else "_" + re.sub(r"\W+", "-", device)
         texts[f"figures/sessions_{pipeline}_{precision}{suffix}.svg"] = curves(record)
@@ -223,23 +193,3 @@ def _total_seconds(prompts: Sequence[Mapping[str, Any]], n: int) -> float:
 
 def _column(record: Record, name: str) -> str:
     return f"{record.data['scale']}/{name}"
-
-
-def _grid(rows: Sequence[Row]) -> list[str]:
-    columns = list(dict.fromkeys(r.column for r in rows))
-    cells = {(r.row, r.column): r for r in rows}
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in dict.fromkeys(r.row for r in rows):
-        texts = [_cell_text(cells.get((name, column))) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(texts) + " |")
-    return lines
-
-
-def _cell_text(row: Row | None) -> str:
-    if row is None:
-        return ""
-    if row.ours is None:
-        return row.note
-    if row.unit != "s":
-        return f"{row.ours:,.0f}"
-    return f"{row.ours:.3g} s{busy_mark(row)}"

@@ -5,8 +5,9 @@ from typing import Any
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
+from atom_repro.report.identity import FAMILIES
 from atom_repro.report.paper import Cell, value_of
-from atom_repro.report.select import FAMILIES, newest_by_protocol
+from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.tables.text_embedder import EMBEDDER, HOW_TO_FILL
 
 _PAPER_MODEL = "mPLUG2+"
@@ -33,18 +34,14 @@ def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
     for name, record in _newest_by_model(records).items():
         for precision, by_part in record.values["bytes"].items():
             sizes = {**by_part, "both": sum(by_part.values())}
-            for part, size in sizes.items():
-                rows.append(
+            for unit, factor in (("MB", 1e6), ("MiB", _MIB)):
+                rows += [
                     measured(
-                        "table06",
-                        f"{name}/{precision}",
-                        f"storage/{part}",
-                        size / 1e6,
-                        "MB",
-                        record,
-                        note=f"{size / _MIB:.1f} MiB; random weights, files as written",
+                        "table06", f"{name}/{precision}", f"storage/{part}, {unit}", size / factor,
+                        unit, record, note="random weights, files as written", grid=f"in {unit}",
                     )
-                )
+                    for part, size in sizes.items()
+                ]  # fmt: skip
     rows += _embedder_rows(records, paper)
     for row, note in (
         (_PAPER_MODEL, "printed as mPLUG+; an int8 Llama 3.2 1B alone is as large"),
@@ -68,8 +65,8 @@ def _embedder_rows(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row
     rows = [
         measured(
             "table06", f"{EMBEDDER}/{name}", "storage", size / 1e6, "MB", record,
-            note=f"{size / _MIB:.1f} MiB; weights as a file, tokenizer of "
-            f"{record.values['tokenizer_bytes'] / 1e6:.1f} MB not counted",
+            note="weights as a file; the tokenizer of "
+            f"{record.values['tokenizer_bytes'] / 1e6:.1f} MB is not counted", grid="in MB",
         )
         for name, size in sizes.items()
     ]  # fmt: skip

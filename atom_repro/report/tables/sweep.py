@@ -15,7 +15,6 @@ import matplotlib.pyplot as plt
 from atom_repro.records.component import with_component_names
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
-from atom_repro.report.render import BUSY_NOTE, busy_mark, records_line, rows_by_machine, to_csv
 from atom_repro.report.select import by_machine, keep_quietest, quietness
 from atom_repro.report.svg import svg
 
@@ -79,6 +78,9 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
                 note=f"validation clips{_trained_on(runs[0])}; n and means are over seeds",
             )
             rows.append(replace(row, records=", ".join(sorted(r.run_id for r in runs))))
+    if rows:
+        best = max((r for r in rows if r.column.endswith("/best CIDEr")), key=lambda r: r.ours or 0)
+        rows.append(replace(best, column="", ours=None, note=f"Best validation CIDEr: {best.row}"))
     return rows
 
 
@@ -147,60 +149,6 @@ def curves(records: Sequence[Record]) -> str | None:
                     fontsize=10)  # fmt: skip
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     return svg(figure)
-
-
-def files(records: Sequence[Record]) -> dict[str, str]:
-    """File contents by path below the results' folder; empty without records of the sweep."""
-    rows = build(records)
-    if not rows:
-        return {}
-    texts = {
-        f"tables/{NAME}.csv": to_csv(rows),
-        f"tables/{NAME}.md": to_markdown(rows),
-    }
-    figure = curves(records)
-    return texts | ({f"figures/{NAME}.svg": figure} if figure else {})
-
-
-def to_markdown(rows: Sequence[Row]) -> str:
-    """Render the table as Markdown: per machine the grid, its best point and its records."""
-    lines = [
-        "# Appendix G: learning rate and batch size",
-        "",
-        f"Ours, scale {', '.join(sorted({r.scale for r in rows}))}, a section a machine. The paper "
-        "chose 2e-5 and 128, on other data and a model of another size, and saw over-fitting after "
-        f"{_PAPER_OVERFITTING_EPOCH} epochs.",
-        "",
-    ]
-    for heading, of_machine in rows_by_machine(rows).items():
-        lines += [f"## {heading}", "", *_section(of_machine), ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _section(rows: Sequence[Row]) -> list[str]:
-    columns = list(dict.fromkeys(r.column for r in rows))
-    cells = {(r.row, r.column): r for r in rows}
-    lines = [
-        "| | " + " | ".join(columns) + " | seeds |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
-    for name in dict.fromkeys(r.row for r in rows):
-        row_cells = [cells.get((name, c)) for c in columns]
-        seeds = next(c.n for c in row_cells if c)
-        lines.append(f"| {name} | " + " | ".join(map(_cell_text, row_cells)) + f" | {seeds} |")
-    best = max((r for r in rows if r.column.endswith("/best CIDEr")), key=lambda r: r.ours or 0.0)
-    lines += ["", f"- Best validation CIDEr: {best.row}."]
-    lines += [f"- {note}." for note in sorted({r.note for r in rows})]
-    lines += [BUSY_NOTE] if any(r.load == "busy" for r in rows) else []
-    return [*lines, "", records_line(rows)]
-
-
-def _cell_text(cell: Row | None) -> str:
-    if cell is None or cell.ours is None:
-        return ""
-    if cell.unit != "s":
-        return f"{cell.ours:.2f}"
-    return f"{cell.ours:.2f} s{busy_mark(cell)}"
 
 
 def _mean_line(runs: Sequence[Record]) -> list[tuple[float, float]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
-from atom_repro.report.select import newest
+from atom_repro.report.identity import newest
 
 # Task, column, key of the sample's score, unit.
 _COLUMNS = (
@@ -36,7 +36,10 @@ _NOTES = {
 def tasks(records: Sequence[Record]) -> list[Row]:
     """One row per arm and precision; shares in per cent."""
     rows: list[Row] = []
-    for precision, record in newest(records, "tasks").items():
+    for identity, record in newest(records, "tasks").items():
+        precision = identity.precision
+        if identity.model != "mPLUG2+":
+            precision = f"{identity.model}/{precision}"
         samples = record.samples()
         for arm, label in _ARMS.items():
             for task, column, key, unit in _COLUMNS:
@@ -54,6 +57,7 @@ def tasks(records: Sequence[Record]) -> list[Row]:
                         record,
                         n=len(values),
                         note=f"{label}: {_NOTES[arm]}" if arm in _NOTES else "",
+                        grid=column.partition("/")[0],
                     )
                 )
         rows += _thresholds(record, precision)
@@ -69,10 +73,10 @@ def _values(samples: Iterable[Mapping[str, Any]], task: str, arm: str, key: str)
 def _thresholds(record: Record, precision: str) -> list[Row]:
     return [
         measured("tasks", f"model/{precision}", f"toy/{column}", scale * record.values[key], unit,
-                 record, note="chosen on validation clips, tried on test clips")
+                 record, note="chosen on validation clips, tried on test clips", grid="search")
         for column, key, unit, scale in (
-            ("nothing fits below", "least_similarity", "cosine", 1.0),
-            ("match or nothing, right", "balanced_accuracy_test", "percent", 100.0),
+            ("search/nothing matches below", "least_similarity", "cosine", 1.0),
+            ("search/match or nothing, right", "balanced_accuracy_test", "percent", 100.0),
         )
         if record.values.get(key) is not None  # None if the decoder generated no text
     ]  # fmt: skip

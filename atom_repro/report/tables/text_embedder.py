@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atom_repro.records.record import Record
-from atom_repro.report.cells import Row, bootstrap_interval, measured
+from atom_repro.report.cells import Row, measured
 from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.tables.quality import RECALLS
@@ -52,7 +52,6 @@ def table7(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
 def _recipe_rows(label: str, scores: Mapping[str, Any], record: Record) -> list[Row]:
     """Scores of one recipe, each with its difference to fp32 on the same pairs and queries."""
     pairs, queries = record.values["pairs"], record.values["queries"]
-    interval = bootstrap_interval("over pairs", scores["pearson_low"], scores["pearson_high"], 4)
     rows = [
         measured(
             "table07",
@@ -62,19 +61,26 @@ def _recipe_rows(label: str, scores: Mapping[str, Any], record: Record) -> list[
             "1",
             record,
             n=pairs,
-            spread=interval,
+            spread="95 % bootstrap over pairs",
+            interval=(scores["pearson_low"], scores["pearson_high"]),
         ),
         measured("table07", label, "STS-B/Spearman", scores["spearman"], "1", record, n=pairs),
     ]
     difference = scores.get("pearson_minus_fp32")
     if difference:
-        interval = bootstrap_interval(
-            "over pairs, paired", difference["low"], difference["high"], 4
-        )
         column = "STS-B/Pearson minus fp32"
         rows.append(
             measured(
-                "table07", label, column, difference["mean"], "1", record, n=pairs, spread=interval
+                "table07",
+                label,
+                column,
+                difference["mean"],
+                "1",
+                record,
+                n=pairs,
+                spread="95 % bootstrap over pairs, paired",
+                interval=(difference["low"], difference["high"]),
+                difference=True,
             )
         )
     for metric, key in RECALLS.items():
@@ -84,10 +90,11 @@ def _recipe_rows(label: str, scores: Mapping[str, Any], record: Record) -> list[
         )
         for name, values in columns:
             if values:
-                interval = bootstrap_interval("over videos", values["low"], values["high"], 1)
                 column = f"msrvtt/ret-1ka/{name}"
                 rows.append(
                     measured("table07", label, column, values["mean"], "%", record, n=queries,
-                          spread=interval)
+                             spread="95 % bootstrap over videos",
+                             interval=(values["low"], values["high"]),
+                             difference=name.endswith("fp32"))
                 )  # fmt: skip
     return rows

@@ -5,7 +5,8 @@ from statistics import mean
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
-from atom_repro.report.select import device_and_model, is_reportable
+from atom_repro.report.identity import device_and_model
+from atom_repro.report.select import is_reportable
 
 
 def training(records: Sequence[Record]) -> list[Row]:

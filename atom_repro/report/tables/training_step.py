@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
-from atom_repro.report.select import by_machine, device_and_model, keep_quietest
+from atom_repro.report.identity import device_and_model
+from atom_repro.report.select import by_machine, keep_quietest
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:

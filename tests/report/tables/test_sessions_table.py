@@ -7,7 +7,8 @@ from machines import OLD
 
 from atom_repro.records.provenance import file_hash
 from atom_repro.records.record import Record
-from atom_repro.report.tables.sessions import NAME, build, curves, files, newest
+from atom_repro.report.render import to_markdown
+from atom_repro.report.tables.sessions import NAME, build, curves, figures, newest
 
 LOADS = {"fresh": [{"encoder": 1, "decoder": 1}] * 3, "indexed": [{"encoder": 1}, {}, {}]}
 
@@ -85,15 +86,25 @@ def test_loads_that_differ_between_repeats_are_refused(tmp_path):
         build([made])
 
 
-def test_files_are_the_same_for_the_same_records_and_smoke_has_none(made, tmp_path):
-    texts = files([made])
-    assert texts == files([made])
-    assert set(texts) == {
-        "tables/sessions.csv", "tables/sessions.md", "figures/sessions_retrieval_fp32.svg",
-    }  # fmt: skip
+def test_curves_are_the_same_for_the_same_records_and_smoke_has_none(made, tmp_path):
+    texts = figures([made])
+    assert texts == figures([made])
+    assert set(texts) == {"figures/sessions_retrieval_fp32.svg"}
     assert "fresh, resident" in curves(made)
     made.data["device"] = "cuda: NVIDIA H100"
-    assert "figures/sessions_retrieval_fp32_cuda-NVIDIA-H100-tiny_mplug2plus.svg" in files([made])
+    assert set(figures([made])) == {
+        "figures/sessions_retrieval_fp32_cuda-NVIDIA-H100-tiny_mplug2plus.svg"
+    }
     made.data["scale"] = "smoke"
     assert newest([made]) == {}
-    assert "No record of ours yet" in files([made])["tables/sessions.md"]
+    assert "No record of ours yet" in to_markdown(NAME, build([made])[NAME])
+
+
+def test_loads_and_seconds_have_a_grid_each(tmp_path):
+    ended = "indexed/resident/sequential"
+    made = record(tmp_path, prompts("fresh", "resident", [4, 3, 3]), out_of_memory=[ended])
+    text = to_markdown(NAME, build([made])[NAME])
+    loads, seconds = text.split("### ")[1:]
+    assert loads.startswith("loads and bytes\n") and seconds.startswith("seconds\n")
+    (row,) = [line for line in seconds.splitlines() if ended in line]
+    assert "| out of memory |" in row.replace("  ", "")

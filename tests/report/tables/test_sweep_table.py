@@ -9,6 +9,7 @@ from machines import OLD
 
 from atom_repro.records.provenance import file_hash
 from atom_repro.records.record import Record
+from atom_repro.report.render import to_csv, to_markdown
 from atom_repro.report.tables import sweep
 
 # A score that rises to epoch 3 and falls again, validated twice an epoch of 10 steps.
@@ -46,8 +47,9 @@ def made(tmp_path):
 
 
 def cells(records):
-    texts = sweep.files(records)
-    return list(csv.DictReader(io.StringIO(texts["tables/appendix_g.csv"]))), texts
+    rows = sweep.build(records)
+    texts = {"tables/appendix_g.md": to_markdown(sweep.NAME, rows)}
+    return list(csv.DictReader(io.StringIO(to_csv([r for r in rows if r.column])))), texts
 
 
 def by_column(rows, row):
@@ -79,7 +81,7 @@ def test_what_is_no_point_of_this_grid_stays_out(made):
         made("other", sweep="mine"),
         made("failed", status="failed"),
     ]
-    assert sweep.files(out) == {}
+    assert sweep.build(out) == []
     assert sweep.curves(out) is None
     # Points that ran with other settings are of an earlier grid.
     rows, _ = cells([made("old", batch=32, settings={"epochs": 2}), made("r1"), *out])

@@ -30,6 +30,8 @@ _WITHOUT_EFFECT = (
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
     "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.checkpoint_every",
 )  # fmt: skip
+# Stages that judge texts.
+_JUDGED = ("caption", "retrieval", "tasks")
 _DEFAULTS = {"engine": "eager", "host": "in_process"}
 
 
@@ -136,6 +138,8 @@ def refusal(record: Record) -> str | None:
         return "a smoke run"
     if record.config("from_predictions"):
         return "captions read from a file, whose model is unknown"
+    if record.stage in _JUDGED and record.data.get("weights") == "random":
+        return "texts of random weights"
     if record.stage in ("latency", "sessions") and record.config("pipeline.name") == "assembly":
         prompts = [s for s in record.samples() if s["kind"] == "prompt"]
         if not any(p["stages_s"].get("script") for p in prompts):

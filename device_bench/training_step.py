@@ -75,6 +75,7 @@ def main(cfg: Any) -> None:
                     "text_tokens": int(batch["captions"].size),
                     "visual_tokens": clips * model.encoder.visual_tokens,
                     "step_memory_estimated_bytes": needed.peak,
+                    "step_memory_bound_bytes": needed.bound,
                     "step_memory_parts_bytes": asdict(needed),
                 }
                 if kind == "cpu":  # a system without memory kills, and says nothing

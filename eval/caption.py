@@ -74,13 +74,15 @@ def main(cfg: Any) -> None:
         captions = {p.video_id: p.caption for p in predictions}
         scores = score_captions(captions, references, java=java)
         training = {c.video_id: c.references for c in dataset.clips("train")}
-        baselines = caption_scores.baselines(references, training, java=java)
+        constant = caption_scores.constant_sentence(training, java=java)
+        baselines = caption_scores.baselines(references, constant, java=java)
         run.values |= {
             **setup.labels,
             "videos": len(checked.clips),
             "status_counts": dict(checked.counts),
             "label": checked.label,
             "empty_captions": scores.empty,
+            "constant_sentence": constant,
             **scores.corpus,
             **{name: dict(row.corpus) for name, row in baselines.items()},
             "quantised": quantised,
@@ -101,11 +103,7 @@ def main(cfg: Any) -> None:
             )
         run.samples += caption_scores.samples(predictions, scores)
     floor = baselines["floor_constant_sentence"].corpus["cider"]
-    people = baselines["people_leave_one_out"].corpus["cider"]
-    print(
-        f"caption {precision}: CIDEr {scores.corpus['cider']:.1f} "
-        f"(constant sentence {floor:.1f}, people {people:.1f}), {len(captions)} clips"
-    )
+    print(f"caption {precision}: CIDEr {scores.corpus['cider']:.1f}, of {constant!r} {floor:.1f}")
     print(summary(run.folder))
 
 

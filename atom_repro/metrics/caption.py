@@ -67,6 +67,27 @@ def score_captions(
     )
 
 
+def strongest_constant(
+    candidates: Sequence[str],
+    references: Mapping[str, Sequence[str]],
+    *,
+    java: str | Path | None = None,
+) -> str:
+    """The candidate with the highest CIDEr as the caption of every clip; of equals the first.
+
+    Args:
+        references: of other clips than those that it is then scored on.
+    """
+    tokenised_references = tokenise(references, java=java)
+    tokenised = tokenise({text: [text] for text in candidates}, java=java)
+
+    def cider(text: str) -> float:
+        constant = dict.fromkeys(references, tokenised[text][0])
+        return _score(constant, tokenised_references, ("cider",), java).corpus["cider"]
+
+    return max(candidates, key=cider)
+
+
 def leave_one_out(
     references: Mapping[str, Sequence[str]],
     *,

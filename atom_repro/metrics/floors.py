@@ -5,12 +5,13 @@ other. Tables show them beside a model because a constant sentence already earns
 BLEU and ROUGE-L.
 """
 
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 
-def constant_sentence(training: Mapping[str, Sequence[str]]) -> str:
-    """Returns the medoid training sentence: the most similar to all training sentences.
+def central_sentences(training: Mapping[str, Sequence[str]], most: int) -> list[str]:
+    """Returns the training sentences that are the most similar to all, the medoid first.
 
     Similarity is the Dice overlap of the two sets of words, 2·|a ∩ b| / (|a| + |b|), averaged
     over every training sentence; exact, in time linear in the words. The references of the
@@ -38,7 +39,7 @@ def constant_sentence(training: Mapping[str, Sequence[str]]) -> str:
             for other_size, count in sentences_with[word].items()
         )
 
-    return min(counts, key=lambda text: (-round(overlap(text), 9), text))
+    return heapq.nsmallest(most, counts, key=lambda text: (-round(overlap(text), 9), text))
 
 
 def constant_predictions(sentence: str, ids: Iterable[str]) -> dict[str, str]:

@@ -22,12 +22,19 @@ from atom_repro.engines.roofline import ShapeOnlyDispatch
 from atom_repro.training.checkpointing import blocks
 
 _ADAM_STATES = 2  # the running means of the gradient and of its square
+# What a CPU process holds beside a step's tensors, at most, as shares of the activations and of
+# what is held between steps: glibc keeps freed blocks below its mmap threshold (32 MiB at most, so
+# larger weights cost nothing), kernels have workspaces. Set above every step in
+# results/tables/training_step.md, where the process held 1.15 to 1.41 times the tensors.
+_KEPT_OF_ACTIVATIONS, _KEPT_OF_HELD = 0.4, 0.2
+_KEPT_OF_HELD_LIMIT, _WORKSPACES = 512 * 2**20, 64 * 2**20
 
 
 @dataclass(frozen=True)
 class StepMemory:
     """Bytes of one process: `parameters`, the `gradients` and optimiser `states` of trained ones,
-    and the `peak` of all of these with activations and communication buffers.
+    and the `peak` of all of these with activations and communication buffers. `kept` is what
+    allocator and kernels may hold beside these tensors.
 
     With sharding, the first process also has a `whole` copy of the network for validation, and
     while saving the full state in main memory: `gathered`.
@@ -39,6 +46,12 @@ class StepMemory:
     peak: int
     whole: int = 0
     gathered: int = 0
+    kept: int = 0
+
+    @property
+    def bound(self) -> int:
+        """Upper bound of a process's memory in a step."""
+        return self.peak + self.kept
 
 
 def step_memory(
@@ -53,7 +66,7 @@ def step_memory(
     """Estimate the memory of a step by running its micro-batches on fake tensors.
 
     Padding is not visible there, so every token counts as a target: the estimate tends to be too
-    large. Kernel workspaces and the allocator's rounding are not included.
+    large. On a CPU it has a margin for what allocator and kernels keep (`kept`).
 
     Args:
         make_network: builds the network whose forward is the loss, with frozen, adapted and
@@ -81,7 +94,9 @@ def step_memory(
     if not shard:
         if processes > 1:
             peak += gradients  # DDP's buckets
-        return StepMemory(parameters, gradients, _ADAM_STATES * gradients, peak)
+        states = _ADAM_STATES * gradients
+        kept = _kept(peak, parameters + gradients + states, device)
+        return StepMemory(parameters, gradients, states, peak, kept=kept)
     # Each process holds its shard; the running block and the next one are unsharded.
     sizes = [sum(_parameter_bytes(p) for p in block.parameters()) for block in blocks(network)]
     rest = sum(_parameter_bytes(p) for p in network.parameters()) - sum(sizes)
@@ -95,7 +110,15 @@ def step_memory(
         peak,
         whole=whole,
         gathered=whole + states,
+        kept=_kept(peak, persistent // processes, device),
     )
+
+
+def _kept(peak: int, held: int, device: str) -> int:
+    if device != "cpu":
+        return 0
+    of_held = min(_KEPT_OF_HELD * held, _KEPT_OF_HELD_LIMIT)
+    return round(_KEPT_OF_ACTIVATIONS * max(0, peak - held) + of_held + _WORKSPACES)
 
 
 def require_step_memory(estimate: StepMemory, device: torch.device) -> None:
@@ -105,12 +128,12 @@ def require_step_memory(estimate: StepMemory, device: torch.device) -> None:
         AtomError: they need more than is available.
     """
     if device.type == "cuda":
-        available, required = torch.cuda.mem_get_info(device)[0], estimate.peak + estimate.whole
+        available, required = torch.cuda.mem_get_info(device)[0], estimate.bound + estimate.whole
     else:
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         available, required = (
             None,
-            estimate.peak * local_processes + estimate.whole + estimate.gathered,
+            estimate.bound * local_processes + estimate.whole + estimate.gathered,
         )
     require_memory(
         required,

@@ -119,6 +119,7 @@ class Trainer:
             "processes": self._accelerator.num_processes,
             "step_memory_estimated_bytes": self.memory_estimate.peak
             + self.memory_estimate.whole,  # of this process
+            "step_memory_bound_bytes": self.memory_estimate.bound + self.memory_estimate.whole,
             "step_memory_measured_bytes": self.measured_peak.bytes,
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "parameters": sum(p.numel() for p in parameters),

@@ -251,7 +251,7 @@ def test_a_study_keeps_numbers_and_no_text(kind):
 def test_people_are_scored_like_a_captioner():
     people = build(draws=2, several=1, seed=0)
     study = caption_study(
-        CLIPS, {"t": ["red cat"]}, people, resamples=50, seed=0, java=None, progress=lambda _: None,
+        CLIPS, {"t": ["a green fish"]}, people, resamples=50, seed=0, java=None, progress=lambda _: None,
         metrics=("bleu", "rouge_l", "cider"),  # METEOR takes seconds to start, for every row
     )  # fmt: skip
     drawn = draw_captions(CLIPS, 2, 0)
@@ -265,6 +265,7 @@ def test_people_are_scored_like_a_captioner():
     rows = study.values["rows"]
     best = rows["best of 2 draws, references known"]["cider"]["mean"]
     assert best > row["cider"]["mean"] > rows["floor: next video's caption"]["cider"]["mean"]
+    assert study.values["constant_sentence"] == "a green fish"  # of the training split
     text = json.dumps([study.values, study.samples], allow_nan=False)
     assert not any(r in text for c in CLIPS for r in c.references)
 

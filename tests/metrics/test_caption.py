@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from atom_repro.metrics.bootstrap import corpus_bleu
-from atom_repro.metrics.caption import CaptionScores, leave_one_out, score_captions
+from atom_repro.metrics.caption import (
+    CaptionScores,
+    leave_one_out,
+    score_captions,
+    strongest_constant,
+)
 
 pytestmark = pytest.mark.java
 
@@ -109,6 +114,24 @@ def test_ids_must_match_exactly() -> None:
         score_captions({}, {})
     with pytest.raises(ValueError, match=r"unknown metrics \['spice'\]"):
         score_captions({"x": "a"}, {"x": ["a"]}, metrics=("spice",))
+
+
+def test_the_strongest_constant_has_the_highest_cider_of_all() -> None:
+    references = {
+        "1": ["a man runs on the beach"], "2": ["a man runs home"], "3": ["two boats at night"],
+        "4": ["a dog on the beach"],
+    }  # fmt: skip
+    candidates = ["two boats", "a man", "a man runs on the beach", "the beach"]
+    cider = [
+        score_captions(dict.fromkeys(references, text), references, metrics=("cider",)).corpus[
+            "cider"
+        ]
+        for text in candidates
+    ]
+    assert len(set(cider)) == len(candidates)
+    best = candidates[cider.index(max(cider))]
+    assert strongest_constant(candidates, references) == best
+    assert strongest_constant([*candidates, best], references) == best
 
 
 def test_leave_one_out_is_the_mean_over_positions() -> None:

@@ -1,5 +1,6 @@
 """The estimate of a step's memory, against the same step's tensors as they really are."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,11 @@ from atom_repro import config
 from atom_repro.config.composition import compose
 from atom_repro.datatypes import AtomError
 from atom_repro.device import capacity
+from atom_repro.device.cpu import Cpu
 from atom_repro.training import step_memory as measured
 from atom_repro.training.network import training_network
 from atom_repro.training.step_memory import StepMemory, require_step_memory, step_memory
+from atom_repro.training.step_trial import SyntheticCaptions, measure_step
 
 
 def training(*overrides):
@@ -77,6 +80,24 @@ def test_recomputed_blocks_frozen_parts_and_shards_need_less():
     shared = needed(processes=2, shard=True)
     assert shared.peak < two.peak
     assert shared.states == pytest.approx(whole.states / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("clips", [1, 8])
+def test_the_bound_is_above_what_the_process_holds(clips):
+    cfg = compose("training_step", ["model=tiny_mplug2plus", "train.threads=1"])
+    model = config.build(cfg.model)
+    captions = SyntheticCaptions.of(model, length=23, seed=0)
+    make_network = partial(training_network, model, captions, cfg.train)
+    batch = captions.micro_batch(clips=clips, captions_per_clip=1)
+    needed = step_memory(make_network, [batch], precision="fp32")
+    step = measure_step(make_network, cfg.train, batch, Cpu(), precision="fp32", steps=3)
+    assert needed.peak < needed.bound
+    assert step.peak_bytes < needed.bound
+
+
+def test_a_gpu_has_no_such_margin():
+    make_network, part = training()
+    assert step_memory(make_network, [part], precision="fp32", device="cuda").kept == 0
 
 
 def test_every_micro_batch_counts():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from atom_repro.datatypes import Clip
+from atom_repro.evaluation.caption_scores import constant_sentence
 from atom_repro.evaluation.human_captions.captioner import (
     HumanCaptioner,
     HumanCaptions,
@@ -19,7 +20,7 @@ from atom_repro.evaluation.human_captions.captioner import (
 )
 from atom_repro.metrics.bootstrap import clustered_interval, corpus_bleu, paired_bleu_difference
 from atom_repro.metrics.caption import METRICS, CaptionScores, score_captions
-from atom_repro.metrics.floors import constant_predictions, constant_sentence, shuffled_predictions
+from atom_repro.metrics.floors import constant_predictions, shuffled_predictions
 
 REPORTED_METRICS = ("bleu_4", "rouge_l", "meteor", "cider")
 
@@ -77,13 +78,16 @@ def caption_study(
             scored("floor", _against_all(shuffled_predictions(references), references))
         ],
     }
+    sentence = ""
     if training:
-        constant = constant_predictions(constant_sentence(training), references)
+        sentence = constant_sentence(training, java=java)
+        constant = constant_predictions(sentence, references)
         rows["floor: constant sentence"] = [scored("constant", _against_all(constant, references))]
     values = {
         "videos": len(clips),
         "captions": sum(len(c.references) for c in clips),
         "draws": captioner.draws,
+        "constant_sentence": sentence,
         "rows": {name: _row(scores, resamples, seed) for name, scores in rows.items()},
     }
     return Study(values, _samples(clips, rows))

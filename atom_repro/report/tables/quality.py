@@ -19,6 +19,7 @@ CAPTION_METRICS = {
     "METEOR": "meteor",
     "CIDEr": "cider",
 }
+_CONSTANT = "floor/constant sentence"
 RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 RECALL_METRICS = {**RECALLS, "median rank": "median_rank"}
 _HOW_TO_FILL = (
@@ -39,17 +40,21 @@ def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
         if _has_references(identity):
             people = "grammar" if identity.data == TOY else "people"
             versions += [
-                ("floor/constant sentence", values["floor_constant_sentence"]),
+                (_CONSTANT, values["floor_constant_sentence"]),
                 ("floor/next video's caption", values["floor_next_video"]),
                 (f"{people}/leave one out", values["people_leave_one_out"]),
             ]
+        sentence = values.get("constant_sentence")
         for name, scores in versions:
+            is_constant = sentence and name == _CONSTANT
             for column, key in CAPTION_METRICS.items():
                 rows.append(
                     measured(
-                        "table01", name, f"{identity.data}/{column}", scores[key], "point", record
+                        "table01", name, f"{identity.data}/{column}", scores[key], "point", record,
+                        note=f"of the training split's sentences the one with the highest CIDEr "
+                        f"there: {sentence!r}" if is_constant else "",
                     )
-                )
+                )  # fmt: skip
     return rows + paper_rows(paper, "table01", _HOW_TO_FILL)
 
 

@@ -29,7 +29,9 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
         row = f"{configuration}/{clips} clips{'' if record.ok else ', no memory'}"
         values = record.values
         measured_bytes = values.get("step_memory_measured_bytes")
-        cells = [("memory estimated, MiB", values["step_memory_estimated_bytes"] / 2**20, "MiB")]
+        cells = [("tensors, MiB", values["step_memory_estimated_bytes"] / 2**20, "MiB")]
+        if "step_memory_bound_bytes" in values:
+            cells.append(("upper bound, MiB", values["step_memory_bound_bytes"] / 2**20, "MiB"))
         if record.ok:
             cells += [
                 ("step", values["step_s"], "s"),
@@ -37,7 +39,7 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
                 ("share of the multiply rate", 100 * values["share_of_limit"], "percent"),
             ]
         if measured_bytes is not None:
-            cells.append(("memory measured, MiB", measured_bytes / 2**20, "MiB"))
+            cells.append(("measured, MiB", measured_bytes / 2**20, "MiB"))
         steps = [s["seconds"] for s in record.samples() if not s["warmup"]]
         spread = extremes(steps) if steps else ""
         for column, value, unit in cells:
@@ -46,10 +48,23 @@ def _machine_rows(records: Sequence[Record]) -> list[Row]:
                     "training_step", row, column, value, unit, record,
                     n=len(steps) or None,
                     spread=spread if column == "step" else "",
-                    note="random weights; tokens are visual and text",
+                    note=_NOTE + _stop(record),
                 )
             )  # fmt: skip
     return rows
+
+
+_NOTE = (
+    "random weights; tokens are visual and text; tensors as estimated before the step, and what "
+    "the process held"
+)
+
+
+def _stop(record: Record) -> str:
+    """Why no larger step was tried, where the setting and not memory was the reason."""
+    if record.ok and record.values["clips"] == record.config("most_clips"):
+        return "; the largest that most_clips let it try, memory did not end it"
+    return ""
 
 
 def _configuration(record: Record) -> str:

@@ -154,7 +154,9 @@ def trial(folder, clips, **changes):
     }  # fmt: skip
     samples = [{"step": n, "seconds": s, "warmup": n == 0} for n, s in enumerate((9.0, 0.4, 0.6))]
     train = {"captions_per_clip": 1, "threads": 2, "gradient_checkpointing": False}
-    config = {"model": {"name": "mplug2plus"}, "train": train, "caption_tokens": 23}
+    config = {
+        "model": {"name": "mplug2plus"}, "train": train, "caption_tokens": 23, "most_clips": 8,
+    }  # fmt: skip
     made = {"values": values, "config": config}
     return record(folder, "training_step", samples, **(made | changes))
 
@@ -176,7 +178,10 @@ def test_steps_by_size_with_the_one_that_does_not_fit(tmp_path):
     assert found[one, "tokens/s"].ours == 240
     assert found[one, "step"].spread == "min 0.4, max 0.6"
     assert found[one, "share of the multiply rate"].ours == 40
-    assert found[two, "memory estimated, MiB"].ours == 6
+    assert found[two, "tensors, MiB"].ours == 6
+    assert "memory did not end it" not in found[one, "step"].note
+    found = cells(training_step([trial(tmp_path / "r5", 8)]))
+    assert found[f"{kind}/8 clips", "step"].note.endswith("memory did not end it")
     assert (two, "step") not in found
 
 

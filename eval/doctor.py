@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import sys
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,9 @@ LOCK = Path("requirements.lock")
 def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.metrics.java import find_java, java_version
-    from atom_repro.records.record import load_records
     from atom_repro.records.reference import reference_machines
+    from atom_repro.study.overrides import plan_stages
+    from atom_repro.study.plan import duration, total_time
 
     machine = this_machine()
     print(f"machine     {machine.fingerprint}: {machine}")
@@ -83,20 +83,14 @@ def main(cfg: Any) -> None:
     print(f"adb         {adb or 'none; phones are not measured by this version'}")
     print(f"gpu         {_gpu()}")
 
-    # How long it took here, from the records.
-    records = load_records([Path(cfg.paths.results) / "records" / machine.fingerprint])
-    took = {}
-    for record in records:
-        if record.ok and record.data["scale"] == "tiny":
-            started, ended = (
-                datetime.fromisoformat(record.data[k]) for k in ("started_utc", "ended_utc")
-            )
-            took[record.stage, record.values.get("precision", "")] = (ended - started).seconds
-    if took:
-        total = sum(took.values())
-        print(f"reproduce   about {total / 60:.0f} minutes, from this machine's own records")
+    # How long the stages of make reproduce take, from the records of a processor like this one.
+    stages = plan_stages("reproduce", [f"paths.results={cfg.paths.results}"])
+    seconds, unknown, measured = total_time(stages, machine)
+    if unknown == measured:
+        print(f"reproduce   not known: no record on {machine.processor}; it shows its progress")
     else:
-        print("reproduce   not run here yet, so no estimate; it shows its progress")
+        missing = f", and {unknown} of {measured} stages more" if unknown else ""
+        print(f"reproduce   about {duration(seconds)}{missing}, from records of this processor")
     print("data sets   toy (generated); the paper's videos and weights are yours to bring")
     for problem in problems:
         print(f"! {problem}")

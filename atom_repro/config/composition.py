@@ -6,11 +6,13 @@ Errors are one line that names the key and the closest valid one.
 import difflib
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -33,7 +35,7 @@ def compose(primary: str, overrides: Sequence[str]) -> DictConfig:
     """
     register()
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra():
             cfg = hydra.compose(primary, overrides=list(overrides))
             OmegaConf.to_container(cfg, resolve=True)
             _check_types(primary, overrides, cfg)
@@ -143,8 +145,20 @@ def config_keys(primary: str) -> tuple[str, ...]:
 def _default(primary: str) -> DictConfig:
     """The configuration without overrides."""
     register()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with _hydra():
         return _with_groups(primary, ())
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra on `conf/`, also inside a command, whose own Hydra is put back afterwards."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:

@@ -28,6 +28,17 @@ def destinations(results: Path, machine: Machine) -> list[tuple[Path, list[Recor
     return targets
 
 
+def records_to_show(results: Path, machine: Machine) -> tuple[list[Record], str]:
+    """Records for a reader on this machine, and whose they are: its own if it has any, else the
+    committed ones."""
+    own = load_records([results / "records" / machine.fingerprint])
+    if own:
+        return own, f"this machine, {machine}"
+    references = reference_machines(results)
+    records = load_records([results / "records" / name for name in references])
+    return [r for r in records if r.clean], "the reference machines"
+
+
 def write(folder: Path, records: Sequence[Record], paper: Sequence[Cell]) -> None:
     """Write every table and figure that the records give below `folder`."""
     for name, text in catalogue.render_all(records, paper).items():

@@ -66,7 +66,7 @@ def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Est
         basis = f"no record of it on {machine.processor}"
         if comparable:
             other = comparable[-1]
-            basis += f"; on {other.machine.processor} it took {_duration(_seconds(other))}"
+            basis += f"; on {other.machine.processor} it took {duration(_seconds(other))}"
         return Estimate(None, None, basis, None)
     sha256 = config_hash(settings)
     same = [r for r in here if config_hash(r.data["config"]) == sha256]
@@ -113,7 +113,7 @@ def planned_only(
     if expected.seconds is None:
         time = f"not known: {expected.basis}"
     else:
-        time = f"about {_duration(expected.seconds)}, by {expected.basis}"
+        time = f"about {duration(expected.seconds)}, by {expected.basis}"
     lines = {
         "would run": " ".join(choices) or command,
         "work": " x ".join(amounts),
@@ -129,10 +129,23 @@ def planned_only(
     return True
 
 
+def total_time(stages: Sequence[StageCommand], machine: Machine) -> tuple[float, int, int]:
+    """Seconds that the stages of a study take from the beginning; how many of them no record tells,
+    and how many there are."""
+    estimates = [estimate(stage.primary, stage.settings, machine) for stage in _measuring(stages)]
+    known = [each.seconds for each in estimates if each.seconds is not None]
+    return sum(known), len(estimates) - len(known), len(estimates)
+
+
+def _measuring(stages: Sequence[StageCommand]) -> list[StageCommand]:
+    """The stages that write records."""
+    return [stage for stage in stages if records_of(stage.primary)]
+
+
 def print_plan_of_stages(stages: Sequence[StageCommand], machine: Machine) -> None:
     """Print the stages of a study or the points of a sweep with their times, and the sum."""
     total, unknown = 0.0, 0
-    measured = [stage for stage in stages if records_of(stage.primary)]
+    measured = _measuring(stages)
     for stage in measured:
         expected = estimate(stage.primary, stage.settings, machine)
         if expected.on_record:
@@ -140,9 +153,9 @@ def print_plan_of_stages(stages: Sequence[StageCommand], machine: Machine) -> No
         elif expected.seconds is None:
             time, unknown = "not known", unknown + 1
         else:
-            time, total = _duration(expected.seconds), total + expected.seconds
+            time, total = duration(expected.seconds), total + expected.seconds
         sys.stdout.write(f"  {time:>10}  {stage}\n")
-    time = f"about {_duration(total)}"
+    time = f"about {duration(total)}"
     if unknown:
         time += (
             f", without {unknown} of {len(measured)} that no record on {machine.processor} tells"
@@ -195,7 +208,8 @@ def _record_bytes(record: Record) -> int:
     return sum(path.stat().st_size for path in record.folder.iterdir())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as text, in the unit that suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -251,7 +251,8 @@ def test_a_study_keeps_numbers_and_no_text(kind):
 def test_people_are_scored_like_a_captioner():
     people = build(draws=2, several=1, seed=0)
     study = caption_study(
-        CLIPS, {"t": ["a green fish"]}, people, resamples=50, seed=0, java=None, progress=lambda _: None,
+        CLIPS, {"t": ["a green fish"]}, people, resamples=50, seed=0, java=None,
+        progress=lambda _: None,
         metrics=("bleu", "rouge_l", "cider"),  # METEOR takes seconds to start, for every row
     )  # fmt: skip
     drawn = draw_captions(CLIPS, 2, 0)

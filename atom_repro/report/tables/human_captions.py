@@ -64,6 +64,18 @@ def _human_rows(protocol: str, record: Record, metrics: Mapping[str, str]) -> li
             note = f"mean of {record.values['draws']} draws"
         if "known" in name:
             note = "an optimistic reference: chosen with the answer in view"
+        scored = values.get("queries", n)
+        if scored < n:
+            note = "; ".join(
+                filter(
+                    None,
+                    (
+                        note,
+                        f"{n - scored} of {n} queries have no index "
+                        "without their own sentence and are not scored",
+                    ),
+                )
+            )
         if "copies out" in name:
             note = "; ".join(filter(None, (note, "references that say the same taken out")))
         for column, key in metrics.items():
@@ -72,7 +84,7 @@ def _human_rows(protocol: str, record: Record, metrics: Mapping[str, str]) -> li
                 measured(
                     "oracle", f"people/{name}", f"{protocol}/{column}", score["mean"],
                     "%" if key in RECALLS.values() else "point", record,
-                    n=values.get("queries", n),
+                    n=scored,
                     spread=_BOOTSTRAP, interval=(score["low"], score["high"]),
                     note=note,
                 )

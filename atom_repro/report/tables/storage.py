@@ -1,16 +1,17 @@
 """Tables 6 and 9: bytes on disk and parameters by layer type, as pure functions of records."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
-from atom_repro.report.identity import FAMILIES
+from atom_repro.report.identity import FAMILIES, variant
 from atom_repro.report.paper import Cell, value_of
-from atom_repro.report.select import newest_by_protocol
+from atom_repro.report.select import is_reportable, newest_by_protocol
 from atom_repro.report.tables.text_embedder import EMBEDDER, HOW_TO_FILL
 
 _PAPER_MODEL = "mPLUG2+"
+# Of a released model of 1.52 billion parameters we build what captioning runs.
+_PARTS = {"mplug2": ", captioning path"}
 _MIB = 2**20
 
 # Why no model that the paper describes has the parameters of a row.
@@ -111,7 +112,8 @@ def _parameter_row(name: str, layer_type: str, count: int, record: Record) -> Ro
 def _newest_by_model(records: Sequence[Record]) -> Mapping[str, Record]:
     by_model: dict[str, Record] = {}
     for record in records:
-        if record.stage == "storage" and record.ok and record.in_tables:
-            model: Any = record.values["model"]
-            by_model[FAMILIES.get(model, str(model))] = record
+        if is_reportable(record, "storage"):
+            model = str(record.values["model"])
+            name = FAMILIES.get(model, model) + variant(record)
+            by_model[name + _PARTS.get(model, "")] = record
     return by_model

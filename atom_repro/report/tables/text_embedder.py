@@ -93,6 +93,8 @@ def _recipe_rows(label: str, scores: Mapping[str, Any], record: Record) -> list[
                 column = f"msrvtt/ret-1ka/{name}"
                 rows.append(
                     measured("table07", label, column, values["mean"], "%", record, n=queries,
+                             note="one human caption a video, drawn otherwise than `one at random` "
+                             "in oracle.md: another sample of the same quantity",
                              spread="95 % bootstrap over videos",
                              interval=(values["low"], values["high"]),
                              difference=name.endswith("fp32"))

@@ -21,7 +21,7 @@ from atom_repro.study.overrides import StageCommand
 
 # Runs that differ in one of these take another time for the same amount of work.
 _SAME = ("model", "dataset", "protocol", "engine", "quant", "visual_stages", "device", "host",
-         "pipeline", "captioner")  # fmt: skip
+         "pipeline", "captioner", "sweep")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Est
         return Estimate(None, None, basis, None)
     sha256 = config_hash(settings)
     same = [r for r in here if config_hash(r.data["config"]) == sha256]
-    run = _newest_run(same or like)
+    of_scale = [r for r in like if r.data["config"].get("scale") == settings.get("scale")]
+    run = _newest_run(same or of_scale or like)
     ratio = work(command, settings) / work(command, run[-1].data["config"])
     basis = f"{run[-1].stage}/{run[-1].run_id}" + (f" and {len(run) - 1} more" * (len(run) > 1))
     if not math.isclose(ratio, 1.0):
@@ -184,7 +185,7 @@ def _name(settings: Mapping[str, Any], key: str) -> str:
     """A configuration group's choice: its name, or that of its component."""
     node = settings.get(key)
     if not isinstance(node, Mapping):
-        return ""
+        return str(node or "")
     return str(node.get("name") or component_name(node.get("_target_", "")).rpartition(".")[2])
 
 

@@ -96,6 +96,21 @@ def test_tables_and_figures_are_what_the_records_give(records):
             assert (RESULTS / name).is_file(), name
 
 
+def test_no_grid_is_half_empty_and_every_one_says_what_a_row_is():
+    grids = 0
+    for path in (RESULTS / "tables").glob("*.md"):
+        for block in path.read_text().split("\n\n"):
+            lines = [line for line in block.splitlines() if line.startswith("|")]
+            if not lines:
+                continue
+            grids += 1
+            head, _, *rows = ([c.strip() for c in line.strip("|").split("|")] for line in lines)
+            assert head[0], path
+            texts = [text for row in rows for text in row[1:]]
+            assert texts.count("") <= len(texts) / 2, (path.name, head)
+    assert grids > 30
+
+
 def test_no_quality_figure_stands_for_random_weights(records):
     for record in records:
         if record.data["weights"] == "random":

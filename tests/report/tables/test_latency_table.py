@@ -83,6 +83,12 @@ def test_a_saving_is_the_median_of_pairs_which_are_listed_where_they_are_few(tmp
         "random weights; 2 clips; a load ends when the module can be called (definition 2)"
     )
     assert (BEFORE, "systems/retrieval_saving") not in found
+    reuse = found[AFTER, "systems/retrieval_saving, reuse alone"]
+    assert reuse.ours == pytest.approx(100 * (1 - 9.2 / 10.2))
+    assert (AFTER, "systems/retrieval_saving, overlap alone") not in found  # no such arm is there
+    found = cells(build([latency(tmp_path / "r9")], [])["arms"])
+    row = "host/mplug2plus/retrieval/fp32/resident/parallel"
+    assert found[row, "systems/load, warm-up round"].n == 1
     assert (AFTER, "systems/load") not in found  # nothing is read twice in a search
 
 

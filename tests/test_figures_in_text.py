@@ -1,0 +1,113 @@
+"""Figures in sentences of README and CHANGELOG, against the cells and records that they are of."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from atom_repro.config import build, compose
+from atom_repro.records.record import load_records
+from atom_repro.records.reference import reference_machines
+from atom_repro.report.paper import load_cells, value_of
+from atom_repro.study.overrides import plan_stages
+from atom_repro.study.plan import duration, estimate, total_time
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+PAPER = list(load_cells(RESULTS / "paper"))
+FULL_SIZE = "host/mplug2plus, experiment=latency/full_size, pipeline.forbid_end=True"
+
+
+def text(name):
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
+@pytest.fixture(scope="module")
+def records():
+    """Committed records of the reference machines, oldest first."""
+    return load_records([RESULTS / "records" / name for name in reference_machines(RESULTS)])
+
+
+def cells(table):
+    with (RESULTS / f"tables/{table}.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def cell(table, row, column):
+    """The last such cell: that of the machine that was added last."""
+    found = [c for c in cells(table) if (c["row"], c["column"]) == (row, column) and c["ours"]]
+    return float(found[-1]["ours"])
+
+
+def test_what_the_study_takes(records):
+    trained = [r for r in records if r.stage == "finetune" and not r.config("sweep")]
+    machine = trained[-1].machine
+    stages = plan_stages("reproduce", [f"paths.results={RESULTS}"])
+    seconds, unknown, _ = total_time(stages, machine)
+    assert unknown == 0
+    training = estimate("finetune", stages[0].settings, machine).seconds
+    said = (
+        f"On 2 cores of an AMD EPYC of family {machine.family} the committed records add up to "
+        f"{duration(seconds)}, {duration(training)} of it training."
+    )
+    assert said in text("README.md")
+
+
+def test_sizes(records):
+    stored = next(r for r in records if r.stage == "storage" and r.values["model"] == "mplug2plus")
+    assert f"`model=mplug2plus`, {stored.values['parameters']:,} parameters" in text("README.md")
+    gigabytes = sum(stored.values["bytes"]["fp32"].values()) / 1e9
+    assert f"the full-size mPLUG2+ ({gigabytes:.1f} GB, in main memory)" in text("README.md")
+    model = build(compose("latency", ["model=small_mplug2plus"]).model)
+    with torch.device("meta"):
+        networks = model.make_encoder(), model.make_decoder()
+    parameters = sum(p.numel() for network in networks for p in network.parameters())
+    assert f"({parameters / 1e6:.0f} million parameters, for a GPU)" in text("README.md")
+
+
+def test_what_reuse_and_overlap_give_at_full_size():
+    baseline, overlapped, both = (
+        cell("arms", f"{FULL_SIZE}/assembly/fp32/{arm}", "systems/prompt 1")
+        for arm in ("reload_stage/sequential", "reload_stage/parallel", "resident/parallel")
+    )
+    saving = next(
+        c for c in cells("table03")
+        if (c["row"], c["column"]) == (f"{FULL_SIZE}/fp32/atom", "systems/assembly_saving")
+    )  # fmt: skip
+    paper = value_of(PAPER, "table03", "x86-cpu/fp32/atom", "assembly_saving")
+    load = cell("table03", f"{FULL_SIZE}/fp32/baseline", "systems/load")
+    assert f"reading takes {load:.1f} s of {baseline:.0f}, from the page cache" in text("README.md")
+    said = (
+        f"Atom saves {float(saving['ours']):.1f} % ({saving['n']} pairs) where the paper says "
+        f"{paper:.1f} %: {100 * (1 - overlapped / baseline):.1f} % by overlap alone, "
+        f"{100 * (overlapped - both) / baseline:.1f} % by reuse on top"
+    )
+    assert said in text("README.md")
+
+
+def test_what_tiny_models_know():
+    seen, held_out = (
+        cell("attributes", f"mPLUG2+/fp32/{group}", "toy/object") for group in ("seen", "held_out")
+    )
+    said = (
+        f"they name the moving thing right in {seen:.0f} % of clips like those they were trained "
+        f"on, and in {held_out:.0f} % of clips of new combinations"
+    )
+    assert said in text("README.md")
+
+
+def test_which_family_captions_better():
+    alone, shared = (cell("table01", f"{m}/fp32", "toy/CIDEr") for m in ("mPLUG2", "mPLUG2+"))
+    better = alone > shared
+    assert ("captions better than mPLUG2+, which shares its decoder" in text("README.md")) is better
+
+
+def test_what_the_audit_counts():
+    checks = (RESULTS / "audit/audit.csv").read_text(encoding="utf-8").count("\n") - 1
+    papers = sum(c.table != "facts" for c in PAPER)
+    said = (
+        f"the paper's numbers as {papers} cells beside {len(PAPER) - papers} facts, and {checks} "
+        "checks computed from them"
+    )
+    assert said in text("CHANGELOG.md")

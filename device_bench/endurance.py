@@ -26,6 +26,9 @@ def main(cfg: Any) -> None:
 
     settings = config.to_dict(cfg)
     arm = Arm(residency=cfg.residency, schedule=cfg.schedule, **settings["runtime"])
+    for key in ("sample_every", "broken_every"):
+        if cfg[key] < 1:
+            raise AtomError(f"{key}={cfg[key]}: must be at least 1")
     samples = sum(
         at > cfg.warmup_share * cfg.clips
         for at in range(cfg.sample_every, cfg.clips + 1, cfg.sample_every)

@@ -20,6 +20,7 @@ from atom_repro.config import entry
 def main(cfg: Any) -> None:
     from tqdm import tqdm
 
+    from atom_repro.device.machine import this_machine
     from atom_repro.evaluation import caption_scores
     from atom_repro.evaluation.captioning import existing_file, journaled_captions, read_predictions
     from atom_repro.metrics.caption import score_captions
@@ -28,22 +29,25 @@ def main(cfg: Any) -> None:
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
+    from atom_repro.study.plan import planned_only
     from atom_repro.video.sampling import check_clips
 
     # The clips of a named protocol, and the modules in the wanted precision.
     java = find_java(cfg.java or None)
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
     dataset, precision, settings = setup.dataset, setup.quantiser.recipe, config.to_dict(cfg)
-    if setup.planned_only("caption", settings):
+    if cfg.from_predictions:
+        predicted = file_hash(existing_file(cfg.from_predictions))
+        if planned_only("caption", settings, this_machine()):
+            return
+    elif setup.planned_only("caption", settings, for_quality=True):
         return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
     if cfg.from_predictions:
-        predicted, quantised = file_hash(existing_file(cfg.from_predictions)), {}
-        source = {
-            "inputs": {"dataset": dataset.fingerprint, "predictions": predicted},
-            "weights": "unknown (from_predictions)",
-        }
+        inputs = {"dataset": dataset.fingerprint, "predictions": predicted}
+        source = {"inputs": inputs, "weights": "unknown (from_predictions)"}
+        quantised = {}
     else:
         source, quantised = {}, setup.prepare_modules(for_quality=True)
     stage = setup.stage("caption", __file__, settings, protocol.name, **source)

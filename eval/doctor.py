@@ -26,7 +26,7 @@ def main(cfg: Any) -> None:
     from atom_repro.device.machine import this_machine
     from atom_repro.metrics.java import find_java, java_version
     from atom_repro.records.reference import reference_machines
-    from atom_repro.study.overrides import plan_stages
+    from atom_repro.study.overrides import plan_stages, quoted
     from atom_repro.study.plan import duration, total_time
 
     machine = this_machine()
@@ -84,7 +84,7 @@ def main(cfg: Any) -> None:
     print(f"gpu         {_gpu()}")
 
     # How long the stages of make reproduce take, from the records of a processor like this one.
-    stages = plan_stages("reproduce", [f"paths.results={cfg.paths.results}"])
+    stages = plan_stages("reproduce", [f"paths.results={quoted(cfg.paths.results)}"])
     seconds, unknown, measured = total_time(stages, machine)
     if unknown == measured:
         print(f"reproduce   not known: no record on {machine.processor}; it shows its progress")

@@ -41,9 +41,10 @@ def main(cfg: Any) -> None:
     named = sorted({protocol.name for _, _, protocol in protocols})
     if unknown := set(cfg.only) - set(named):
         raise AtomError(f"only=[{min(unknown)}] is no protocol of this command: {named}")
-    if planned_only("human_captions", settings, this_machine()):
-        return
     selected = [each for each in protocols if not cfg.only or each[2].name in cfg.only]
+    names = [each[2].name for each in selected]
+    if planned_only("human_captions", settings, this_machine(), protocols=names):
+        return
     built = {source: config.build(node) for source, node in cfg.datasets.items()}
     datasets = {dataset.name: (source, dataset) for source, dataset in built.items()}
 

@@ -31,7 +31,7 @@ def main(cfg: Any) -> None:
     # The gallery and queries of a named protocol, and the modules in the wanted precision.
     setup, protocol = Setup.of(cfg), config.build(cfg.protocol)
     dataset, precision, settings = setup.dataset, setup.quantiser.recipe, config.to_dict(cfg)
-    if setup.planned_only("retrieval", settings):
+    if setup.planned_only("retrieval", settings, for_quality=True):
         return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)

@@ -37,7 +37,7 @@ def main(cfg: Any) -> None:
         config.build(node).task
         for node in (cfg.assembly, cfg.questions, cfg.summary, cfg.localisation)
     )
-    if setup.planned_only("tasks", settings):
+    if setup.planned_only("tasks", settings, for_quality=True):
         return
     dataset.prepare()
     setup.prepare_modules(for_quality=True)

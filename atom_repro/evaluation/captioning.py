@@ -42,8 +42,10 @@ def journaled_captions(
         "clips": str([(c.video_id, c.start_s, c.end_s, c.status) for c in clips]),
         "batch_size": str(batch_size),
     }
-    generation = {"generation": asdict(setup.generation)}
-    key = stage_key("captions", Path(__file__), generation, inputs)
+    if batch_size < 1:
+        raise AtomError(f"batch_size={batch_size}: must be at least 1")
+    settings = {"generation": asdict(setup.generation), **setup.components}
+    key = stage_key("captions", Path(__file__), settings, inputs)
     with Journal(folder / f"{key[:24]}.jsonl") as journal:
         predictions = {
             line["video_id"]: Prediction(
@@ -104,11 +106,13 @@ def read_predictions(path: Path, clips: Sequence[Clip]) -> list[Prediction]:
             continue
         try:
             row = json.loads(line)
+            if not isinstance(row["caption"], str):
+                raise TypeError("a caption is a text")
             ids, log_prob = tuple(row.get("token_ids", ())), float(row.get("log_prob", 0.0))
             predictions[row["video_id"]] = Prediction(
                 row["video_id"], row["caption"], ids, log_prob
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AtomError(
                 f'{path}:{number}: not a prediction; a line is {{"video_id": …, "caption": …}}'
             ) from error

@@ -28,7 +28,8 @@ class Trace(Generic[Result]):
     """What a session left.
 
     Attributes:
-        results: one for each prompt, with its times on the session's clock.
+        results: of the pipeline; a session of prompts has one each, with its times on the clock
+            of the session.
         spans: of the session's timeline.
         device_peak_bytes: peak memory of the device; None where the host's memory is all there is.
     """

@@ -182,8 +182,9 @@ class _BeamSearch:
         stay = self.settings.finished == "stay"
         # 2K candidates: even if K of them end, K beams run on.
         best, index = totals.topk(min(K if stay else 2 * K, totals.shape[1]), dim=1)
-        best_rows, index_rows = best.tolist(), index.tolist()
-        step_rows = log_probs.flatten(1).gather(1, index).tolist()
+        # One transfer for both.
+        best_rows, step_rows = torch.stack((best, log_probs.flatten(1).gather(1, index))).tolist()
+        index_rows = index.tolist()
         self.length += 1
         last = self.length == self.settings.max_new_tokens
         parents, tokens, running = [], [], []
@@ -192,10 +193,14 @@ class _BeamSearch:
             chosen: list[tuple[int, _Hypothesis, float]] = []
             for rank, (total, flat) in enumerate(zip(best_rows[row], index_rows[row], strict=True)):
                 beam, token = divmod(flat, V)
+                ends = token == self.end_id and rank < K
+                goes_on = (stay or token != self.end_id) and len(chosen) < K
+                if not (ends or goes_on):
+                    continue
                 extended = before[beam].extended(token, step_rows[row][rank])
-                if token == self.end_id and rank < K:
+                if ends:
                     self._finish(clip, extended, total)
-                if (stay or token != self.end_id) and len(chosen) < K:
+                if goes_on:
                     chosen.append((beam, extended, total))
             while len(chosen) < K:  # a vocabulary smaller than 2K candidates
                 never = -float("inf")

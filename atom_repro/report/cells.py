@@ -95,7 +95,15 @@ def measured(
 def paper_rows(paper: Iterable[Cell], table: str, note: str) -> list[Row]:
     """Cells of the paper's table, with the reason why none of ours is beside them."""
     return [
-        Row(table, c.row, c.column, None, c.value, c.unit, note=note)
+        Row(
+            table,
+            c.row,
+            c.column,
+            None,
+            c.value,
+            c.unit,
+            note="; ".join(filter(None, (c.note, note))),
+        )
         for c in paper
         if c.table == table
     ]

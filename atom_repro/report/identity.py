@@ -1,13 +1,15 @@
 """Identity of a cell: what two records share if they are repeats of one measurement.
 
 Declared here for every table. Records that differ in it stand in rows or sections of their own; of
-those that share it the quietest counts, then the newest. A record that fits no row is refused, with
-the reason; it never stands in for another.
+those that share it one stands in the row. A record that fits no row is refused, and one that gave
+way to a record with other settings is named, each with the reason (`tables/left_out.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from atom_repro.records.component import with_component_names
 from atom_repro.records.record import Record
 
 FAMILIES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2", "smolvlm2": "SmolVLM2"}
@@ -29,51 +31,180 @@ _WITHOUT_EFFECT = (
     "paths", "force", "dry_run", "hydra", "checkpoint", "java", "only", "bootstrap_draws",
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
     "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.checkpoint_every",
+    "dataset.root",
 )  # fmt: skip
 # Stages that judge texts.
 _JUDGED = ("caption", "retrieval", "tasks")
+# Stages whose seconds hold loads, of which there are two definitions.
+_WITH_LOADS = ("latency", "sessions", "endurance")
+# What the cost of a training step depends on, beside its clips.
+_STEP_SETTINGS = (
+    "captions_per_clip", "threads", "precision", "gradient_checkpointing", "components",
+)  # fmt: skip
 _DEFAULTS = {"engine": "eager", "host": "in_process"}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Identity of a quality cell.
+    """What two records of one stage share if they are repeats of one measurement.
 
     Attributes:
-        data: data set or protocol.
-        model: family, as the paper spells it, with its `variant`.
+        stage: of the records.
+        data: data set, or the protocol where that is not the paper's.
+        model: family (of texts) or name (of timings), with its `variant`.
         scale: of the run.
-        precision: recipe of the quantiser.
         machine: fingerprint.
+        device: that computes.
+        precision: recipe of the quantiser.
+        pipeline: that is timed.
+        part: where a run has several records, or a stage several kinds: an arm, a protocol, the
+            configuration and clips of a training step.
     """
 
+    stage: str
     data: str
     model: str
     scale: str
-    precision: str
     machine: str
+    device: str
+    precision: str
+    pipeline: str = ""
+    part: str = ""
 
     @classmethod
     def of(cls, record: Record) -> "Identity":
+        judged = record.stage in _JUDGED
         return cls(
-            dataset_name(record),
-            family(record),
-            str(record.data["scale"]),
-            precision_label(record),
-            record.machine.fingerprint,
+            stage=record.stage,
+            data=dataset_name(record) if judged else _dataset(record),
+            model=family(record) if judged else f"{_model_name(record)}{variant(record)}",
+            # The clips of a training step are synthetic: no scale has a say in what it costs.
+            scale="" if record.stage == "training_step" else str(record.data["scale"]),
+            machine=record.machine.fingerprint,
+            device=str(record.data.get("device", "cpu")),
+            precision=precision_label(record),
+            pipeline=str(record.config("pipeline.name") or record.values.get("pipeline", "")),
+            part=_part(record),
         )
+
+
+def _part(record: Record) -> str:
+    values = record.values
+    if record.stage == "endurance":
+        return str(values.get("arm"))
+    if record.stage == "training_step":
+        train = record.config("train") or {}
+        kind = {key: train.get(key) for key in _STEP_SETTINGS}
+        return f"{kind}, {record.config('caption_tokens')} tokens, {values.get('clips')} clips"
+    if record.stage.startswith("oracle_") or record.stage == "text_embedder":
+        return str(record.data["protocol"])
+    return ""
+
+
+def select(records: Iterable[Record], stage: str) -> dict[Identity, Record]:
+    """The record of a stage that stands for each identity, in the order in which they first appear.
+
+    Of timings the quietest, of those the one with the most repeats; then the newest. Texts of one
+    model are all of the weights that were judged last.
+    """
+    chosen: dict[Identity, Record] = {}
+    reportable = [r for r in records if r.stage == stage and refusal(r) is None]
+    last_weights = {_weights_key(r): r.data.get("weights") for r in reportable}
+    newest_definition = max((r.definition("load") or 0 for r in reportable), default=0)
+    for record in reportable:
+        is_older = (record.definition("load") or 0) < newest_definition
+        if is_older and stage in _WITH_LOADS:
+            continue
+        if stage in _JUDGED and record.data.get("weights") != last_weights[_weights_key(record)]:
+            continue
+        identity = Identity.of(record)
+        if identity not in chosen or _rank(record) >= _rank(chosen[identity]):
+            chosen[identity] = record
+    return chosen
+
+
+def _weights_key(record: Record) -> tuple[str, ...]:
+    identity = Identity.of(record)
+    return identity.data, identity.model, identity.scale, identity.machine
+
+
+def _rank(record: Record) -> tuple[int, int]:
+    """Rank of a timing among its repeats; texts have none."""
+    if record.stage in _JUDGED or record.stage.startswith("oracle_"):
+        return 0, 0
+    is_endurance = record.stage == "endurance"
+    repeats = record.values.get("clips") if is_endurance else record.config("repeats")
+    return quietness(record), int(repeats or 0)
+
+
+def quietness(record: Record) -> int:
+    """Rank of a timing by system load: quiet above unknown, above busy."""
+    return {False: 2, None: 1, True: 0}[record.busy]
+
+
+def superseded(records: Sequence[Record]) -> dict[str, str]:
+    """Why records that fit a row do not stand in it though other settings made them, by run id.
+
+    Their command lines named no difference: a default changed, or weights were trained anew. Plain
+    repeats are not listed.
+    """
+    reasons: dict[str, str] = {}
+    for stage in dict.fromkeys(record.stage for record in records):
+        chosen = select(records, stage)
+        for record in records:
+            if record.stage != stage or refusal(record) is not None:
+                continue
+            stands = chosen.get(Identity.of(record))
+            if record is stands:
+                continue
+            if stands is None:
+                reasons[record.run_id] = "an older definition of a load, or an earlier training"
+            elif differing := _differing_settings(record, stands):
+                reasons[record.run_id] = (
+                    f"{stands.run_id} stands in its row; it had {', '.join(differing)}"
+                )
+    return reasons
+
+
+def _differing_settings(record: Record, other: Record) -> list[str]:
+    """Settings with an effect that both records have, with the value of the first."""
+    one, two = _settings(record), _settings(other)
+    return [f"{key}={one[key]}" for key in one if key in two and one[key] != two[key]]
+
+
+def _settings(record: Record) -> dict[str, str]:
+    """Effective settings, flat, without those that have no effect on a cell."""
+    flat: dict[str, str] = {}
+
+    def walk(node: Mapping[str, Any], prefix: str) -> None:
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if name.partition(".")[0] in _WITHOUT_EFFECT or name in _WITHOUT_EFFECT:
+                continue
+            if isinstance(value, Mapping):
+                walk(value, f"{name}.")
+            elif not name.startswith("scale."):
+                flat[name] = str(value)
+
+    walk(with_component_names(record.data["config"]), "")
+    return flat
 
 
 def variant(record: Record) -> str:
     """What a record's model is run with, beside the defaults: stages between encoder and decoder,
-    engine, and settings that its command line or that of its training changed; empty if nothing."""
+    engine, settings that its command line or that of its training changed, and the weights' label
+    where no record tells how they were trained; empty if nothing."""
     stages = record.values.get("visual_stages", [])
     text = f" with {', '.join(stages)}" if stages else ""
+    weights = str(record.data.get("weights", ""))
+    untold = record.training is None and record.stage in _JUDGED
     parts = [
         f"{name} {record.values[name]}"
         for name, default in _DEFAULTS.items()
         if record.values.get(name, default) != default
     ]
+    if untold and weights.partition(":")[0] in ("trained", "released", "mixed"):
+        parts.append(f"weights {weights}")
     for key, value in sorted(record.overrides.items()):
         head = key.partition(".")[0]
         if key not in _FIELDS and head not in _WITHOUT_EFFECT and key not in _WITHOUT_EFFECT:
@@ -84,7 +215,18 @@ def variant(record: Record) -> str:
 def family(record: Record) -> str:
     """Model family of a record, as the paper spells it, with its variant."""
     module = record.component("model").removeprefix("models.")
-    return FAMILIES.get(module, str(record.config("model.name"))) + variant(record)
+    device = str(record.data.get("device", "cpu"))
+    name = FAMILIES.get(module, _model_name(record)) + variant(record)
+    return name if device == "cpu" else f"{name}, {device}"
+
+
+def _model_name(record: Record) -> str:
+    return str(record.config("model.name"))
+
+
+def _dataset(record: Record) -> str:
+    """Data set whose clips are timed."""
+    return record.component("dataset").rpartition(".")[2] or TOY
 
 
 def dataset_name(record: Record) -> str:
@@ -102,29 +244,26 @@ def dataset_name(record: Record) -> str:
 
 def precision_label(record: Record) -> str:
     """Precision of a record in row names: the recipe of its quantiser, where the record has it."""
-    return str(record.values.get("recipe") or record.values["precision"])
+    return str(record.values.get("recipe") or record.values.get("precision", ""))
 
 
 def device_and_model(record: Record) -> str:
     """Device and model of a record with its variant, the prefix of row names in performance
     tables."""
-    device = record.data["device"]
-    model = f"{record.config('model.name')}{variant(record)}"
+    device, data = record.data["device"], _dataset(record)
+    model = f"{_model_name(record)}{variant(record)}{'' if data == TOY else f' on {data}'}"
     return f"{'host' if device == 'cpu' else device}/{model}"
 
 
 def newest(records: Iterable[Record], stage: str) -> dict[Identity, Record]:
-    """Newest reportable record of a stage by identity: toy data and mPLUG2+ first."""
-    by_identity: dict[Identity, Record] = {}
-    for record in records:
-        if record.stage == stage and refusal(record) is None:
-            by_identity[Identity.of(record)] = record
+    """`select` for tables of texts: toy data and mPLUG2+ first."""
 
     def order(identity: Identity) -> tuple[object, ...]:
         model = identity.model
         return identity.data != TOY, identity.data, not model.startswith("mPLUG2+"), model
 
-    return {identity: by_identity[identity] for identity in sorted(by_identity, key=order)}
+    chosen = select(records, stage)
+    return {identity: chosen[identity] for identity in sorted(chosen, key=order)}
 
 
 def refusal(record: Record) -> str | None:
@@ -138,6 +277,9 @@ def refusal(record: Record) -> str | None:
         return "a smoke run"
     if record.config("from_predictions"):
         return "captions read from a file, whose model is unknown"
+    if record.stage.startswith("oracle_") or record.stage == "text_embedder":
+        changed = variant(record)
+        return f"its table has one row, of the defaults{changed}" if changed else None
     if record.stage in _JUDGED and record.data.get("weights") == "random":
         return "texts of random weights"
     if record.stage in ("latency", "sessions") and record.config("pipeline.name") == "assembly":

@@ -84,6 +84,9 @@ _DIGITS = {
     "percent": 1, "%": 1, "point": 2, "tau": 2, "1": 4, "cosine": 2, "rank": 1, "MB": 1, "MiB": 0,
     "byte": 0, "bytes": 0, "Mparam": 2, "epoch": 1, "1/s": 2, "nats": 2,
 }  # fmt: skip
+_UNKNOWN_LOAD_NOTE = (
+    "the load of the machine was not recorded with these times: other work may have run beside them"
+)
 # Units that a column's head does not repeat: none, or written in the cells.
 _UNITS_IN_CELLS = ("s", "1", "")
 # Last note of a section that contains a `busy_mark`.
@@ -102,7 +105,8 @@ def to_csv(rows: Sequence[Row]) -> str:
         values = {name: getattr(row, name) for name in COLUMNS if name != "processor"}
         for name in ("ours", "low", "high"):
             if values[name] is not None:
-                values[name] = f"{values[name]:.6g}"
+                whole = float(values[name]).is_integer()
+                values[name] = f"{values[name]:.0f}" if whole else f"{values[name]:.6g}"
         if row.machine is not None:
             values["machine"], values["processor"] = row.machine.fingerprint, row.machine.processor
         writer.writerow({k: "" if v is None else v for k, v in values.items()})
@@ -170,26 +174,35 @@ def _section(name: str, rows: Sequence[Row]) -> list[str]:
         if title:
             blocks.append(f"### {title}")
         blocks.append(grid(_ROWS[name], of_grid, title))
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, list[Row]] = {}
     for row in rows:
         is_cell = row.ours is not None or row.paper is not None
         if row.note and (is_cell or not row.column):  # else it stands in the grid
-            cell = f"{row.row}, {row.column}" if row.column else ""
-            notes.setdefault(row.note, []).append(cell)
+            for part in [row.note] if row.paper is None else row.note.split("; "):
+                notes.setdefault(part, []).append(row)
+    unknown = any(row.load == "not recorded" and row.unit in _TIMING_UNITS for row in rows)
     blocks += _bullets(
-        [_note(note, cells, of=len(rows)) for note, cells in notes.items()]
+        [_note(note, of_note, rows) for note, of_note in notes.items()]
         + [_BUSY_NOTE] * any(busy_mark(row) != "" for row in rows)
+        + [_UNKNOWN_LOAD_NOTE] * unknown
     )
     if any(row.records for row in rows):
         blocks.append(records_line(rows))
     return blocks
 
 
-def _note(note: str, cells: Sequence[str], *, of: int) -> str:
-    """A note, with the cell that it is about if that is one of many, or the first of some."""
-    if len(cells) == of or not cells[0]:
+def _note(note: str, noted: Sequence[Row], rows: Sequence[Row]) -> str:
+    """A note, with the rows or columns or cells that it is about if those are not all."""
+    cells = [row for row in rows if row.column and (row.ours is not None or row.paper is not None)]
+    if not noted[0].column or len(noted) == len(cells):
         return note
-    return f"{cells[0]}{f' and {len(cells) - 1} more' * (len(cells) > 1)}: {note}"
+    for name in ("row", "column"):
+        named = list(dict.fromkeys(getattr(row, name) for row in noted))
+        if len(noted) == sum(getattr(cell, name) in named for cell in cells):
+            some = "; ".join(named[:3]) + f" and {len(named) - 3} more" * (len(named) > 3)
+            return f"{some}: {note}"
+    more = f" and {len(noted) - 1} more cells" * (len(noted) > 1)
+    return f"{noted[0].row}, {noted[0].column}{more}: {note}"
 
 
 def _bullets(notes: Iterable[str]) -> list[str]:
@@ -204,17 +217,37 @@ def grid(corner: str, rows: Sequence[Row], title: str = "") -> str:
         corner: what a row is.
         title: a prefix that column names need not repeat.
     """
-    varying = _columns_of_varying_n(rows)
+    by_row = _n_by_row(rows)
+    varying = set() if by_row else _columns_of_varying_n(rows)
     heads: dict[str, str] = {}
     texts: dict[str, dict[str, str]] = {}
     for row in rows:
         heads.setdefault(row.column, _head(row, title))
         texts.setdefault(_escaped(row.row), {})[row.column] = _escaped(
-            cell_text(row, with_n=row.difference or row.column in varying)
+            cell_text(row, with_n=not by_row and (row.difference or row.column in varying))
         )
+    if by_row:
+        heads[_N] = "n"
+        for name, n in by_row.items():
+            texts[_escaped(name)][_N] = str(n)
     frame = pd.DataFrame.from_dict(texts, orient="index").fillna("")[list(heads)]
     frame = frame.set_axis(list(heads.values()), axis="columns").rename_axis(corner)
     return str(frame.to_markdown(disable_numparse=True))
+
+
+_N = "n, a column of its own"
+
+
+def _n_by_row(rows: Sequence[Row]) -> dict[str, int]:
+    """n of each row, where it is one for all its cells and differs between rows; else empty."""
+    counts: dict[str, set[int]] = {}
+    for row in rows:
+        if row.ours is not None and row.n is not None:
+            counts.setdefault(row.row, set()).add(row.n)
+    if any(len(ns) > 1 for ns in counts.values()):
+        return {}
+    by_row = {name: ns.pop() for name, ns in counts.items()}
+    return by_row if len(set(by_row.values())) > 1 else {}
 
 
 def _columns_of_varying_n(rows: Sequence[Row]) -> set[str]:
@@ -233,6 +266,8 @@ def _head(row: Row, title: str) -> str:
         if prefix:
             name = name.removeprefix(f"{prefix}/")
     unit = {"percent": "%"}.get(row.unit, row.unit)
+    if row.unit == "point" and "R@" in name:
+        unit = "%"  # the paper's cells of recall
     said = row.unit in _UNITS_IN_CELLS or unit.removesuffix("s") in name or name.endswith("/s")
     return _escaped(name if said else f"{name} ({unit})")
 
@@ -241,7 +276,7 @@ def cell_text(row: Row, *, with_n: bool = False) -> str:
     """A cell as text: value, interval and n; a value without digits stands for a missing one."""
     value = row.ours
     if value is None:
-        printed = "" if row.paper is None else f"{row.paper:,.6g}"  # the paper's own digits
+        printed = "" if row.paper is None else _as_printed(row.paper)
         return f"{printed} s" if printed and row.unit == "s" else printed or row.note
     text = number_text(value, row.unit)
     if row.low is not None and row.high is not None:
@@ -249,7 +284,7 @@ def cell_text(row: Row, *, with_n: bool = False) -> str:
                            for end in (row.low, row.high))  # fmt: skip
         if row.difference:
             text = number_text(value, row.unit, signed=True)
-            text = "no difference" if row.low <= 0 <= row.high else text
+            text = f"no difference: {text}" if row.low <= 0 <= row.high else text
         text = f"{text} ({ends})"
     elif row.difference and row.spread:  # too few for an interval
         text = f"{number_text(value, row.unit, signed=True)} ({row.spread})"
@@ -263,9 +298,16 @@ def number_text(value: float, unit: str, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     if unit == "s":
         return f"{value:{sign}.3g} s" if abs(value) < 1 else f"{value:{sign}.2f} s"
+    digits = _DIGITS.get(unit, 2)
     if float(value).is_integer() and unit not in ("percent", "%", "point"):
-        return f"{value:{sign},.0f}"
-    return f"{value:{sign},.{_DIGITS.get(unit, 2)}f}"
+        digits = 0
+    rounded = round(value, digits) + 0.0  # no minus before a zero
+    return f"{rounded:{sign},.{digits}f}"
+
+
+def _as_printed(value: float) -> str:
+    """A number of the paper with its own digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
 
 
 def busy_mark(row: Row) -> str:

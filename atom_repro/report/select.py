@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from atom_repro.records.record import QUANTITY_DEFINITIONS, Record
-from atom_repro.report.identity import refusal
+from atom_repro.report.identity import quietness, refusal, select
 
 HOST_TINY = "host/tiny_mplug2plus"  # `device_and_model` of `make reproduce`
 
@@ -15,12 +15,8 @@ def is_reportable(record: Record, stage: str) -> bool:
 
 
 def newest_by_protocol(records: Iterable[Record], stage: str) -> dict[str, Record]:
-    """Newest successful record of a stage by protocol, without smoke runs."""
-    by_protocol = {}
-    for record in records:
-        if record.stage == stage and record.ok and record.in_tables:
-            by_protocol[str(record.data["protocol"])] = record
-    return by_protocol
+    """The record of a stage that stands for each protocol."""
+    return {identity.part: record for identity, record in select(records, stage).items()}
 
 
 def by_machine(records: Iterable[Record]) -> list[list[Record]]:
@@ -36,11 +32,6 @@ def of_newest_definition(records: Iterable[Record], stage: str) -> list[Record]:
     reportable = [r for r in records if is_reportable(r, stage)]
     newest_version = max((r.definition("load") or 0 for r in reportable), default=0)
     return [r for r in reportable if (r.definition("load") or 0) == newest_version]
-
-
-def quietness(record: Record) -> int:
-    """Rank of a timing by system load: quiet above unknown, above busy."""
-    return {False: 2, None: 1, True: 0}[record.busy]
 
 
 def keep_quietest(kept: dict[Any, Record], key: Any, record: Record) -> None:

@@ -22,10 +22,15 @@ def destinations(results: Path, machine: Machine) -> list[tuple[Path, list[Recor
     targets = []
     if machine.fingerprint in references:
         records = load_records([results / "records" / name for name in references])
-        targets.append((results, [r for r in records if r.clean]))
+        targets.append((results, committed(records)))
     if machine.fingerprint not in references or not all(r.clean for r in own):
         targets.append((results / "local" / machine.fingerprint, own))
     return targets
+
+
+def committed(records: Sequence[Record]) -> list[Record]:
+    """The records of committed code, whose weights committed code has trained."""
+    return [r for r in records if r.clean and (r.training is None or r.training.clean)]
 
 
 def records_to_show(results: Path, machine: Machine) -> tuple[list[Record], str]:
@@ -36,7 +41,7 @@ def records_to_show(results: Path, machine: Machine) -> tuple[list[Record], str]
         return own, f"this machine, {machine}"
     references = reference_machines(results)
     records = load_records([results / "records" / name for name in references])
-    return [r for r in records if r.clean], "the reference machines"
+    return committed(records), "the reference machines"
 
 
 def write(folder: Path, records: Sequence[Record], paper: Sequence[Cell]) -> None:

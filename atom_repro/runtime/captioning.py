@@ -39,9 +39,8 @@ class ClipBatch:
 
     @property
     def item(self) -> str:
-        """The name of the batch on a timeline: its clip's id, or the first and how many more."""
-        first, more = self.clips[0].video_id, len(self.clips) - 1
-        return f"{first} +{more}" if more else first
+        """The name of the batch on a timeline."""
+        return batch_name(self.clips)
 
     @property
     def readable(self) -> list[Clip]:
@@ -60,6 +59,12 @@ class ClipBatch:
                 clip.video_id, one.text, one.token_ids, one.log_prob
             )
         return [outcomes[clip.video_id] for clip in self.clips]
+
+
+def batch_name(clips: Sequence[Clip]) -> str:
+    """Name of a batch on a timeline: its clip's id, or the first and how many more."""
+    first, more = clips[0].video_id, len(clips) - 1
+    return f"{first} +{more}" if more else first
 
 
 def read_clips(clips: Sequence[Clip], encoder: EncoderConfig) -> ClipBatch:

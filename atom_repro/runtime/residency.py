@@ -6,12 +6,13 @@ when the module that serves it is loaded and released:
 - `resident`: each module is loaded once a session; one decoder serves both decoder roles (Atom).
 - `reload_stage`: modules are loaded before each stage of each prompt and released after it (the
   paper's "w/o reuse").
-- `reload_input`: modules are loaded for each clip and released after it.
+- `reload_input`: modules are loaded for each batch of clips, by default one, and released after it.
 - `co_resident`: like `resident`, but scripts use a second decoder (the de facto pair).
 """
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -104,12 +105,14 @@ class ModuleStore:
         self.residency, self.loaders, self.timeline = residency, loaders, timeline
         self.device = device
         self._loaded: dict[str, Any] = {}
+        self._users: Counter[str] = Counter()
         self._locks: dict[str, threading.Lock] = {}
 
     def call(self, role: Role, item: str, work: Callable[[Any], Result]) -> Result:
         """Return `work(module)` for the module that serves `role`, which is loaded if necessary.
 
-        `work` must not keep the module: under `reload_input` it is released on return.
+        `work` must not keep the module: under `reload_input` it is released on return, or on that
+        of the last thread that works with it.
 
         Raises:
             MemoryError: no memory for the module or for its work; a one-line message.
@@ -119,11 +122,17 @@ class ModuleStore:
             with self._lock(name):
                 if name not in self._loaded:
                     self._loaded[name] = self._read(role, name, item)
+                module = self._loaded[name]
+                self._users[name] += 1
             try:
-                return work(self._loaded[name])
+                return work(module)
             finally:
-                if self.residency == "reload_input":
-                    self._release(name, item)
+                del module
+                with self._lock(name):
+                    self._users[name] -= 1
+                    is_last = not self._users[name]
+                    if self.residency == "reload_input" and is_last:
+                        self._release(name, item)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -141,7 +150,8 @@ class ModuleStore:
     def close(self) -> None:
         """End the session: release all modules."""
         for name in list(self._loaded):
-            self._release(name, "")
+            with self._lock(name):
+                self._release(name, "")
 
     def name(self, role: Role) -> str:
         """Name of the module that serves a role under this residency."""
@@ -158,9 +168,9 @@ class ModuleStore:
             return module
 
     def _release(self, name: str, item: str) -> None:
+        """Release a module; its lock is held."""
         with self.timeline.span("release", name, item):
-            with self._lock(name):
-                module = self._loaded.pop(name)
+            module = self._loaded.pop(name)
             if sys.exception() is not None:
                 return  # an error propagates, and its traceback may hold the module
             try:

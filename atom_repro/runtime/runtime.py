@@ -22,7 +22,7 @@ from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.record import status_of
 from atom_repro.runtime import schedule as schedules
-from atom_repro.runtime.captioning import CaptionOutcome, ClipBatch, read_clips
+from atom_repro.runtime.captioning import CaptionOutcome, ClipBatch, batch_name, read_clips
 from atom_repro.runtime.residency import (
     CAPTION_DECODER,
     EMBEDDER,
@@ -37,6 +37,7 @@ from atom_repro.runtime.timeline import Timeline
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 
 Result = TypeVar("Result")
+_ENCODER_LANE, _DECODER_LANE = "encoder", "decoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ class Arm:
         ):
             if value not in known:
                 raise AtomError(f"{key} {value!r} is none of {', '.join(known)}")
+        for key in ("queue", "threads_alone", "threads_beside"):
+            if getattr(self, key) < 1:
+                raise AtomError(f"runtime.{key}={getattr(self, key)}: must be at least 1")
 
     @property
     def name(self) -> str:
@@ -83,6 +87,12 @@ class Runtime:
         settings: GenerationSettings,
         visual_stages: Sequence[VisualStage] = (),
     ) -> None:
+        names = [_ENCODER_LANE, *(stage.name for stage in visual_stages), _DECODER_LANE]
+        if len(set(names)) < len(names):
+            raise AtomError(
+                f"visual_stages are named {', '.join(names[1:-1])}: each needs a name of its own, "
+                f"other than {_ENCODER_LANE} and {_DECODER_LANE}"
+            )
         self.arm, self.model, self.settings = arm, model, settings
         self.visual_stages = visual_stages
         self.status = "running"
@@ -144,6 +154,7 @@ class Runtime:
 
         Raises:
             MemoryError: a module ran out of memory, after the outcomes of the clips before.
+            ValueError: `batch_size` is below 1.
         """
         starts = range(0, len(clips), batch_size)
         outcomes = self._caption_batches([clips[i : i + batch_size] for i in starts])
@@ -154,9 +165,9 @@ class Runtime:
         self, batches: Sequence[Sequence[Clip]]
     ) -> Generator[CaptionOutcome, None, None]:
         stages: dict[str, Callable[[Any], Any]] = {
-            "encoder": self._encode,
+            _ENCODER_LANE: self._encode,
             **{s.name: partial(self._change, s, self.model.prompt) for s in self.visual_stages},
-            "decoder": self._caption,
+            _DECODER_LANE: self._caption,
         }
         beside = self.arm.schedule == "parallel"
         threads = self.arm.threads_beside if beside else self.arm.threads_alone
@@ -171,7 +182,7 @@ class Runtime:
             self.store.end_stage()
 
     def _encode(self, clips: Sequence[Clip]) -> ClipBatch:
-        item = ClipBatch(tuple(clips), {}).item
+        item = batch_name(clips)
         with self.timeline.span("decode_video", "reader", item):
             batch = read_clips(clips, self.model.encoder)
         frames = batch.frames

@@ -60,7 +60,10 @@ class _Handover:
                 continue
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the results; raise the error of the stage before if it comes next."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next result; raises the error of the stage before if it comes next."""
         while not self.stop.is_set():
             try:  # a signal that the system hands to another thread does not wake this one
                 result, error = self._waiting.get(timeout=_POLL_S)
@@ -72,9 +75,9 @@ class _Handover:
                 finally:
                     del error  # its traceback holds this frame, and all that the stage held
             if result is _END:
-                return
-            yield result
-            del result  # not held while the next one is waited for
+                break
+            return result
+        raise StopIteration
 
 
 def _parallel(items: Sequence[Any], stages: Stages, queue_size: int) -> Iterator[Any]:
@@ -112,7 +115,10 @@ def _produce(source: Iterable[Any], stage: Callable[[Any], Any], handover: _Hand
         for item in source:
             if handover.stop.is_set():
                 return
-            handover.put(stage(item))
+            result = stage(item)
+            del item  # not held while the next stage is waited for
+            handover.put(result)
+            del result
         handover.put(_END)
     except BaseException as error:  # noqa: BLE001  handed to the last stage, which raises it
         handover.put(None, error)

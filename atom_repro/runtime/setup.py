@@ -19,17 +19,24 @@ from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import BUNDLED
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser, stored_bytes
+from atom_repro.records.provenance import config_hash
 from atom_repro.records.stage import Stage
 from atom_repro.runtime.residency import ModuleLoader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 from atom_repro.study.plan import planned_only
 
+# Configuration nodes of what makes a text, with all their parameters.
+_COMPONENTS = ("model", "engine", "quant", "visual_stages")
+
 
 @dataclass(frozen=True)
 class Setup:
     """The objects that a configuration names. Building them reads and writes nothing:
-    `dataset.prepare` creates the data, `prepare_modules` the modules."""
+    `dataset.prepare` creates the data, `prepare_modules` the modules.
+
+    `components` are the configuration nodes of model, engine, quantiser and visual stages.
+    """
 
     model: VideoLanguageModel
     dataset: Any
@@ -42,6 +49,7 @@ class Setup:
     embedder: str
     seed: int
     random_weights: bool
+    components: Mapping[str, Any]
 
     @classmethod
     def of(cls, cfg: Any) -> "Setup":
@@ -50,6 +58,7 @@ class Setup:
         Raises:
             AtomError: invalid settings, or the device does not exist.
         """
+        settings = config.to_dict(cfg)
         model: VideoLanguageModel = config.build(cfg.model)
         dataset: Any = config.build(cfg.dataset)
         checkpoint = Checkpoint.of(cfg, model, dataset)
@@ -61,10 +70,11 @@ class Setup:
             visual_stages=config.build(cfg.visual_stages),
             device=config.build(cfg.device),
             checkpoint=checkpoint,
-            generation=GenerationSettings(**config.to_dict(cfg)["generation"]),
+            generation=GenerationSettings(**settings["generation"]),
             embedder=cfg.get("embedder", BUNDLED),
             seed=cfg.seed,
             random_weights=cfg.scale.random_weights and not cfg.checkpoint.folder,
+            components={name: settings[name] for name in _COMPONENTS},
         )
 
     def prepare_modules(self, *, for_quality: bool) -> Mapping[str, Any]:
@@ -109,8 +119,12 @@ class Setup:
 
     @property
     def model_name(self) -> str:
-        """Name of the model, with the stages between its modules."""
-        return " with ".join([self.model.name, *(stage.name for stage in self.visual_stages)])
+        """Name of the model, with the stages between its modules and with another engine, as far as
+        they decide a text."""
+        name = " with ".join([self.model.name, *(stage.name for stage in self.visual_stages)])
+        if self.visual_stages or self.engine.name != "eager":
+            name += f" on {self.engine.name} {config_hash(self.components)[:12]}"
+        return name
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -160,11 +174,20 @@ class Setup:
             device=self.device.name,
         )
 
-    def planned_only(self, command: str, settings: Mapping[str, Any]) -> bool:
+    def planned_only(
+        self, command: str, settings: Mapping[str, Any], *, for_quality: bool = False
+    ) -> bool:
         """Whether a command that runs these modules on this machine is a dry run; see
-        `study.plan.planned_only`."""
+        `study.plan.planned_only`.
+
+        Args:
+            for_quality: as in `prepare_modules`.
+        """
         lacks = ""
-        if not (self.random_weights or self.checkpoint.complete):
+        is_random = self.checkpoint.complete and self.weights == RANDOM_WEIGHTS_LABEL
+        if for_quality and (self.random_weights or is_random):
+            lacks = "trained weights: texts of random ones cannot be scored"
+        elif not (self.random_weights or self.checkpoint.complete):
             lacks = f"trained modules in {self.checkpoint.folder}; run train.finetune first"
         return planned_only(
             command, settings, this_machine(), writes=self.missing_bytes, lacks=lacks
@@ -182,7 +205,13 @@ class Setup:
             embedder=self.embedder,
         )
         for stage in self.visual_stages:
-            loaders |= stage.loaders(self.device)
+            own = stage.loaders(self.device)
+            if taken := sorted(loaders.keys() & own.keys()):
+                raise AtomError(
+                    f"visual_stages: {stage.name} brings a module named {taken[0]}, a name that is "
+                    "taken; choose another"
+                )
+            loaders |= own
         return loaders
 
     def session(self, arm: Arm) -> Runtime:

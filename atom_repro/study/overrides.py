@@ -110,7 +110,7 @@ def sweep_points(primary: str, overrides: Sequence[str]) -> dict[str, StageComma
         point_overrides = [
             f"{key}={value}" for key, value in zip(axes.values(), values, strict=True)
         ]
-        point_overrides.append(f"checkpoint.folder={_quoted(folder / name)}")
+        point_overrides.append(f"checkpoint.folder={quoted(folder / name)}")
         overridden = (*shared, *point_overrides)
         points[name] = StageCommand(command.module, overridden, command.primary)
     return points
@@ -121,7 +121,7 @@ def applicable_overrides(primary: str, overrides: Sequence[str]) -> tuple[str, .
     return tuple(text for text in overrides if _has_key(primary, _key(text)))
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Quote a value for Hydra's override grammar."""
     return "'" + str(value).replace("'", "\\'") + "'"
 

@@ -6,7 +6,7 @@ scaled by the amount of work.
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,14 +41,21 @@ class Estimate:
     on_record: Path | None
 
 
-def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Estimate:
+def estimate(
+    command: str,
+    settings: Mapping[str, Any],
+    machine: Machine,
+    protocols: Collection[str] | None = None,
+) -> Estimate:
     """Estimate a run from the records of the same command, model, data and device.
 
     Args:
         command: the name of its primary configuration.
         settings: its effective configuration.
+        protocols: of a command that has a record for each protocol, those that will run.
     """
     folders = (Path(settings["paths"]["results"]) / "records").glob("*")
+    by_epochs = bool(_value(settings, "train.epochs"))
     comparable = [
         record
         for record in load_records(folders)
@@ -59,6 +66,8 @@ def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Est
             for key in _SAME
             if key in settings and key in record.data["config"]
         )
+        and bool(record.config("train.epochs")) == by_epochs
+        and (protocols is None or record.data["protocol"] in protocols)
     ]
     here = [r for r in comparable if r.machine.fingerprint == machine.fingerprint]
     like = here or [r for r in comparable if _alike(r.machine, machine)]
@@ -68,9 +77,10 @@ def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Est
             other = comparable[-1]
             basis += f"; on {other.machine.processor} it took {duration(_seconds(other))}"
         return Estimate(None, None, basis, None)
-    sha256 = config_hash(settings)
-    same = [r for r in here if config_hash(r.data["config"]) == sha256]
-    of_scale = [r for r in like if r.data["config"].get("scale") == settings.get("scale")]
+    sha256 = _config_hash(command, settings)
+    same = [r for r in here if _config_hash(command, r.data["config"]) == sha256]
+    scale = settings.get("scale", {}).get("name")
+    of_scale = [r for r in like if r.data["scale"] == scale]
     run = _newest_run(same or of_scale or like)
     ratio = work(command, settings) / work(command, run[-1].data["config"])
     basis = f"{run[-1].stage}/{run[-1].run_id}" + (f" and {len(run) - 1} more" * (len(run) > 1))
@@ -80,13 +90,32 @@ def estimate(command: str, settings: Mapping[str, Any], machine: Machine) -> Est
         seconds=sum(map(_seconds, run)) * ratio,
         record_bytes=round(sum(map(_record_bytes, run)) * ratio),
         basis=basis,
-        on_record=same[-1].folder if same else None,
+        on_record=same[-1].folder if same and _is_reused(command, settings) else None,
     )
+
+
+def _config_hash(command: str, config: Mapping[str, Any]) -> str:
+    """Hash of a configuration; of a training step without the clips, which its trials vary."""
+    if command == "training_step":
+        train = {key: value for key, value in config["train"].items() if key != "batch_size"}
+        config = {**config, "train": train}
+    return config_hash(config)
+
+
+def _is_reused(command: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a record of the same configuration ends the command at once."""
+    return command != "training_step" and not settings.get("force")
 
 
 def work(command: str, settings: Mapping[str, Any]) -> float:
     """Amount of work of a run: the product of the settings that `work_of` names."""
-    return math.prod(_count(settings, key) for key in work_of(command))
+    return math.prod(_count(settings, key) for key in _work_keys(command, settings))
+
+
+def _work_keys(command: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    if _value(settings, "train.epochs") and command == "finetune":
+        return ("train.epochs", "dataset.train")  # the steps follow from them
+    return work_of(command)
 
 
 def planned_only(
@@ -96,18 +125,23 @@ def planned_only(
     *,
     writes: Callable[[], Mapping[str, int]] = dict,
     lacks: str = "",
+    protocols: Collection[str] | None = None,
 ) -> bool:
     """Whether the command is a dry run; if so, what it would do is printed.
 
     Args:
         writes: returns the bytes of files that it writes, by what they are.
         lacks: what has to be there first, if it is not.
+        protocols: see `estimate`.
     """
     if not settings["dry_run"]:
         return False
-    expected = estimate(command, settings, machine)
+    expected = estimate(command, settings, machine, protocols)
     choices = [f"{key}={name}" for key in ("scale", *_SAME) if (name := _name(settings, key))]
-    amounts = [f"{key.rpartition('.')[2]} {_count(settings, key):g}" for key in work_of(command)]
+    amounts = [
+        f"{key.rpartition('.')[2]} {_count(settings, key):g}"
+        for key in _work_keys(command, settings)
+    ]
     new_files = [f"{what} {_size(size)}" for what, size in writes().items() if size]
     if expected.record_bytes is not None:
         new_files.append(f"records of about {_size(expected.record_bytes)}")
@@ -189,10 +223,15 @@ def _name(settings: Mapping[str, Any], key: str) -> str:
     return str(node.get("name") or component_name(node.get("_target_", "")).rpartition(".")[2])
 
 
-def _count(settings: Mapping[str, Any], key: str) -> float:
+def _value(settings: Mapping[str, Any], key: str) -> Any:
     node: Any = settings
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _count(settings: Mapping[str, Any], key: str) -> float:
+    node = _value(settings, key)
     if isinstance(node, list | tuple | Mapping):
         return max(node, default=1) if key.endswith("counts") else len(node) or 1
     return float(node or 1)

@@ -85,6 +85,7 @@ def setup(tmp_path, **changed):
         "embedder": "embedded",
         "seed": 0,
         "random_weights": True,
+        "components": {},
     }
     return Setup(**(parts | changed))
 

@@ -1,6 +1,7 @@
 """Captions of clips: batched equals single, kept for the next run, read back from a file."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,7 @@ def setup(saved, model):
         embedder="embedded",
         seed=0,
         random_weights=False,
+        components={},
     )
 
 
@@ -77,6 +79,16 @@ def test_a_clip_that_should_be_readable_ends_the_evaluation(setup, clips, tmp_pa
     assert len(journal.read_text().splitlines()) == 2  # what was done is kept
 
 
+def test_another_setting_of_a_component_is_another_journal(setup, clips, tmp_path):
+    stages = {"_target_": "atom_repro.runtime.visual_stages.none.build", "keep": 4}
+    for keep in (4, 8):
+        other = replace(setup, components={"visual_stages": stages | {"keep": keep}})
+        captions(other, clips[:1], tmp_path / "a")
+    assert len(list((tmp_path / "a").iterdir())) == 2
+    with pytest.raises(AtomError, match="batch_size=0"):
+        captions(setup, clips, tmp_path / "a", batch_size=0)
+
+
 def test_a_resumed_run_repeats_no_whole_batch(setup, clips, tmp_path):
     folder = tmp_path / "journals"
     whole, steps, loaded = captions(setup, clips, folder)
@@ -106,6 +118,8 @@ def test_predictions_are_read_back_by_clip(clips, tmp_path):
         ('{"video_id": "0"}', r"p\.jsonl:1: not a prediction"),
         ("{", r"p\.jsonl:1: not a prediction"),
         ("[1]", r"p\.jsonl:1: not a prediction"),
+        ('{"video_id": "0", "caption": null}', r"p\.jsonl:1: not a prediction"),
+        ('{"video_id": "0", "caption": "a", "log_prob": "x"}', r"p\.jsonl:1: not a prediction"),
         ('{"video_id": "0", "caption": "x"}', "lacks 4 clips of the protocol, first 1"),
     ],
 )

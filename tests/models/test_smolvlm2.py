@@ -317,6 +317,12 @@ def test_numbers_that_do_not_fit_are_refused(key, value):
         smolvlm2.SmolEncoderConfig(**(small().encoder.to_dict() | {key: value}))
 
 
+def test_tokens_without_a_frame_have_no_place_in_the_prompt(tokens):
+    outside = VisualTokens(torch.zeros(1, 12, 48), (4, 4))
+    with pytest.raises(AtomError, match="8 of 12 visual tokens belong to a frame"):
+        small().prompt_ids(tokens, ASK, visual=outside)
+
+
 def test_frames_of_another_size_are_refused(pixels):
     with pytest.raises(AtomError, match=r"model\.encoder\.image_size=32"):
         small().make_encoder()(pixels[..., :16])

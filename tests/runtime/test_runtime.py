@@ -11,7 +11,7 @@ import torch
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
-from atom_repro.datatypes import Clip, Failure, OutOfMemory, Prediction
+from atom_repro.datatypes import AtomError, Clip, Failure, OutOfMemory, Prediction
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines.eager import EagerEngine, EmbedderModule
 from atom_repro.models.generation import Generated, GenerationSettings
@@ -265,6 +265,47 @@ def test_a_script_decoder_of_its_own_only_where_co_resident():
         for role in (CAPTION_DECODER, SCRIPT_DECODER, CAPTION_DECODER):
             store.call(role, "x", lambda module: None)
         assert len(made) == count
+
+
+def test_two_threads_in_one_module_release_it_once():
+    """Under `reload_input`: whoever is last, as a stage may use the decoder beside the decoder."""
+    made, inside, both = [], [], threading.Barrier(2)
+    loader = ModuleLoader(lambda: made.append(Module()) or made[-1], 1)
+    store = ModuleStore("reload_input", {"decoder": loader}, timeline := Timeline(), Cpu())
+
+    def work(module):
+        inside.append(module)
+        both.wait(5)
+
+    workers = [
+        threading.Thread(target=store.call, args=(role, "x", work))
+        for role in (CAPTION_DECODER, SCRIPT_DECODER)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(5)
+    assert inside == made * 2
+    assert len(made) == 1
+    assert [s.stage for s in timeline.spans()] == ["load", "release"]
+
+
+@pytest.mark.parametrize("names", [("decoder",), ("budget", "budget")])
+def test_stages_have_names_of_their_own(model, names):
+    stages = []
+    for name in names:
+        stage = EveryOther()
+        stage.name = name
+        stages.append(stage)
+    arm = Arm(residency="resident", schedule="parallel")
+    with pytest.raises(AtomError, match="each needs a name of its own"):
+        Runtime(arm, {}, Cpu(), model=model, settings=GenerationSettings(), visual_stages=stages)
+
+
+@pytest.mark.parametrize("key", ["queue", "threads_alone", "threads_beside"])
+def test_an_arm_without_a_thread_or_a_place_in_the_queue_is_refused(key):
+    with pytest.raises(AtomError, match=rf"runtime\.{key}=0"):
+        Arm(residency="resident", schedule="parallel", **{key: 0})
 
 
 def test_too_little_memory_for_a_module_is_running_out_of_it():

@@ -25,7 +25,8 @@ def recorded(results, name, machine, config, *, minutes, stage="latency", status
         "schema": 1, "stage": stage, "status": status, "key": name, "machine": machine.to_dict(),
         "started_utc": "2026-01-01T00:00:00+00:00",
         "ended_utc": f"2026-01-01T00:{minutes:02}:00+00:00",
-        "config": {k: v for k, v in config.items() if k != "paths"}, "protocol": "", **changes,
+        "config": {k: v for k, v in config.items() if k != "paths"}, "protocol": "",
+        "scale": "tiny", "weights": "w", **changes,
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps(record))
     return folder
@@ -52,17 +53,38 @@ def test_time_comes_from_the_same_work_on_a_processor_like_this_one(tmp_path):
     recorded(tmp_path, "f", FIRST, settings(tmp_path, "repeats=20"), minutes=6)
     assert estimate("latency", wanted, FIRST).seconds == pytest.approx(180)
     folder = recorded(tmp_path, "g", FIRST, wanted, minutes=4)
-    this = estimate("latency", wanted | {"dry_run": True, "force": True}, FIRST)
+    this = estimate("latency", wanted | {"dry_run": True}, FIRST)
     assert (this.seconds, this.on_record) == (240, folder)
+    again = estimate("latency", wanted | {"force": True}, FIRST)
+    assert (again.seconds, again.on_record) == (240, None)  # it would run all the same
     assert this.record_bytes == (folder / "record.json").stat().st_size
 
 
 def test_a_command_of_several_records_takes_the_time_of_all(tmp_path):
     wanted = settings(tmp_path, command="training_step")
-    for clips, minutes in ((1, 1), (2, 3), (4, 5)):
+    for clips, minutes in ((1, 1), (2, 3), (32, 5)):  # the last is the default of train.batch_size
         config = wanted | {"train": wanted["train"] | {"batch_size": clips}}
         recorded(tmp_path, f"r{clips}", FIRST, config, minutes=minutes, stage="training_step")
-    assert estimate("training_step", wanted, FIRST).seconds == 9 * 60
+    expected = estimate("training_step", wanted, FIRST)
+    assert (expected.seconds, expected.on_record) == (9 * 60, None)
+
+
+def test_steps_follow_from_epochs_where_those_are_set(tmp_path):
+    by_steps = settings(tmp_path, "train.max_steps=100", command="finetune")
+    assert work("finetune", by_steps) == 100 * 32
+    by_epochs = settings(
+        tmp_path, "train.epochs=3", "train.batch_size=256", "dataset.train=500", command="finetune"
+    )
+    assert work("finetune", by_epochs) == 3 * 500
+    recorded(tmp_path, "a", FIRST, by_steps, minutes=10, stage="finetune", scale="tiny")
+    assert estimate("finetune", by_epochs, FIRST).seconds is None
+
+
+def test_a_run_of_the_same_scale_tells_more_than_a_later_one_of_another(tmp_path):
+    wanted = settings(tmp_path)
+    recorded(tmp_path, "a", FIRST, settings(tmp_path, "repeats=3"), minutes=9, scale="tiny")
+    recorded(tmp_path, "b", FIRST, settings(tmp_path, "scale=smoke"), minutes=1, scale="smoke")
+    assert estimate("latency", wanted, FIRST).seconds == pytest.approx(2 * 9 * 60)
 
 
 def test_a_plan_names_choices_work_time_and_bytes(tmp_path, capsys):

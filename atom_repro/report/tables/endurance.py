@@ -5,58 +5,42 @@ from statistics import linear_regression
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured, omitted_records
-from atom_repro.report.identity import device_and_model, precision_label
-from atom_repro.report.select import (
-    by_machine,
-    module_load_definition,
-    of_newest_definition,
-    quietness,
-    validity_note,
-)
+from atom_repro.report.identity import device_and_model, precision_label, select
+from atom_repro.report.select import module_load_definition, validity_note
 
 
 def endurance(records: Sequence[Record]) -> list[Row]:
-    """A row per machine, device, model, arm and precision, of its quietest run; among equally quiet
-    runs the longest, then the newest."""
-    machines = by_machine(of_newest_definition(records, "endurance"))
-    rows = [row for of_machine in machines for row in _machine_rows(of_machine)]
+    """A row per device, model, arm and precision, of its quietest run; among equally quiet runs the
+    longest, then the newest."""
+    rows = [row for record in select(records, "endurance").values() for row in _rows_of(record)]
     return rows + omitted_records(records, "endurance", "endurance")
 
 
-def _machine_rows(records: Sequence[Record]) -> list[Row]:
-    def rank(record: Record) -> tuple[int, int]:
-        return quietness(record), record.values["clips"]
-
-    selected: dict[tuple[str, str, str], Record] = {}
-    for record in records:
-        values = record.values
-        configuration = (device_and_model(record), str(values["arm"]), precision_label(record))
-        if configuration not in selected or rank(record) >= rank(selected[configuration]):
-            selected[configuration] = record
+def _rows_of(record: Record) -> list[Row]:
     rows: list[Row] = []
-    for configuration, record in selected.items():
-        values = record.values
-        slope = values["slope_bytes_per_clip"]
-        cells = [
-            ("clips", values["clips"], "clips"),
-            ("captions", values["captioned"], "clips"),
-            ("broken clips named", len(values["broken_named"]), "clips"),
-            ("memory a clip, bytes", slope["mean"], "bytes"),
-            *_slopes_by_third(record),
-            ("clips/s", values["clips_per_s"], "clips/s"),
-        ]
-        for column, value, unit in cells:
-            is_slope = column == "memory a clip, bytes"
-            rows.append(
-                measured(
-                    "endurance", "/".join(configuration), f"toy/{column}", value, unit, record,
-                    spread="95 % block bootstrap" if is_slope else "",
-                    interval=(slope["low"], slope["high"]) if is_slope else None,
-                    note=f"{validity_note(record)}; memory after the warm-up, by a straight line; "
-                    "where its thirds differ, so does what the whole says; "
-                    f"{module_load_definition(record)}",
-                )
-            )  # fmt: skip
+    values = record.values
+    configuration = (device_and_model(record), str(values["arm"]), precision_label(record))
+    slope = values["slope_bytes_per_clip"]
+    cells = [
+        ("clips", values["clips"], "clips"),
+        ("captions", values["captioned"], "clips"),
+        ("broken clips named", len(values["broken_named"]), "clips"),
+        ("memory a clip, bytes", slope["mean"], "bytes"),
+        *_slopes_by_third(record),
+        ("clips/s", values["clips_per_s"], "clips/s"),
+    ]
+    for column, value, unit in cells:
+        is_slope = column == "memory a clip, bytes"
+        rows.append(
+            measured(
+                "endurance", "/".join(configuration), f"toy/{column}", value, unit, record,
+                spread="95 % block bootstrap" if is_slope else "",
+                interval=(slope["low"], slope["high"]) if is_slope else None,
+                note=f"{validity_note(record)}; memory after the warm-up, by a straight line; "
+                "where its thirds differ, so does what the whole says; "
+                f"{module_load_definition(record)}",
+            )
+        )  # fmt: skip
     return rows
 
 

@@ -133,7 +133,11 @@ def _verdict(cell: Cell, ours: Sequence[Row], protocol: str) -> str:
         return ""
     caption = protocol.split("/")[1].startswith("caption")
     kind = "human captioner" if caption else "human-caption index"
-    caveat = ", if this is the paper's protocol" if protocol.startswith("msrvtt/ret") else ""
+    caveat = (
+        ", if this is the paper's protocol"
+        if protocol.startswith(("msrvtt/ret", "didemo/ret"))
+        else ""
+    )
     best = max(scores)
     unaided = max((s for s in scores if "known" not in s[1]), default=best)
     if cell.value > best[0]:

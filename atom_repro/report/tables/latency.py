@@ -17,12 +17,11 @@ from atom_repro.report.cells import (
     omitted_records,
     paper_rows,
 )
-from atom_repro.report.identity import device_and_model, precision_label
+from atom_repro.report.identity import Identity, device_and_model, precision_label, select
 from atom_repro.report.paper import Cell
 from atom_repro.report.select import (
     by_machine,
     is_reportable,
-    keep_quietest,
     module_load_definition,
     of_newest_definition,
     validity_note,
@@ -37,19 +36,18 @@ TABLE3_PIPELINES = ("retrieval", "assembly")
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
-    """Newest reportable latency records, one for each pipeline, device, model, scale and precision.
+    """The latency record that stands for each identity. The tiny scale and the pipelines of Table 3
+    come first."""
+    selected = select(records, "latency")
+    named = {identity.pipeline for identity in selected}
+    pipelines = [*TABLE3_PIPELINES, *sorted(named - {*TABLE3_PIPELINES})]
 
-    A quiet record is preferred to a busy one. The tiny scale and the pipelines of Table 3 come
-    first.
-    """
-    selected: dict[tuple[str, ...], Record] = {}
-    for record in of_newest_definition(records, "latency"):
-        pipeline = str(record.config("pipeline.name"))
-        scale, precision = str(record.data["scale"]), precision_label(record)
-        keep_quietest(selected, (pipeline, device_and_model(record), scale, precision), record)
-    pipelines = [*TABLE3_PIPELINES, *sorted({key[0] for key in selected} - {*TABLE3_PIPELINES})]
-    order = sorted(selected, key=lambda k: (k[2] != "tiny", pipelines.index(k[0]), k[1], k[3]))
-    return [selected[key] for key in order]
+    def order(item: tuple[Identity, Record]) -> tuple[Any, ...]:
+        identity, record = item
+        place = pipelines.index(identity.pipeline), device_and_model(record), identity.precision
+        return (identity.scale != "tiny", *place)
+
+    return [record for _, record in sorted(selected.items(), key=order)]
 
 
 def build(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, list[Row]]:
@@ -94,7 +92,10 @@ def table3(records: Sequence[Record]) -> list[Row]:
         row = f"{device_and_model(record)}/{precision_label(record)}"
         scale = record.data["scale"]
         clips, definition = record.values["clips"], module_load_definition(record)
-        note = f"{validity_note(record)}; {clips} clips; {definition}"
+        note = (
+            f"{validity_note(record)}; {clips} clips, encode and caption of one of them; medians "
+            f"over rounds, of one prompt; {definition}"
+        )
         baseline_cells, atom_cells = (
             _table3_cells(record, arm, per_clip=_configuration(record) not in with_retrieval)
             for arm in (BASELINE, ATOM)
@@ -192,6 +193,12 @@ def arms(records: Sequence[Record]) -> list[Row]:
     """Latency of every runtime arm: first prompt, all prompts, and the first prompt by stage."""
     rows = []
     for record in newest(records):
+        threads = record.config("runtime") or {}
+        note = (
+            f"{validity_note(record)}; {module_load_definition(record)}; torch threads: "
+            f"{threads.get('threads_alone')} alone, {threads.get('threads_beside')} each side by "
+            f"side{_first_load(record)}"
+        )
         for arm in record.values["arms"]:
             first = _prompts(record, arm, first_only=True)
             others = {stage for p in first for stage in p["stages_s"]} - {*_STAGES}
@@ -199,7 +206,6 @@ def arms(records: Sequence[Record]) -> list[Row]:
             for p in _prompts(record, arm, first_only=False):
                 sessions[p["repeat"]] = sessions.get(p["repeat"], 0.0) + p["end_to_end_s"]
             session_totals = list(sessions.values())
-            warming = _prompts(record, arm, first_only=True, warmup=True)
             count = record.values["prompts"]
             columns: dict[str, list[float]] = {
                 "prompt 1": [p["end_to_end_s"] for p in first],
@@ -210,8 +216,6 @@ def arms(records: Sequence[Record]) -> list[Row]:
                 },
                 "less overlap": [p["overlap_s"] for p in first],
                 "residual": [p["residual_s"] for p in first],
-                # Of the round that is not counted: the first to read a file reads it from disk.
-                "load, warm-up round": [p["stages_s"].get("load", 0.0) for p in warming],
             }
             peaks = [p.get("session_device_peak_bytes") for p in first]
             peaks_mib = [peak / 2**20 for peak in peaks if peak is not None]
@@ -231,10 +235,21 @@ def arms(records: Sequence[Record]) -> list[Row]:
                         record,
                         n=len(values),
                         spread=extremes(values),
-                        note=f"{validity_note(record)}; {module_load_definition(record)}",
+                        note=note,
                     )
                 )
     return rows
+
+
+def _first_load(record: Record) -> str:
+    """What loading took the arm that came first in the round that is not counted."""
+    first = next((s for s in record.samples() if s["kind"] == "prompt"), None)
+    if first is None or not first["warmup"] or "load" not in first["stages_s"]:
+        return ""
+    return (
+        f"; loads come from the page cache: in the warm-up round {first['arm']} came first and "
+        f"took {first['stages_s']['load']:.1f} s for them, with imports"
+    )
 
 
 def limits(records: Sequence[Record]) -> list[Row]:
@@ -256,8 +271,9 @@ def limits(records: Sequence[Record]) -> list[Row]:
         shares: dict[str, list[float]] = {}
         for when in ("before", "after"):
             for name, rate in record.values[f"limits_{when}"].items():
-                text = name.removesuffix("_per_s")
-                cells.append((f"rates {when}", f"{text}, 1e9/s {when}", rate / 1e9, "1/s", ""))
+                unit = "GB/s" if name.startswith("read") else "Gop/s"
+                what = name.removesuffix("_per_s").removesuffix("_operations").replace("_", " ")
+                cells.append((f"rates {when}", f"{what} {when}", rate / 1e9, unit, ""))
         for stage in STAGES_WITH_LIMIT:
             seconds = [p["stages_s"][stage] / clips for p in prompts]
             cells.append((stage, f"{stage}, measured", median(seconds), "s", extremes(seconds)))
@@ -274,7 +290,8 @@ def limits(records: Sequence[Record]) -> list[Row]:
         for grid, column, value, unit, spread in cells:
             rows.append(
                 measured(
-                    "limits", row, f"{scale}/{column}", value, unit, record, n=len(prompts),
+                    "limits", row, f"{scale}/{column}", value, unit, record,
+                    n=None if unit.startswith("G") else len(prompts),
                     spread=spread, note=f"{validity_note(record)}; per clip", grid=grid,
                 )
             )  # fmt: skip

@@ -45,14 +45,20 @@ def table1(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                 (f"{people}/leave one out", values["people_leave_one_out"]),
             ]
         sentence = values.get("constant_sentence")
+        notes = {
+            _CONSTANT: f"{sentence!r}, of the training split's central sentences the one with the "
+            "highest CIDEr there" if sentence else "the training split's most central sentence",
+            "grammar/leave one out": "one reference, which the grammar of the data made, against "
+            "the clip's others",
+        }  # fmt: skip
         for name, scores in versions:
-            is_constant = sentence and name == _CONSTANT
+            is_part = name.endswith(("/seen", "/held_out"))
+            note = "CIDEr weighs words by these clips alone" if is_part else notes.get(name, "")
             for column, key in CAPTION_METRICS.items():
                 rows.append(
                     measured(
                         "table01", name, f"{identity.data}/{column}", scores[key], "point", record,
-                        note=f"of the training split's sentences the one with the highest CIDEr "
-                        f"there: {sentence!r}" if is_constant else "",
+                        n=_clips_of(values, name) if is_part else None, note=note,
                     )
                 )  # fmt: skip
     return rows + paper_rows(paper, "table01", _HOW_TO_FILL)
@@ -108,6 +114,12 @@ def _retrieval(
                 if key in scores
             ]
     return rows
+
+
+def _clips_of(values: Mapping[str, Any], name: str) -> int | None:
+    """Number of clips of a part of the test set, by what the attributes were counted on."""
+    counted = values.get("attribute_accuracy", {}).get(name.rpartition("/")[2], {})
+    return max((total for _, total in counted.values()), default=None)
 
 
 def _has_references(identity: Identity) -> bool:

@@ -13,14 +13,11 @@ import matplotlib.pyplot as plt
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured, omitted_records
-from atom_repro.report.identity import device_and_model, precision_label
+from atom_repro.report.identity import device_and_model, precision_label, select
 from atom_repro.report.select import (
     HOST_TINY,
     busy_suffix,
-    by_machine,
-    keep_quietest,
     module_load_definition,
-    of_newest_definition,
     system_load_label,
     validity_note,
 )
@@ -36,14 +33,14 @@ COLOURS = {
 LINE_STYLES = {"fresh": "-", "indexed": "--"}
 
 
-def newest(records: Sequence[Record]) -> dict[tuple[str, str, str], Record]:
-    """Newest reportable record by device and model, pipeline and precision; a quiet record is
-    preferred to a busy one."""
-    selected: dict[tuple[str, str, str], Record] = {}
-    for record in of_newest_definition(records, NAME):
-        pipeline, precision = str(record.values["pipeline"]), precision_label(record)
-        keep_quietest(selected, (device_and_model(record), pipeline, precision), record)
-    return selected
+def newest(records: Sequence[Record]) -> list[Record]:
+    """The record that stands for each identity, in the order in which they first appear."""
+    return list(select(records, NAME).values())
+
+
+def _configuration(record: Record) -> tuple[str, str, str]:
+    """Device and model, pipeline and precision."""
+    return device_and_model(record), str(record.values["pipeline"]), precision_label(record)
 
 
 def build(records: Sequence[Record]) -> dict[str, list[Row]]:
@@ -52,33 +49,27 @@ def build(records: Sequence[Record]) -> dict[str, list[Row]]:
     Prompts are counted from 1. Seconds are medians over repeats; loads and bytes are the same in
     every repeat, which is checked.
     """
-    groups = by_machine(of_newest_definition(records, NAME))
-    return {
-        NAME: [row for of_machine in groups for row in _machine_rows(of_machine)]
-        + omitted_records(records, NAME, NAME)
-    }
+    rows = [row for record in newest(records) for row in _rows_of(record)]
+    return {NAME: rows + omitted_records(records, NAME, NAME)}
 
 
-def _machine_rows(records: Sequence[Record]) -> list[Row]:
-    """Rows of every session of one machine."""
+def _rows_of(record: Record) -> list[Row]:
+    """Rows of every session of one record."""
     rows: list[Row] = []
-    for configuration, record in newest(records).items():
-        by_session = _prompts_by_session(record)
-        for name in record.values["sessions"]:
-            row = f"{'/'.join(configuration)}/{name}"
-            repeats = by_session.get(name)
-            if repeats is None:
-                rows.append(
-                    Row(NAME, row, _column(record, "prompt 1"), None, None, "s",
-                        scale=str(record.data["scale"]), machine=record.machine,
-                        load=system_load_label(record), records=record.run_id, note="out of memory",
-                        grid="seconds")
-                )  # fmt: skip
-                continue
-            fresh = by_session.get("fresh/" + name.partition("/")[2])
-            rows += _session_rows(
-                record, row, repeats, fresh if name.startswith("indexed/") else None
-            )
+    by_session = _prompts_by_session(record)
+    for name in record.values["sessions"]:
+        row = f"{'/'.join(_configuration(record))}/{name}"
+        repeats = by_session.get(name)
+        if repeats is None:
+            rows.append(
+                Row(NAME, row, _column(record, "prompt 1"), None, None, "s",
+                    scale=str(record.data["scale"]), machine=record.machine,
+                    load=system_load_label(record), records=record.run_id, note="out of memory",
+                    grid="seconds")
+            )  # fmt: skip
+            continue
+        fresh = by_session.get("fresh/" + name.partition("/")[2])
+        rows += _session_rows(record, row, repeats, fresh if name.startswith("indexed/") else None)
     return rows
 
 
@@ -134,7 +125,8 @@ def _session_rows(
 def figures(records: Sequence[Record]) -> dict[str, str]:
     """Curves of every configuration, by path below the results' folder."""
     texts = {}
-    for (device, pipeline, precision), record in newest(records).items():
+    for record in newest(records):
+        device, pipeline, precision = _configuration(record)
         suffix = "" if device == HOST_TINY else "_" + re.sub(r"\W+", "-", device)
         texts[f"figures/sessions_{pipeline}_{precision}{suffix}.svg"] = curves(record)
     return texts

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
-from atom_repro.report.identity import FAMILIES, variant
+from atom_repro.report.identity import FAMILIES, select, variant
 from atom_repro.report.paper import Cell, value_of
-from atom_repro.report.select import is_reportable, newest_by_protocol
+from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.tables.text_embedder import EMBEDDER, HOW_TO_FILL
 
 _PAPER_MODEL = "mPLUG2+"
@@ -111,9 +111,7 @@ def _parameter_row(name: str, layer_type: str, count: int, record: Record) -> Ro
 
 def _newest_by_model(records: Sequence[Record]) -> Mapping[str, Record]:
     by_model: dict[str, Record] = {}
-    for record in records:
-        if is_reportable(record, "storage"):
-            model = str(record.values["model"])
-            name = FAMILIES.get(model, model) + variant(record)
-            by_model[name + _PARTS.get(model, "")] = record
+    for record in select(records, "storage").values():
+        model = str(record.values["model"])
+        by_model[FAMILIES.get(model, model) + variant(record) + _PARTS.get(model, "")] = record
     return by_model

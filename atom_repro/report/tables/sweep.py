@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt
 from atom_repro.records.component import with_component_names
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
-from atom_repro.report.select import by_machine, keep_quietest, quietness
+from atom_repro.report.identity import quietness
+from atom_repro.report.select import by_machine, keep_quietest
 from atom_repro.report.svg import svg
 
 NAME = "appendix_g"

@@ -28,8 +28,10 @@ _ARMS = {
     "oracle": "model, true captions",
 }
 _NOTES = {
-    "rank": "as ranked; the first caption, all captions; the usual answer; the whole video",
-    "random": "clips drawn at random; another video's; a right answer to another question; 10 s",
+    "rank": "a script of the clips as ranked, the usual answer to a question, a scene's first "
+    "caption, all captions of a video, the whole video as the moment",
+    "random": "clips drawn at random, a right answer to another question, captions of another "
+    "video, 10 s of the video",
 }
 
 
@@ -76,7 +78,7 @@ def _thresholds(record: Record, precision: str) -> list[Row]:
                  record, note="chosen on validation clips, tried on test clips", grid="search")
         for column, key, unit, scale in (
             ("search/nothing matches below", "least_similarity", "cosine", 1.0),
-            ("search/match or nothing, right", "balanced_accuracy_test", "percent", 100.0),
+            ("search/balanced accuracy", "balanced_accuracy_test", "percent", 100.0),
         )
         if record.values.get(key) is not None  # None if the decoder generated no text
     ]  # fmt: skip

@@ -4,29 +4,19 @@ from collections.abc import Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
-from atom_repro.report.identity import device_and_model
-from atom_repro.report.select import by_machine, keep_quietest
+from atom_repro.report.identity import device_and_model, select
 
 
 def training_step(records: Sequence[Record]) -> list[Row]:
-    """A row per machine, training configuration and number of clips.
-
-    Of several runs the quietest counts, then the newest.
+    """A row per training configuration and number of clips.
 
     A run out of memory has a row with its estimated memory.
     """
-    return [row for of_machine in by_machine(records) for row in _machine_rows(of_machine)]
-
-
-def _machine_rows(records: Sequence[Record]) -> list[Row]:
-    newest: dict[tuple[str, int], Record] = {}
-    for record in records:
-        finished = record.stage == "training_step" and record.data["status"] in ("ok", "oom")
-        if finished and record.in_tables and "clips" in record.values:
-            keep_quietest(newest, (_configuration(record), record.values["clips"]), record)
+    chosen = [r for r in select(records, "training_step").values() if "clips" in r.values]
     rows: list[Row] = []
-    for (configuration, clips), record in sorted(newest.items(), key=lambda item: item[0]):
-        row = f"{configuration}/{clips} clips{'' if record.ok else ', no memory'}"
+    for record in sorted(chosen, key=lambda r: (_configuration(r), r.values["clips"])):
+        clips = record.values["clips"]
+        row = f"{_configuration(record)}/{clips} clips{'' if record.ok else ', no memory'}"
         values = record.values
         measured_bytes = values.get("step_memory_measured_bytes")
         cells = [("tensors, MiB", values["step_memory_estimated_bytes"] / 2**20, "MiB")]

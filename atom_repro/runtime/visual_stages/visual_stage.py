@@ -17,7 +17,7 @@ from atom_repro.runtime.residency import ModuleLoader, Role
 Result = TypeVar("Result")
 
 
-class Session(Protocol):
+class StageRuntime(Protocol):
     """What a stage uses of the runtime that it works in: see `Runtime`."""
 
     def run(self, role: Role, stage: str, item: str, work: Callable[[Any], Result]) -> Result: ...
@@ -29,15 +29,19 @@ class VisualStage(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in records and tables, and that of its thread."""
+        """Its name in records and tables, and that of its thread: of several stages each has its
+        own."""
         ...
 
     def loaders(self, device: ComputeDevice) -> Mapping[str, ModuleLoader]:
         """Loaders of its modules, by the names that its `Role`s give; empty if it has none."""
         ...
 
-    def __call__(self, runtime: Session, batch: ClipBatch, prompt: str) -> VisualTokens:
+    def __call__(self, runtime: StageRuntime, batch: ClipBatch, prompt: str) -> VisualTokens:
         """Change the visual tokens of the readable clips.
+
+        What it returns has the `frame_tokens` and `features` that go with its tokens: a family may
+        build its prompt from the first (SmolVLM2 does) and read the second in its decoder.
 
         Modules are called through `runtime.run`, other work is done inside `runtime.span`, so that
         both are on the timeline.

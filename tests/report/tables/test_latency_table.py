@@ -80,15 +80,16 @@ def test_a_saving_is_the_median_of_pairs_which_are_listed_where_they_are_few(tmp
     assert (saving.n, saving.low, saving.spread) == (3, None, "pairs +38.8, +39.2, +39.6")
     assert cell_text(saving, with_n=True) == "+39.2 (pairs +38.8, +39.2, +39.6), n 3"
     assert found[AFTER, "systems/retrieval"].note == (
-        "random weights; 2 clips; a load ends when the module can be called (definition 2)"
+        "random weights; 2 clips, encode and caption of one of them; medians over rounds, of one "
+        "prompt; a load ends when the module can be called (definition 2)"
     )
     assert (BEFORE, "systems/retrieval_saving") not in found
     reuse = found[AFTER, "systems/retrieval_saving, reuse alone"]
     assert reuse.ours == pytest.approx(100 * (1 - 9.2 / 10.2))
     assert (AFTER, "systems/retrieval_saving, overlap alone") not in found  # no such arm is there
     found = cells(build([latency(tmp_path / "r9")], [])["arms"])
-    row = "host/mplug2plus/retrieval/fp32/resident/parallel"
-    assert found[row, "systems/load, warm-up round"].n == 1
+    note = found["host/mplug2plus/retrieval/fp32/resident/parallel", "systems/prompt 1"].note
+    assert "in the warm-up round reload_stage/sequential came first and took 5.0 s" in note
     assert (AFTER, "systems/load") not in found  # nothing is read twice in a search
 
 
@@ -109,8 +110,8 @@ def test_a_stage_is_held_against_the_rates_before_and_after(tmp_path):
     row = "host/mplug2plus/retrieval/fp32"
     assert found[row, "systems/encode, measured"].ours == 2.0  # a clip, of two
     for when, bytes_per_s, caption in (("before", 10, 0.7), ("after", 12, 0.6)):
-        grid = found[row, f"systems/read_bytes, 1e9/s {when}"]
-        assert (grid.ours, grid.grid) == (bytes_per_s, f"rates {when}")
+        grid = found[row, f"systems/read bytes {when}"]
+        assert (grid.ours, grid.unit, grid.grid) == (bytes_per_s, "GB/s", f"rates {when}")
         assert found[row, f"systems/encode, share of the limit {when}"].ours == 50
         share = found[row, f"systems/caption, share of the limit {when}"]
         assert share.ours == pytest.approx(100 * caption / 1.0)
@@ -215,7 +216,7 @@ def test_a_saving_of_six_pairs_has_an_interval_and_may_be_none(tmp_path):
     found = cells(table3([latency_with(tmp_path / "r1", samples)]))
     saving = found[AFTER, "systems/retrieval_saving"]
     assert (saving.ours, saving.low, saving.high) == pytest.approx((15, -10, 30))
-    assert cell_text(saving, with_n=True) == "no difference (-10.0 to +30.0), n 6"
+    assert cell_text(saving, with_n=True) == "no difference: +15.0 (-10.0 to +30.0), n 6"
 
 
 def test_the_interval_of_a_median_follows_from_the_binomial_alone():

@@ -96,7 +96,7 @@ def test_curves_are_the_same_for_the_same_records_and_smoke_has_none(made, tmp_p
         "figures/sessions_retrieval_fp32_cuda-NVIDIA-H100-tiny_mplug2plus.svg"
     }
     made.data["scale"] = "smoke"
-    assert newest([made]) == {}
+    assert newest([made]) == []
     assert "No record of ours yet" in to_markdown(NAME, build([made])[NAME])
 
 

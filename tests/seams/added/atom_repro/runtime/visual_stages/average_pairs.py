@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.runtime.captioning import ClipBatch
 from atom_repro.runtime.residency import ModuleLoader, Role
-from atom_repro.runtime.visual_stages.visual_stage import Session, VisualStage
+from atom_repro.runtime.visual_stages.visual_stage import StageRuntime, VisualStage
 
 POOLER = Role("pooler")
 
@@ -27,7 +29,7 @@ class AveragePairs:
     def loaders(self, device: ComputeDevice) -> Mapping[str, ModuleLoader]:
         return {POOLER.module: ModuleLoader(Pooler, 0)}
 
-    def __call__(self, runtime: Session, batch: ClipBatch, prompt: str) -> VisualTokens:
+    def __call__(self, runtime: StageRuntime, batch: ClipBatch, prompt: str) -> VisualTokens:
         return runtime.run(POOLER, self.name, batch.item, lambda pooler: pooler(batch.visual))
 
     def example(self, visual: VisualTokens) -> VisualTokens:
@@ -35,8 +37,11 @@ class AveragePairs:
 
 
 def averaged(visual: VisualTokens) -> VisualTokens:
-    pairs = visual.tokens[:, : visual.count // 2 * 2].unflatten(1, (-1, 2))
-    return VisualTokens(pairs.mean(dim=2))
+    def pairs(tokens: Tensor) -> Tensor:
+        return tokens[:, : tokens.shape[1] // 2 * 2].unflatten(1, (-1, 2)).mean(dim=2)
+
+    features = {name: pairs(feature) for name, feature in visual.features.items()}
+    return VisualTokens(pairs(visual.tokens), features=features)
 
 
 def build() -> tuple[VisualStage, ...]:

@@ -191,9 +191,9 @@ class SmolVLM2:
         global_image = tokenizer.special_id(GLOBAL_IMAGE)
         if sum(visual.frame_tokens) != visual.count:
             raise AtomError(
-                f"{sum(visual.frame_tokens)} of {visual.count} visual tokens belong to a frame, "
-                "and the prompt of SmolVLM2 has no others; a stage between encoder and decoder has to "
-                "return frame_tokens"
+                f"{sum(visual.frame_tokens)} of {visual.count} visual tokens belong to a frame, and "
+                "the prompt of SmolVLM2 has tokens of frames only; a stage between encoder and "
+                "decoder has to return frame_tokens"
             )
         frame_ids: list[int] = []
         for tokens in visual.frame_tokens:

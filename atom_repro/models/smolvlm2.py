@@ -191,8 +191,8 @@ class SmolVLM2:
         global_image = tokenizer.special_id(GLOBAL_IMAGE)
         if sum(visual.frame_tokens) != visual.count:
             raise AtomError(
-                f"{sum(visual.frame_tokens)} of {visual.count} visual tokens belong to a frame, and "
-                "the prompt of SmolVLM2 has tokens of frames only; a stage between encoder and "
+                f"{sum(visual.frame_tokens)} of {visual.count} visual tokens belong to a frame: "
+                "SmolVLM2 has no place for others in its prompt; a stage between encoder and "
                 "decoder has to return frame_tokens"
             )
         frame_ids: list[int] = []

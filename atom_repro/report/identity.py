@@ -207,6 +207,8 @@ def variant(record: Record) -> str:
         parts.append(f"weights {weights}")
     for key, value in sorted(record.overrides.items()):
         head = key.partition(".")[0]
+        if head == "quant":
+            continue  # the recipe has it
         if key not in _FIELDS and head not in _WITHOUT_EFFECT and key not in _WITHOUT_EFFECT:
             parts.append(f"{key}={value}")
     return text + "".join(f", {part}" for part in parts)

@@ -136,7 +136,8 @@ def to_markdown(name: str, rows: Sequence[Row]) -> str:
     for heading, of_section in _sections(rows).items():
         blocks += [f"## {heading}", *_section(name, of_section)]
     left_out = [row.note for row in rows if row.machine is None and row.paper is None]
-    blocks += _bullets(left_out)
+    if bullets := _bullets(left_out):
+        blocks += ["## Left out", *bullets]
     paper = [row for row in rows if row.paper is not None]
     if paper:
         blocks += [

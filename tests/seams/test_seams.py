@@ -62,10 +62,11 @@ def plain_work(tree):
 
 
 def as_tiny(folder):
-    """The records of the copy, as if they were of a scale that tables show."""
+    """The records of the copy, as if they were of a scale that tables show, and of a plain training
+    by commands without overrides."""
     (machine,) = (folder / "results/records").iterdir()
     return [
-        Record(record.folder, {**record.data, "scale": "tiny"})
+        Record(record.folder, {**record.data, "scale": "tiny", "argv": [], "weights": "w"})
         for record in load_records([machine])
     ]
 

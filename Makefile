@@ -6,6 +6,8 @@ ARGS ?=
 RUN := .venv/bin/python
 READY := .venv/.ready
 PYTEST := $(RUN) -m pytest -n 2
+# What has no wheel on every system, and torch without its build's name.
+LOCK_MARKERS := s/\+cpu$$//; s/^executorch==.*/&; sys_platform == "linux"/; s/^coremltools==.*/&; platform_machine == "x86_64"/
 
 .DEFAULT_GOAL := help
 .PHONY: help setup doctor reproduce smoke systems test test-fast test-all check tables notebooks audit human-captions table7 data-check lock clean
@@ -67,7 +69,7 @@ test-all: $(READY)  ## all tests, and a record of their run
 	@$(RUN) -m eval.test_all $(ARGS)
 
 lock: $(READY)  ## write the versions that are installed now into requirements.lock
-	@{ head -2 requirements.lock; $(RUN) -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > .lock.new
+	@{ head -2 requirements.lock; $(RUN) -m pip freeze --exclude-editable | sed -E '$(LOCK_MARKERS)' | sort -f; } > .lock.new
 	@mv .lock.new requirements.lock
 
 clean:  ## remove what can be made again; records and tables stay

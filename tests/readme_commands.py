@@ -21,7 +21,7 @@ ALONE = (
     'make reproduce ARGS="dry_run=true"', "make help", "make doctor", "make systems",
     "make audit", "make data-check",
     "python -m train.finetune", "python -m device_bench.storage",
-    "python -m device_bench.training_step",
+    "python -m device_bench.training_step", "python -m device_bench.peers",
 )  # fmt: skip
 SCALED = (
     "train.finetune", "eval.caption", "eval.retrieval", "eval.tasks", "eval.pipeline",
@@ -30,8 +30,10 @@ SCALED = (
 )  # fmt: skip
 
 
-# What shrinks a study further than scale=smoke does: one thread, two of the three residencies.
-SMALL = ("train.threads=1", "residencies=[resident,reload_stage]")
+# What shrinks a study further than scale=smoke does: one layer (half a minute of export each), one
+# thread, two of the three residencies.
+SHALLOW = ("model.encoder.layers=1", "model.decoder.layers=1")
+SMALL = (*SHALLOW, "train.threads=1", "residencies=[resident,reload_stage]")
 
 
 def shrunk(text: str, folder: Path) -> list[str]:
@@ -45,6 +47,11 @@ def shrunk(text: str, folder: Path) -> list[str]:
         ),
         ("model=mplug2plus", "model=tiny_mplug2plus"),
         ("device_bench.training_step", "device_bench.training_step most_clips=2 limits_s=0.02"),
+        (
+            "device_bench.peers",
+            "device_bench.peers model=tiny_mplug2plus rounds=1 limits_s=0.02 "
+            "only=[torch_fp32,torchao_int8]",
+        ),
         ("videos=DIR", f"videos={folder}/videos"),
         ("train.finetune", "train.finetune train.max_steps=4 train.validation_every=4"),
     ):
@@ -62,7 +69,7 @@ def shrunk(text: str, folder: Path) -> list[str]:
         if words[1] == "help":
             return words
         return [*words, f"PYTHON={sys.executable}", "ARGS=" + " ".join([given, *scale, *paths])]
-    scale = ["scale=smoke"] if words[2] in SCALED else []
+    scale = ["scale=smoke", *SHALLOW] if words[2] in SCALED else []
     scale += ["train.threads=1"] if words[2] == "train.finetune" else []
     return [sys.executable, *words[1:], *scale, *paths]
 

@@ -13,7 +13,7 @@ from readme_commands import SMALL, run
 from atom_repro.device.machine import this_machine
 from atom_repro.records.record import load_records
 
-STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "tasks": 2, "latency": 4}
+STAGES = {"finetune": 1, "caption": 2, "retrieval": 2, "tasks": 2, "latency": 5}
 
 
 def study(folder):

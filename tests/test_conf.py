@@ -12,6 +12,7 @@ import yaml
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
+from atom_repro.study import overrides
 from atom_repro.study.overrides import plan_stages
 
 PRIMARIES = sorted(p.stem for p in config.CONF.glob("*.yaml") if p.stem != "base")
@@ -125,6 +126,15 @@ def test_a_study_gives_each_stage_what_it_knows():
     assert by_module["eval.report"] == ()
     assert [s.module for s in stages].count("eval.caption") == 1
     assert [s.module for s in plan_stages("reproduce", [])].count("eval.caption") == 2
+
+
+def test_a_study_leaves_out_what_cannot_run(monkeypatch):
+    fast = "device_bench.latency engine=executorch quant=8da8w pipeline=assembly"
+    assert fast in map(str, plan_stages("reproduce", []))
+    for override in ("device=cuda", "engine=eager", "quant=int8"):
+        assert fast not in " ".join(map(str, plan_stages("reproduce", [override])))
+    monkeypatch.setattr(overrides.importlib.util, "find_spec", lambda name: None)
+    assert fast not in map(str, plan_stages("reproduce", []))
 
 
 @pytest.mark.parametrize(

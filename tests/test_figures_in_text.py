@@ -59,10 +59,10 @@ def test_what_the_study_takes(records):
     ):
         seconds, unknown, _ = total_time(stages, record.machine)
         training = estimate("finetune", stages[0].settings, record.machine).seconds
-        assert unknown == 0
+        assert unknown == 1  # that of executorch, which is newer than these records
         said = (
             f"{begin} add up to {duration(seconds)}, {duration(training)} of it training "
-            f"({loads[record.busy]})."
+            f"({loads[record.busy]})"
         )
         assert said in text("README.md")
 

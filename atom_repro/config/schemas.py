@@ -145,12 +145,14 @@ class RuntimeConfig:
     """Runtime settings shared by all arms of a comparison.
 
     `queue` bounds the clips that are encoded and not yet captioned. torch threads: `threads_alone`
-    for a module while the other waits, `threads_beside` for each while both run.
+    for a module while the other waits, `threads_beside` for each while both run. `decode_batch`
+    clips share the steps of the decoder, where the engine can (executorch).
     """
 
     queue: int = 2
     threads_alone: int = 2
     threads_beside: int = 1
+    decode_batch: int = 1
 
 
 @dataclass
@@ -381,6 +383,28 @@ class StorageConfig(RecordedConfig):
 
 
 @dataclass
+class PeersConfig(RecordedConfig):
+    """`device_bench.peers`: a model's modules in each of `peers`, `rounds` times, with `threads`.
+    `only` names some of the peers. A step has `batches` of clips and beams behind a prompt of
+    `prefix` positions, and `allocated` positions for generated tokens."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("peers", "rounds")
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    model: Any = MISSING
+    device: Any = MISSING
+    peers: dict[str, Any] = field(default_factory=dict)
+    rounds: int = MISSING
+    threads: int = MISSING
+    only: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    prefix: int = MISSING
+    allocated: int = MISSING
+    batches: list[Any] = field(default_factory=list)
+    limits_s: float = MISSING
+
+
+@dataclass
 class TrainingStepConfig(RecordedConfig):
     """`device_bench.training_step`: training steps of up to `most_clips` clips, each `steps` times
     (the first is a warm-up), with captions of `caption_tokens` tokens (paper 5.1: 23). `limits_s`
@@ -409,13 +433,16 @@ class ReportConfig(CommandConfig):
 class StudyStage:
     """A command of a study. `per_precision` runs it once for each precision; `then_report` writes
     the tables after each run, so that its row can be read while the study goes on; `overrides`
-    are the stage's own; those of the command line come after them."""
+    are the stage's own; those of the command line come after them. The stage is left out where the
+    command line overrides one of `unless`, or `package` is not installed."""
 
     module: str = MISSING
     primary: str = MISSING
     per_precision: bool = False
     then_report: bool = False
     overrides: list[str] = field(default_factory=list)
+    unless: list[str] = field(default_factory=list)
+    package: str = ""
 
 
 @dataclass
@@ -535,6 +562,7 @@ _SCHEMAS = {
     "endurance": EnduranceConfig,
     "pipeline": PipelineConfig,
     "tasks": TasksConfig,
+    "peers": PeersConfig,
     "storage": StorageConfig,
     "training_step": TrainingStepConfig,
     "report": ReportConfig,

@@ -1,4 +1,5 @@
-"""Memory of this process: anonymous bytes from Linux's /proc, and a peak sampler."""
+"""Memory of this process and of the workers that hold its modules: anonymous bytes from Linux's
+/proc, and a peak sampler."""
 
 import ctypes
 import threading
@@ -9,18 +10,45 @@ from atom_repro.datatypes import AtomError
 STATUS = Path("/proc/self/status")
 
 
+_workers: set[int] = set()
+
+
+def count_process(pid: int) -> None:
+    """Count a process that works for this one in `anonymous_bytes`."""
+    _workers.add(pid)
+
+
+def forget_process(pid: int) -> None:
+    """Stop counting a process."""
+    _workers.discard(pid)
+
+
 def anonymous_bytes() -> int:
-    """Anonymous memory in bytes, resident or swapped: allocations of this process, without
-    memory-mapped weight files.
+    """Anonymous memory in bytes, resident or swapped: allocations of this process and its workers,
+    without memory-mapped weight files.
 
     Raises:
         AtomError: no /proc/self/status (not Linux).
     """
     if not STATUS.is_file():
         raise AtomError(f"{STATUS} does not exist; memory is measured on Linux only")
+    total = _anonymous(STATUS)
+    for pid in list(_workers):
+        try:
+            total += _anonymous(Path(f"/proc/{pid}/status"))
+        except (
+            FileNotFoundError,
+            ProcessLookupError,
+            KeyError,
+        ):  # it has ended: no fields, or none
+            forget_process(pid)
+    return total
+
+
+def _anonymous(status: Path) -> int:
     fields = dict(
         line.split(":", 1)
-        for line in STATUS.read_text(encoding="utf-8").splitlines()
+        for line in status.read_text(encoding="utf-8").splitlines()
         if ":" in line
     )
     return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))

@@ -5,13 +5,14 @@ by `conf/engine`; a new one is a file here and one there. Runtime and evaluation
 protocols only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.limits import Kernels
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.visual_tokens import VisualTokens
@@ -37,6 +38,25 @@ class Encoder(Module, Protocol):
     def __call__(self, frames_BTCHW: Tensor) -> VisualTokens: ...
 
 
+class Batch(Protocol):
+    """Clips that are captioned in shared decoding steps, joining and leaving at any time."""
+
+    def add(self, number: int, visual: VisualTokens) -> Mapping[int, Generated]:
+        """Let one clip join; its result if it is done with its first token.
+
+        Args:
+            number: that names the clip in results.
+
+        Raises:
+            AtomError: clips cannot join on this engine.
+        """
+        ...
+
+    def advance(self, most_steps: int) -> Mapping[int, Generated]:
+        """Decode until a clip is done, at most so many steps; the results of those that are."""
+        ...
+
+
 class Decoder(Module, Protocol):
     """Generate text from a prompt, with or without visual tokens, or score given texts."""
 
@@ -48,6 +68,10 @@ class Decoder(Module, Protocol):
         Raises:
             AtomError: no visual tokens, and the model has to see a video.
         """
+        ...
+
+    def batch(self, prompt: str, settings: GenerationSettings) -> Batch:
+        """An empty batch of clips, of this prompt. A decoder has one at a time."""
         ...
 
     def score(
@@ -81,6 +105,30 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The name of the engine in `conf/engine` and in records."""
+        ...
+
+    def prepare(
+        self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str
+    ) -> None:
+        """Make what a load needs beside the modules of the checkpoint, if it is missing.
+
+        Args:
+            embedder: as the source of `load_embedder`.
+
+        Raises:
+            AtomError: this engine cannot run the model or the recipe, or its package is missing.
+            MemoryError: too little memory to make it.
+        """
+        ...
+
+    def module_bytes(
+        self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str
+    ) -> Mapping[str, int]:
+        """Bytes of the files that a load of `encoder`, `decoder` and `embedder` reads.
+
+        Raises:
+            AtomError: a module is missing.
+        """
         ...
 
     def load_encoder(

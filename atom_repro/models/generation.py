@@ -14,12 +14,13 @@ Greedy is beam search with one beam. No state outlives a call.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.vlm import Cache, DecoderNetwork
+from atom_repro.models.vlm import Cache, DecodingNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Generated:
 
 @torch.inference_mode()
 def generate(
-    decoder: DecoderNetwork,
+    decoder: DecodingNetwork,
     start: tuple[Tensor, Cache],
     *,
     end_id: int,
@@ -114,7 +115,7 @@ def generate(
 
 @torch.inference_mode()
 def score_continuations(
-    decoder: DecoderNetwork, start: tuple[Tensor, Cache], continuations: Sequence[Sequence[int]]
+    decoder: DecodingNetwork, start: tuple[Tensor, Cache], continuations: Sequence[Sequence[int]]
 ) -> list[list[tuple[float, ...]]]:
     """Log-probability of each token of given continuations of each prompt in the cache.
 
@@ -145,6 +146,76 @@ def score_continuations(
         [tuple(row[: len(ids)]) for row, ids in zip(clip, continuations, strict=True)]
         for clip in torch.stack(log_probs, dim=2).tolist()
     ]
+
+
+class ContinuousBatch:
+    """Searches of several clips that share decoding steps; clips join and leave at any time.
+
+    A step reads all weights of the decoder however many rows it has, so up to the point where
+    arithmetic takes longer than that, the rows of further clips are free. Each clip's result is
+    that of a search of its own.
+
+    Args:
+        decoder: whose cache can `join` another.
+    """
+
+    def __init__(
+        self, decoder: DecodingNetwork, *, end_id: int, settings: GenerationSettings
+    ) -> None:
+        self._decoder, self._end_id, self._settings = decoder, end_id, settings
+        self._searches: dict[int, _BeamSearch] = {}  # by the caller's number, in the cache's order
+        self._tokens: list[Tensor] = []  # that the next step appends, (1, K) of each clip
+        self._cache: Any = None
+
+    def __len__(self) -> int:
+        return len(self._searches)
+
+    @torch.inference_mode()
+    def add(self, number: int, start: tuple[Tensor, Any]) -> Generated | None:
+        """Let a clip join.
+
+        Args:
+            number: that names the clip in `step`; not one that is running.
+            start: the result of `decoder.start` for this clip alone.
+
+        Returns:
+            The result if the clip is done with its first token, and has not joined.
+        """
+        logits, cache = start
+        search = _BeamSearch(1, self._end_id, self._settings)
+        cache.open(self._settings.beams, self._settings.max_new_tokens)
+        _, tokens = search.advance(logits[:, None].expand(-1, self._settings.beams, -1))
+        search.drop_finished()
+        if not search.rows:
+            return search.results()[0]
+        if self._searches:
+            self._cache.join(cache)
+        else:
+            self._cache = cache
+        self._searches[number] = search
+        self._tokens.append(tokens)
+        return None
+
+    @torch.inference_mode()
+    def step(self) -> dict[int, Generated]:
+        """Append one token to every beam of every clip; the results of clips that are done."""
+        logits = self._decoder.step(torch.cat(self._tokens), self._cache)
+        done, going_on, parents = {}, [], []
+        self._tokens = []
+        for row, (number, search) in enumerate(list(self._searches.items())):
+            parent, tokens = search.advance(logits[row : row + 1])
+            search.drop_finished()
+            parents.append(parent)
+            if search.rows:
+                going_on.append(row)
+                self._tokens.append(tokens)
+            else:
+                done[number] = search.results()[0]
+                del self._searches[number]
+        self._cache.reorder(torch.cat(parents))
+        if done:
+            self._cache.keep(torch.tensor(going_on, dtype=torch.long))
+        return done
 
 
 @dataclass(frozen=True)

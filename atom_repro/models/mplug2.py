@@ -18,6 +18,7 @@ from torch import Tensor
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
+from atom_repro.models.bert_decoder_export import BERT_DECODER_EXPORT
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
@@ -42,6 +43,7 @@ class MPlug2:
     prompt: str
     released_text: bool
     writes_text = False
+    decoder_export = BERT_DECODER_EXPORT
     specials = SpecialTokens(begin="[CLS]", end="[SEP]", pad="[PAD]")
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
+from atom_repro.models.text_decoder_export import TEXT_DECODER_EXPORT
 from atom_repro.models.video_encoder import COMPONENTS, Form, VideoEncoder, VideoEncoderConfig
 from atom_repro.models.visual_tokens import VISUAL_PLACEHOLDER, VisualTokens
 from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
@@ -30,6 +31,7 @@ class MPlug2Plus:
     prompt: str
     chat: bool
     writes_text = True
+    decoder_export = TEXT_DECODER_EXPORT
 
     @property
     def specials(self) -> SpecialTokens:

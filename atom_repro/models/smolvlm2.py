@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.models.mplug2plus import packed_loss
 from atom_repro.models.text_decoder import TextDecoder, TextDecoderConfig
+from atom_repro.models.text_decoder_export import TEXT_DECODER_EXPORT
 from atom_repro.models.visual_tokens import VISUAL_PLACEHOLDER, VisualTokens
 from atom_repro.models.vlm import SpecialTokens, TokenizerProtocol
 
@@ -152,6 +153,7 @@ class SmolVLM2:
     decoder: TextDecoderConfig
     prompt: str
     writes_text = True
+    decoder_export = TEXT_DECODER_EXPORT
 
     @property
     def specials(self) -> SpecialTokens:

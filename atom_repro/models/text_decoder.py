@@ -13,6 +13,7 @@ G = H/J, C channels per head, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -84,6 +85,35 @@ def rope_table(config: TextDecoderConfig, device: torch.device | None = None) ->
     angles = torch.outer(positions, inv)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin())).float()
+
+
+@lru_cache(maxsize=4)
+def _cached_rope_table(config: TextDecoderConfig) -> Tensor:
+    return rope_table(config)
+
+
+def rope_rows(config: TextDecoderConfig, positions: Tensor) -> Tensor:
+    """cos and sin of some positions: (2, len(positions), C).
+
+    Raises:
+        AtomError: a position beyond `max_positions`.
+    """
+    require_position(config, int(positions.max()) + 1)
+    return _cached_rope_table(config)[:, positions]
+
+
+def require_position(config: TextDecoderConfig, end: int) -> None:
+    """Check that a sequence may reach position `end`.
+
+    Raises:
+        AtomError: it may not.
+    """
+    if end > config.max_positions:
+        raise AtomError(
+            f"the sequence reaches position {end}, beyond model.decoder.max_positions="
+            f"{config.max_positions}; shorten the prompt, or train or convert with a larger "
+            "model.decoder.max_positions"
+        )
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -334,10 +364,5 @@ class TextDecoder(nn.Module):
         return self.model.norm(x), cache
 
     def _rope(self, start: int, end: int) -> Tensor:
-        if end > self.config.max_positions:
-            raise AtomError(
-                f"the sequence reaches position {end}, beyond model.decoder.max_positions="
-                f"{self.config.max_positions}; shorten the prompt, or "
-                "train or convert with a larger model.decoder.max_positions"
-            )
+        require_position(self.config, end)
         return self.rope[:, start:end]

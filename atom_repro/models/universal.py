@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atom_repro.models.attention import attention
+
 # BERT's LayerNorm epsilon.
 NORM_EPS = 1e-12
 
@@ -67,7 +69,7 @@ class PostNormAttention(nn.Module):
 
     def forward(self, x: Tensor, source: KeysValues, *, causal: bool = False) -> Tensor:
         q, (k, v) = self._split(self.self.query(x)), source
-        mixed = F.scaled_dot_product_attention(
+        mixed = attention(
             q, k, v, is_causal=causal, dropout_p=self.dropout if self.training else 0.0
         )
         return self.output(mixed.transpose(1, 2).reshape(x.shape), x)

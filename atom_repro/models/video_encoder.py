@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
+from atom_repro.models.attention import attention
 from atom_repro.models.universal import UniversalLayers
 from atom_repro.models.visual_tokens import VisualTokens
 
@@ -151,9 +152,10 @@ class TemporalConv(nn.Module):
             x = x.permute(0, 3, 1, 2).unsqueeze(-1)  # (B, D, T, N, 1)
             x = self.up(self.act(self.dw(self.down(x))))
             return x.squeeze(-1).permute(0, 2, 3, 1)
-        x = self.down(x).permute(0, 3, 1, 2)  # (B, C, T, N)
+        B, T, N, _ = x.shape
+        x = self.down(x.flatten(0, 1)).view(B, T, N, -1).permute(0, 3, 1, 2)  # (B, C, T, N)
         x = self.act(self.dw(x)).permute(0, 2, 3, 1)
-        return self.up(x)
+        return self.up(x.flatten(0, 1)).view(B, T, N, -1)
 
 
 class FrameAttention(nn.Module):
@@ -172,7 +174,7 @@ class FrameAttention(nn.Module):
         frames, tokens, width = x_FSD.shape
         qkv = self.in_proj(x_FSD).view(frames, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).reshape(frames, tokens, width))
 
 
@@ -211,7 +213,8 @@ class VideoBlock(nn.Module):
             mixed = self.attn(flat)
         x = x + self.drop(mixed).view_as(x)
         x = self._temporal(self.t2, x)
-        return x + self.drop(self.fc2(self.act(self.fc1(self.ln2(x)))))
+        flat = self.ln2(x).flatten(0, 1)
+        return x + self.drop(self.fc2(self.act(self.fc1(flat)))).view_as(x)
 
 
 class ConvStem(nn.Sequential):

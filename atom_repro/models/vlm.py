@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from atom_repro.models.exported import DecoderExport
 from atom_repro.models.visual_tokens import VisualTokens
 
 
@@ -95,8 +96,9 @@ class EncoderNetwork(Network, Protocol):
     def __call__(self, frames_BTCHW: Tensor) -> VisualTokens: ...
 
 
-class DecoderNetwork(Network, Protocol):
-    """A language model that takes visual tokens, in its prompt or by cross-attention."""
+class DecodingNetwork(Protocol):
+    """A language model that takes visual tokens, in its prompt or by cross-attention, whether its
+    layers run in PyTorch or elsewhere."""
 
     def start(self, visual: VisualTokens | None, ids: Sequence[int]) -> tuple[Tensor, Any]:
         """Prefill with a prompt: logits of the first token (B, V), and the `Cache` for `step`.
@@ -110,6 +112,10 @@ class DecoderNetwork(Network, Protocol):
     def step(self, ids_BK: Tensor, cache: Any) -> Tensor:
         """Append one token to every beam: logits of the next one (B, K, V)."""
         ...
+
+
+class DecoderNetwork(Network, DecodingNetwork, Protocol):
+    """A decoder in PyTorch."""
 
 
 class VideoLanguageModel(Protocol):
@@ -128,6 +134,11 @@ class VideoLanguageModel(Protocol):
     def encoder(self) -> EncoderConfig: ...
     @property
     def decoder(self) -> DecoderConfig: ...
+
+    @property
+    def decoder_export(self) -> DecoderExport | None:
+        """How the decoder is exported for engines that run files; None if it cannot be."""
+        ...
 
     @property
     def components(self) -> Mapping[str, Sequence[str]]:

@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
-from atom_repro.quant.recipe import QuantReport, weight_tensors
+from atom_repro.quant.recipe import (
+    QuantReport,
+    bytes_in_memory,
+    is_tensor_subclass,
+    skipped_layers,
+)
 
 
-def _import_torchao() -> tuple[Any, Any, Any]:
+def import_torchao() -> tuple[Any, Any, Any]:
     # Takes seconds to import, and only int8 needs it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,8 +62,8 @@ class Int8Quantiser:
         return weight.numel() + 4 * weight.shape[0]  # a fp32 scale for each row
 
     def quantise(self, module: nn.Module) -> QuantReport:
-        quantization, per_axis, _ = _import_torchao()
-        bytes_before = _weight_bytes(module)
+        quantization, per_axis, _ = import_torchao()
+        bytes_before = bytes_in_memory(module)
         recipe_of: dict[type, tuple[str, Any]] = {}
         if self.linear == "dynamic":
             recipe_of[nn.Linear] = (
@@ -88,13 +93,15 @@ class Int8Quantiser:
             warnings.simplefilter("ignore")
             for kind, (_, config) in recipe_of.items():
                 quantization.quantize_(module, config, lambda m, _, kind=kind: type(m) is kind)
-        return QuantReport(changed, _skipped(module, changed), bytes_before, _weight_bytes(module))
+        return QuantReport(
+            changed, skipped_layers(module, changed), bytes_before, bytes_in_memory(module)
+        )
 
     def pack(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
         # TorchAO's safetensors support needs a dot in every name, so it gets the quantised weights
         # alone; the others are stored unchanged.
-        _, _, safetensors_support = _import_torchao()
-        quantised = {name: t for name, t in state.items() if _is_quantised(t)}
+        _, _, safetensors_support = import_torchao()
+        quantised = {name: t for name, t in state.items() if is_tensor_subclass(t)}
         tensors, metadata = safetensors_support.flatten_tensor_state_dict(quantised)
         tensors |= {name: t.detach() for name, t in state.items() if name not in quantised}
         return {name: t.contiguous() for name, t in tensors.items()}, metadata
@@ -102,51 +109,13 @@ class Int8Quantiser:
     def unpack(
         self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> dict[str, Tensor]:
-        _, _, safetensors_support = _import_torchao()
+        _, _, safetensors_support = import_torchao()
         if "tensor_names" not in metadata:
             raise AtomError("the checkpoint is marked int8 but has no int8 weights; write it again")
         quantised, plain = safetensors_support.unflatten_tensor_state_dict(
             dict(tensors), dict(metadata)
         )
         return {**quantised, **plain}
-
-
-def _is_quantised(tensor: Tensor) -> bool:
-    return hasattr(tensor, "__tensor_flatten__")
-
-
-def _weight_bytes(module: nn.Module) -> int:
-    total = 0
-    for _, tensor in weight_tensors(module):
-        subclass: Any = tensor
-        names = subclass.__tensor_flatten__()[0] if _is_quantised(tensor) else []
-        total += sum(getattr(tensor, n).nbytes for n in names) if names else tensor.nbytes
-    return total
-
-
-_REASONS = {
-    "Conv3d": "TorchAO has no int8 Conv3d; the paper leaves it out for the same reason",
-    "Conv2d": "not in the paper's recipe (Linear and Embedding only)",
-    "MultiheadAttention": "its packed in_proj is a bare parameter; use model.form=folded",
-    "NonDynamicallyQuantizableLinear": "read as a plain tensor by its attention kernel",
-}
-
-
-def _skipped(module: nn.Module, changed: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    skipped: dict[str, dict[str, Any]] = {}
-    for name, child in module.named_modules():
-        parameters = sum(p.numel() for p in child.parameters(recurse=False))
-        if parameters and name not in changed:
-            kind = type(child).__name__
-            entry = skipped.setdefault(
-                kind,
-                {
-                    "parameters": 0,
-                    "reason": _REASONS.get(kind, "neither Linear nor Embedding"),
-                },
-            )
-            entry["parameters"] += parameters
-    return skipped
 
 
 def build(*, linear: str, embedding: str) -> Int8Quantiser:

@@ -102,3 +102,44 @@ def stored_bytes(quantiser: Quantiser, network: nn.Module) -> int:
     """Bytes of a network's weights once they are quantised; it may be on the meta device."""
     weights = weights_by_storage(network).values()
     return sum(quantiser.bytes_of(layer, weight) for layer, weight in weights)
+
+
+def is_tensor_subclass(tensor: Tensor) -> bool:
+    """Whether a tensor is a quantised one of TorchAO."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def bytes_in_memory(module: nn.Module) -> int:
+    """Bytes of a module's weights as they are in memory, quantised or not, each shared one once."""
+    total = 0
+    for _, tensor in weight_tensors(module):
+        subclass: Any = tensor
+        names = subclass.__tensor_flatten__()[0] if is_tensor_subclass(tensor) else []
+        total += sum(getattr(tensor, n).nbytes for n in names) if names else tensor.nbytes
+    return total
+
+
+_REASONS = {
+    "Conv3d": "TorchAO has no int8 Conv3d; the paper leaves it out for the same reason",
+    "Conv2d": "not in the paper's recipe (Linear and Embedding only)",
+    "MultiheadAttention": "its packed in_proj is a bare parameter; use model.form=folded",
+    "NonDynamicallyQuantizableLinear": "read as a plain tensor by its attention kernel",
+}
+
+
+def skipped_layers(module: nn.Module, changed: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Layers with weights that a recipe of Linear and Embedding left alone, for a `QuantReport`."""
+    skipped: dict[str, dict[str, Any]] = {}
+    for name, child in module.named_modules():
+        parameters = sum(p.numel() for p in child.parameters(recurse=False))
+        if parameters and name not in changed:
+            kind = type(child).__name__
+            entry = skipped.setdefault(
+                kind,
+                {
+                    "parameters": 0,
+                    "reason": _REASONS.get(kind, "neither Linear nor Embedding"),
+                },
+            )
+            entry["parameters"] += parameters
+    return skipped

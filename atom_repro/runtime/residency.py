@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.engine import Engine, Module
-from atom_repro.models.text_embedder import weight_file_bytes
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser
 from atom_repro.records.record import out_of_memory
@@ -77,7 +76,7 @@ def module_loaders(
     Raises:
         AtomError: a module of that precision is missing.
     """
-    sizes = checkpoint.bytes(quantiser)
+    sizes = engine.module_bytes(checkpoint, quantiser, model, embedder)
     encoder, decoder = checkpoint.encoder(quantiser), checkpoint.decoder(quantiser)
     return {
         "encoder": ModuleLoader(
@@ -87,7 +86,7 @@ def module_loaders(
             partial(engine.load_decoder, decoder, model, quantiser, device.torch), sizes["decoder"]
         ),
         "embedder": ModuleLoader(
-            partial(engine.load_embedder, embedder, device.torch), weight_file_bytes(embedder)
+            partial(engine.load_embedder, embedder, device.torch), sizes["embedder"]
         ),
     }
 

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.compute import ComputeDevice
-from atom_repro.engines.engine import Decoder
+from atom_repro.engines.engine import Batch, Decoder
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.record import status_of
@@ -38,18 +38,22 @@ from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 
 Result = TypeVar("Result")
 _ENCODER_LANE, _DECODER_LANE = "encoder", "decoder"
+_STEPS_BETWEEN_LOOKS = 4  # decoding steps before another clip may join
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """Runtime configuration to compare. Threads are torch's for one module: while the other waits
-    (`threads_alone`), and while both work (`threads_beside`)."""
+    (`threads_alone`), and while both work (`threads_beside`). `decode_batch` clips share decoding
+    steps, joining and leaving as they finish; not under `reload_input`, which has modules for one
+    batch of clips at a time."""
 
     residency: str
     schedule: str
     queue: int = 2
     threads_alone: int = 2
     threads_beside: int = 1
+    decode_batch: int = 1
 
     def __post_init__(self) -> None:
         for key, value, known in (
@@ -58,7 +62,7 @@ class Arm:
         ):
             if value not in known:
                 raise AtomError(f"{key} {value!r} is none of {', '.join(known)}")
-        for key in ("queue", "threads_alone", "threads_beside"):
+        for key in ("queue", "threads_alone", "threads_beside", "decode_batch"):
             if getattr(self, key) < 1:
                 raise AtomError(f"runtime.{key}={getattr(self, key)}: must be at least 1")
 
@@ -167,14 +171,20 @@ class Runtime:
         stages: dict[str, Callable[[Any], Any]] = {
             _ENCODER_LANE: self._encode,
             **{s.name: partial(self._change, s, self.model.prompt) for s in self.visual_stages},
-            _DECODER_LANE: self._caption,
         }
+        shared = self.arm.decode_batch > 1 and self.arm.residency != "reload_input"
+        if not shared:
+            stages[_DECODER_LANE] = self._caption
         beside = self.arm.schedule == "parallel"
         threads = self.arm.threads_beside if beside else self.arm.threads_alone
         lanes = {name: partial(_with_threads, threads, stage) for name, stage in stages.items()}
         try:
             for outcomes in schedules.run(
-                self.arm.schedule, batches, lanes, queue_size=self.arm.queue
+                self.arm.schedule,
+                batches,
+                lanes,
+                queue_size=self.arm.queue,
+                last=partial(self._caption_together, threads) if shared else None,
             ):
                 yield from outcomes
         finally:
@@ -203,6 +213,59 @@ class Runtime:
                 CAPTION_DECODER, "caption", batch, self.model.prompt, self.settings
             )
         return batch.outcomes(generated)
+
+    def _caption_together(
+        self, threads: int, source: schedules.Source
+    ) -> Iterator[list[CaptionOutcome]]:
+        """Caption clips in shared decoding steps, and yield their outcomes in order.
+
+        A clip joins as soon as it is encoded and a place is free; its span `caption` is its
+        prefill, and those of the shared steps name how many clips took part.
+        """
+        torch.set_num_threads(threads)
+        in_order = InOrder[list[CaptionOutcome]]()
+        running: dict[int, ClipBatch] = {}
+        batch: Batch | None = None
+        ended = False
+        while running or not ended:
+            while not ended and len(running) < self.arm.decode_batch:
+                if running and not source.ready():
+                    break
+                clips = next(source, None)
+                if clips is None:
+                    ended = True
+                    break
+                number = in_order.expect()
+                if clips.visual is None:
+                    in_order.put(number, clips.outcomes([]))
+                    continue
+                if batch is None:
+                    batch = self._decode(clips.item, self._open_batch)
+                running[number] = clips
+                done = self._decode(clips.item, partial(_add, batch, number, clips))
+                self._finish(done, running, in_order)
+            if running:
+                assert batch is not None
+                free = len(running) < self.arm.decode_batch and not ended
+                steps = _STEPS_BETWEEN_LOOKS if free else self.settings.max_new_tokens
+                done = self._decode(f"{len(running)} clips", partial(_advance, batch, steps))
+                self._finish(done, running, in_order)
+            yield from in_order.ready()
+
+    def _decode(self, item: str, work: Callable[[Decoder], Result]) -> Result:
+        return self.run(CAPTION_DECODER, "caption", item, work)
+
+    def _open_batch(self, decoder: Decoder) -> Batch:
+        return decoder.batch(self.model.prompt, self.settings)
+
+    def _finish(
+        self,
+        done: Mapping[int, Generated],
+        running: dict[int, ClipBatch],
+        in_order: "InOrder[list[CaptionOutcome]]",
+    ) -> None:
+        for number, generated in done.items():
+            in_order.put(number, running.pop(number).outcomes([generated]))
 
     def _generate(
         self, role: Role, stage: str, batch: ClipBatch, prompt: str, settings: GenerationSettings
@@ -242,6 +305,38 @@ class Runtime:
     def end_stage(self) -> None:
         """End a stage, where a pipeline's stage is more than one call."""
         self.store.end_stage()
+
+
+class InOrder(Generic[Result]):
+    """Results that become ready in any order, given out in that in which they were expected."""
+
+    def __init__(self) -> None:
+        self._expected = 0
+        self._next = 0
+        self._waiting: dict[int, Result] = {}
+
+    def expect(self) -> int:
+        """The number of one more result."""
+        self._expected += 1
+        return self._expected - 1
+
+    def put(self, number: int, result: Result) -> None:
+        self._waiting[number] = result
+
+    def ready(self) -> Iterator[Result]:
+        """Remove and yield the results whose turn it is."""
+        while self._next in self._waiting:
+            yield self._waiting.pop(self._next)
+            self._next += 1
+
+
+def _add(batch: Batch, number: int, clips: ClipBatch, decoder: Decoder) -> Mapping[int, Generated]:
+    assert clips.visual is not None
+    return batch.add(number, clips.visual)
+
+
+def _advance(batch: Batch, steps: int, decoder: Decoder) -> Mapping[int, Generated]:
+    return batch.advance(steps)
 
 
 def _with_threads(threads: int, stage: Callable[[Any], Any], value: Any) -> Any:

@@ -8,8 +8,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
-from typing import Any
+from functools import partial, reduce
+from typing import Any, Protocol
 
 Stages = Mapping[str, Callable[[Any], Any]]
 
@@ -18,7 +18,26 @@ _POLL_S = 0.1
 _GRACE_S = 10.0
 
 
-def run(schedule: str, items: Sequence[Any], stages: Stages, *, queue_size: int) -> Iterator[Any]:
+class Source(Protocol):
+    """What the last stage takes its items from."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __next__(self) -> Any: ...
+
+    def ready(self) -> bool:
+        """Whether the next item, or the end, is there without waiting for another thread."""
+        ...
+
+
+def run(
+    schedule: str,
+    items: Sequence[Any],
+    stages: Stages,
+    *,
+    queue_size: int,
+    last: Callable[[Source], Iterator[Any]] | None = None,
+) -> Iterator[Any]:
     """Yield the result of the last stage for every item, in order.
 
     An error of any stage is raised after the results of the items before it.
@@ -28,12 +47,34 @@ def run(schedule: str, items: Sequence[Any], stages: Stages, *, queue_size: int)
         stages: by the name of its thread, in order; each takes the result of the one before, the
             first an item. The last runs in the caller's thread.
         queue_size: how many results of a stage may wait for the next; bounds memory.
+        last: a stage behind `stages`, in the caller's thread, that takes items as it can use them
+            and yields its results.
     """
     if schedule == "sequential":
-        return (reduce(lambda value, stage: stage(value), stages.values(), i) for i in items)
+        if last is not None:
+            return last(_InTurn(items, stages))
+        return iter(_InTurn(items, stages))
     if schedule == "parallel":
-        return _parallel(items, stages, queue_size)
+        return _parallel(items, stages, queue_size, last)
     raise ValueError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}")
+
+
+class _InTurn:
+    """All stages of an item when it is asked for."""
+
+    def __init__(self, items: Sequence[Any], stages: Stages) -> None:
+        self._results = (
+            reduce(lambda value, stage: stage(value), stages.values(), item) for item in items
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._results
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def ready(self) -> bool:
+        return True
 
 
 _END = object()
@@ -62,6 +103,9 @@ class _Handover:
     def __iter__(self) -> Iterator[Any]:
         return self
 
+    def ready(self) -> bool:
+        return not self._waiting.empty()
+
     def __next__(self) -> Any:
         """The next result; raises the error of the stage before if it comes next."""
         while not self.stop.is_set():
@@ -80,10 +124,17 @@ class _Handover:
         raise StopIteration
 
 
-def _parallel(items: Sequence[Any], stages: Stages, queue_size: int) -> Iterator[Any]:
+def _parallel(
+    items: Sequence[Any],
+    stages: Stages,
+    queue_size: int,
+    last: Callable[[Source], Iterator[Any]] | None,
+) -> Iterator[Any]:
     stop = threading.Event()
-    *names, last = stages
-    source: Iterable[Any] = items
+    names, finish = list(stages), last
+    if finish is None:
+        finish = partial(map, stages[names.pop()])  # unlike a loop, it holds no finished result
+    source: Any = items
     threads = []
     for name in names:
         handover = _Handover(queue_size, stop)
@@ -97,7 +148,7 @@ def _parallel(items: Sequence[Any], stages: Stages, queue_size: int) -> Iterator
     try:
         for thread in threads:
             thread.start()
-        yield from map(stages[last], source)  # unlike a loop, it holds no result that is done with
+        yield from finish(source)
     finally:
         # Also after an error, Ctrl-C or an abandoned iteration: a stage sees `stop` at its next
         # item or its next try to hand over. One that is blocked inside an item is left behind.

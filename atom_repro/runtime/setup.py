@@ -79,7 +79,7 @@ class Setup:
 
     def prepare_modules(self, *, for_quality: bool) -> Mapping[str, Any]:
         """Create the modules of this precision if they are missing, with random weights where the
-        scale has them; return the quantiser's report.
+        scale has them, and what the engine makes of them; return the quantiser's report.
 
         Args:
             for_quality: whether texts will be scored, for which random weights are refused.
@@ -95,7 +95,9 @@ class Setup:
                 f"no trained weights in {self.checkpoint.folder}: texts of random ones "
                 "(scale=systems) cannot be scored; choose another scale, or a checkpoint.folder"
             )
-        return self.checkpoint.prepare(self.quantiser, self.model)
+        report = self.checkpoint.prepare(self.quantiser, self.model)
+        self.engine.prepare(self.checkpoint, self.quantiser, self.model, self.embedder)
+        return report
 
     def missing_bytes(self) -> dict[str, int]:
         """About how many bytes `prepare_modules` will write, by precision."""

@@ -5,6 +5,7 @@ once, and rejects an override that no stage has a key for. `sweep_points` does t
 one command over a grid of settings.
 """
 
+import importlib.util
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,19 +41,23 @@ def plan_stages(primary: str, overrides: Sequence[str]) -> list[StageCommand]:
     """The stages of a study, each with the overrides of its own keys.
 
     `stages` of `conf/<primary>.yaml` lists module and primary config; an entry with
-    `per_precision` runs once for each of `precisions`, which `quant=…` restricts to one.
+    `per_precision` runs once for each of `precisions`, which `quant=…` restricts to one. One whose
+    package is missing, or that an override makes pointless, is left out.
 
     Raises:
         AtomError: an override with an unknown key or a rejected value.
     """
     report = StageCommand("eval.report", applicable_overrides("report", overrides), "report")
     by_key = {key: text for text in overrides if (key := _key(text))}
+    given = set(by_key)
     quant = by_key.pop("quant", None)
     precisions = None if quant is None else [quant.split("=", 1)[1]]
     study = config.compose(primary, applicable_overrides(primary, tuple(by_key.values())))
     used = {key for key in by_key if _has_key(primary, key)}
     stages = []
     for stage in study.stages:
+        if given & set(stage.unless) or not _installed(stage.package):
+            continue
         routed = [text for key, text in by_key.items() if _has_key(stage.primary, key)]
         used |= {key for key in by_key if _has_key(stage.primary, key)}
         variants = [[]] if not stage.per_precision else [
@@ -124,6 +129,10 @@ def applicable_overrides(primary: str, overrides: Sequence[str]) -> tuple[str, .
 def quoted(value: Any) -> str:
     """Quote a value for Hydra's override grammar."""
     return "'" + str(value).replace("'", "\\'") + "'"
+
+
+def _installed(package: str) -> bool:
+    return not package or importlib.util.find_spec(package) is not None
 
 
 def _key(override: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Protocol, cast
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.schemas import TrainConfig
-from atom_repro.engines.eager import DecoderModule, EncoderModule
 from atom_repro.engines.engine import Decoder, Encoder
+from atom_repro.engines.modules import DecoderModule, EncoderModule
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import (
     DecoderNetwork,

@@ -14,7 +14,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from atom_repro import config
 from atom_repro.config.composition import compose
-from atom_repro.engines.eager import EncoderModule
+from atom_repro.engines.modules import EncoderModule
 from atom_repro.engines.roofline import ShapeOnlyDispatch
 from atom_repro.training.network import training_network
 from atom_repro.training.processes import on_device

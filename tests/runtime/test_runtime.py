@@ -13,7 +13,8 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.datatypes import AtomError, Clip, Failure, OutOfMemory, Prediction
 from atom_repro.device.cpu import Cpu
-from atom_repro.engines.eager import EagerEngine, EmbedderModule
+from atom_repro.engines.eager import EagerEngine
+from atom_repro.engines.modules import EmbedderModule
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.pipelines import search

@@ -44,6 +44,12 @@ class CountingEngine:
     log: Path
     name: str = "counting"
 
+    def prepare(self, *arguments: Any) -> None:
+        EagerEngine().prepare(*arguments)
+
+    def module_bytes(self, *arguments: Any) -> dict[str, int]:
+        return EagerEngine().module_bytes(*arguments)
+
     def load_encoder(
         self, folder: Path, model: VideoLanguageModel, quantiser: Quantiser, device: torch.device
     ) -> CountedModule:

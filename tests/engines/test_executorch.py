@@ -1,0 +1,231 @@
+"""Exported modules give what the networks give; what cannot be exported or loaded says so."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from conftest import TEXTS, small_model
+
+from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.checkpoints.module_files import save_decoder, save_encoder
+from atom_repro.datatypes import AtomError
+from atom_repro.engines import executorch, exporter
+from atom_repro.engines.eager import EagerEngine
+from atom_repro.models import mplug2, smolvlm2
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.quant import dynamic_activation, int8, none
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+FP32 = none.build()
+INT8 = dynamic_activation.build(weight_bits=8, group=0)
+INT4 = dynamic_activation.build(weight_bits=4, group=32)
+SETTINGS = GenerationSettings(beams=3, max_new_tokens=6, forbid_end=True)
+ENCODER = {
+    "frames": 2, "image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 4,
+    "mlp_width": 64,
+}  # fmt: skip
+DECODER = {"vocabulary": 300, "width": 32, "layers": 1, "heads": 4, "mlp_width": 64}
+
+
+def llama():
+    decoder = DECODER | {"kv_heads": 2, "head_width": 8}
+    return small_model(encoder=ENCODER, decoder=decoder)
+
+
+def bert():
+    encoder = ENCODER | {"stem": "conv", "temporal_width": 16, "grid": 2}
+    encoder |= {"connector": "universal", "latents": 3}
+    return mplug2.build(
+        name="bert",
+        form="folded",
+        prompt="",
+        released_text=False,
+        encoder=encoder,
+        decoder=DECODER | {"max_positions": 24},
+    )
+
+
+def smol():
+    decoder = DECODER | {"kv_heads": 2, "head_width": 8, "rope_theta": 1e4, "max_positions": 64}
+    return smolvlm2.build(name="smol", prompt="", encoder=ENCODER | {"shuffle": 2}, decoder=decoder)
+
+
+def checkpoint_of(model, folder):
+    torch.manual_seed(0)
+    encoder, decoder = model.make_encoder(), model.make_decoder()
+    for parameter in (*encoder.parameters(), *decoder.parameters()):
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    tokenizer = Tokenizer.train(TEXTS * 3, 300, model.specials)
+    save_encoder(folder / "fp32/encoder", model, encoder, FP32, "random")
+    save_decoder(folder / "fp32/decoder", model, decoder, tokenizer, FP32, "random")
+    return Checkpoint(folder)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A checkpoint of a model with everything exported, made once for a model and a quantiser."""
+    made = {}
+
+    def make(model, quantiser):
+        key = model.name, quantiser.recipe
+        if key not in made:
+            folder = tmp_path_factory.mktemp(model.name)
+            checkpoint = checkpoint_of(model, folder / "ck")
+            checkpoint.prepare(quantiser, model)
+            executorch.build(processes=False).prepare(checkpoint, quantiser, model, "embedded")
+            made[key] = checkpoint
+        return made[key]
+
+    return make
+
+
+def modules(engine, checkpoint, quantiser, model):
+    return (
+        engine.load_encoder(checkpoint.encoder(quantiser), model, quantiser),
+        engine.load_decoder(checkpoint.decoder(quantiser), model, quantiser),
+    )
+
+
+def clips(model, number):
+    size = model.encoder.image_size
+    shape = (number, model.encoder.frames, 3, size, size)
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("make", "quantiser", "tolerance"),
+    [
+        pytest.param(llama, FP32, 1e-4, id="llama"),
+        pytest.param(bert, FP32, 1e-4, id="bert"),
+        pytest.param(llama, INT8, 3e-2, id="llama-8da8w"),
+        pytest.param(bert, INT8, 3e-2, id="bert-8da8w", marks=pytest.mark.long),
+        pytest.param(llama, INT4, 3e-2, id="llama-8da4w", marks=pytest.mark.long),
+        pytest.param(smol, FP32, 1e-4, id="smolvlm2", marks=pytest.mark.long),
+    ],
+)
+def test_exported_modules_give_what_the_networks_give(exported, make, quantiser, tolerance):
+    model = make()
+    checkpoint = exported(model, quantiser)
+    encoder, decoder = modules(executorch.build(processes=False), checkpoint, quantiser, model)
+    like, reference = modules(EagerEngine(), checkpoint, quantiser, model)
+    frames = clips(model, 3)
+    visual, expected = encoder(frames), like(frames)
+    error = (visual.tokens - expected.tokens).abs().max() / expected.tokens.abs().max()
+    assert error < tolerance
+    assert visual.frame_tokens == expected.frame_tokens
+    texts, wanted = (d.generate(expected, "", SETTINGS) for d in (decoder, reference))
+    assert [t.token_ids for t in texts] == [t.token_ids for t in wanted]
+    assert [t.log_prob for t in texts] == pytest.approx([t.log_prob for t in wanted], rel=tolerance)
+    scores, like_these = (d.score(expected, "", ["a ball", "boats"]) for d in (decoder, reference))
+    for clip, other in zip(scores, like_these, strict=True):
+        assert [sum(s) for s in clip] == pytest.approx([sum(s) for s in other], rel=tolerance)
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)  # the methods that were loaded for one thread
+    try:
+        assert decoder.generate(expected, "", SETTINGS) == texts
+    finally:
+        torch.set_num_threads(previous)
+    for module in (encoder, decoder):
+        module.release()
+
+
+def test_weights_or_versions_change_the_file_that_counts(exported, monkeypatch):
+    model = llama()
+    checkpoint, engine = exported(model, FP32), executorch.build(processes=False)
+    config = checkpoint.decoder() / "config.json"
+    text = config.read_text()
+    engine.load_decoder(checkpoint.decoder(), model)
+    config.write_text(text.replace('"weights": "random"', '"weights": "trained:1"'))
+    try:
+        with pytest.raises(AtomError, match=r"decoder is not exported for engine=executorch"):
+            engine.load_decoder(checkpoint.decoder(), model)
+    finally:
+        config.write_text(text)
+    monkeypatch.setattr(exporter, "version", lambda name: "0.1")
+    with pytest.raises(AtomError, match="encoder is not exported"):
+        engine.load_encoder(checkpoint.encoder(), model)
+
+
+def test_a_broken_file_is_one_line(exported):
+    model = llama()
+    checkpoint, engine = exported(model, FP32), executorch.build(processes=False)
+    (program,) = checkpoint.folder.glob("fp32/executorch/encoder-*/model.pte")
+    whole = program.read_bytes()
+    try:
+        for broken in (b"", whole[:5000], b"x" * len(whole)):
+            program.write_bytes(broken)
+            with pytest.raises(AtomError, match=r"model\.pte does not load .* delete its folder"):
+                engine.load_encoder(checkpoint.encoder(), model)
+    finally:
+        program.write_bytes(whole)
+
+
+def test_what_this_engine_cannot_run_says_what_it_can(tmp_path):
+    model, paper = llama(), int8.build(linear="dynamic", embedding="weight_only")
+    checkpoint, engine = checkpoint_of(model, tmp_path / "ck"), executorch.build(processes=False)
+    checkpoint.prepare(paper, model)
+    with pytest.raises(AtomError, match="multiplies quant=none, 8da8w and 8da4w, not int8"):
+        engine.prepare(checkpoint, paper, model, "embedded")
+    with pytest.raises(AtomError, match="runs on device=cpu"):
+        engine.load_encoder(checkpoint.encoder(), model, FP32, torch.device("meta"))
+
+
+def wrong(methods, *_):
+    """An exported file that computes something else: each output doubled."""
+    for method in methods:
+        forward = method.module.forward
+        method.module.forward = lambda *a, forward=forward: [2 * x for x in forward(*a)]
+    return []
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        (wrong, AtomError, r"the encoder for engine=executorch computes something else"),
+        (killed, MemoryError, "was killed, most likely for lack of memory"),
+    ],
+)
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch, fault, error, message):
+    model = llama()
+    checkpoint = checkpoint_of(model, tmp_path / "ck")
+
+    def export(work, *arguments):
+        in_a_process(_with_fault, fault, work, *arguments)
+
+    in_a_process = executorch._in_a_process
+    monkeypatch.setattr(executorch, "_in_a_process", export)
+    with pytest.raises(error, match=message):
+        executorch.build(processes=False).prepare(checkpoint, FP32, model, "embedded")
+    folder = checkpoint.folder / "fp32/executorch"
+    assert [p for p in folder.glob("*") if not p.name.startswith(".")] == []
+
+
+def _with_fault(fault, work, *arguments):
+    compare = exporter._compare
+
+    def faulty(methods, *rest):
+        fault(methods)
+        compare(methods, *rest)
+
+    exporter._compare = faulty
+    work(*arguments)
+
+
+def test_the_description_names_what_was_exported(exported):
+    model = llama()
+    checkpoint = exported(model, FP32)
+    (folder,) = checkpoint.folder.glob("fp32/executorch/decoder-*")
+    content = json.loads((folder / "export.json").read_text())
+    assert content["identity"]["recipe"] == "fp32"
+    assert content["identity"]["numbers"] == model.decoder.to_dict()
+    assert content["host"] == {"weights": "random"}

@@ -31,7 +31,7 @@ from atom_repro.device.limits import Kernels
 from atom_repro.engines.exporter import PROGRAM, Check, Export, write_export
 from atom_repro.engines.modules import DecoderModule, EmbedderModule, EncoderModule
 from atom_repro.engines.workers import RemoteModule, Workers
-from atom_repro.engines.xnnpack import Program, start_runtime
+from atom_repro.engines.xnnpack import Program, start_runtime, use_threads
 from atom_repro.models.exported import MethodCall, Table, encoder_method
 from atom_repro.models.text_embedder import load_text_embedder, weight_file_bytes
 from atom_repro.models.tokenizer import Tokenizer
@@ -151,7 +151,7 @@ def build(*, processes: bool) -> ExecutorchEngine:
 @cache
 def _workers() -> Workers:
     """The worker processes of this one, shared by all sessions."""
-    return Workers(start_runtime)
+    return Workers(start_runtime, use_threads)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ PROGRAM, TABLES, DESCRIPTION = "model.pte", "tables.safetensors", "export.json"
 # What else to compare: pairs of a result of the exported methods and that of PyTorch.
 Check = Callable[[Mapping[str, Table], Mapping[str, MethodCall]], Sequence[tuple[Tensor, Tensor]]]
 _FORMAT = 1  # raised by a change of graphs or files, so that older exports are made again
-# Relative to the largest value of an output. A quantised activation may round the other way.
-_TOLERANCE = {"fp32": 1e-4, "int8": 2e-2}
+# Relative to the largest value of an output. Quantised activations round the other way here and
+# there, which 16 layers of full size add up to 0.02; a wrong graph differs by about 1.
+_TOLERANCE = {"fp32": 1e-4, "int8": 0.1}
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,21 @@ _STOPPED_S = 5.0
 class Worker:
     """A process that holds one module at a time. Its calls run one after the other."""
 
-    def __init__(self, start: Callable[[], object]) -> None:
+    def __init__(self, start: Callable[[], object], use_threads: Callable[[int], None]) -> None:
         """Start the process, and in it whatever `start` starts, with as many threads as torch has
-        here; `wait` until it is ready."""
+        here; `wait` until it is ready.
+
+        Args:
+            use_threads: sets the threads of a call, to those that torch has where it is made.
+        """
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._lock = threading.Lock()
         self._ready = False
         self._process = context.Process(
-            target=_serve, args=(theirs, start, torch.get_num_threads()), daemon=True
+            target=_serve,
+            args=(theirs, start, use_threads, torch.get_num_threads()),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
@@ -92,6 +98,7 @@ class Worker:
         return _unpacked(result)
 
     def _killed(self) -> MemoryError:
+        self._process.join(_STOPPED_S)  # so that `alive` knows
         return MemoryError(
             "the process of a module was killed, most likely for lack of memory; free some, or "
             "choose smaller modules (quant=8da8w)"
@@ -101,8 +108,12 @@ class Worker:
 class Workers:
     """Processes that are free, and those that will be needed."""
 
-    def __init__(self, start: Callable[[], object]) -> None:
-        self._start = start
+    def __init__(
+        self,
+        start: Callable[[], object],
+        use_threads: Callable[[int], None] = torch.set_num_threads,
+    ) -> None:
+        self._start = partial(Worker, start, use_threads)
         self._free: list[Worker] = []
         self._lock = threading.Lock()
         atexit.register(self.stop)
@@ -111,7 +122,7 @@ class Workers:
         """Have `number` processes free; they start at the same time."""
         with self._lock:
             self._free = [worker for worker in self._free if worker.alive]
-            self._free += [Worker(self._start) for _ in range(number - len(self._free))]
+            self._free += [self._start() for _ in range(number - len(self._free))]
             for worker in self._free:
                 worker.wait()
 
@@ -123,7 +134,7 @@ class Workers:
                 if worker.alive:
                     return worker
                 worker.stop()
-        return Worker(self._start)
+        return self._start()
 
     def give_back(self, worker: Worker) -> None:
         with self._lock:
@@ -225,7 +236,12 @@ class _Host:
         self.module = None
 
 
-def _serve(connection: Connection, start: Callable[[], object], threads: int) -> None:
+def _serve(
+    connection: Connection,
+    start: Callable[[], object],
+    use_threads: Callable[[int], None],
+    threads: int,
+) -> None:
     """Answer requests until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes
     torch.set_num_threads(threads)
@@ -238,7 +254,7 @@ def _serve(connection: Connection, start: Callable[[], object], threads: int) ->
         _reply(connection, started)
         while True:
             kind, threads, content = connection.recv()
-            torch.set_num_threads(threads)
+            use_threads(threads)
             _reply(connection, partial(getattr(host, kind), *_unpacked(content)))
     except (EOFError, OSError):
         return

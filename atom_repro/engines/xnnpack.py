@@ -61,6 +61,17 @@ def _set_option(key: bytes, value: int, index: int) -> None:
         raise AtomError(f"XNNPACK refused the option {key.decode()} (error {error:#x})")
 
 
+_of_thread = threading.local()
+
+
+def use_threads(threads: int) -> None:
+    """Run methods called by this thread with one thread, or with all of the pool; torch's own
+    operations get one. They are small, and torch's threads would wait for work on the cores that
+    the pool needs."""
+    _of_thread.threads = threads
+    torch.set_num_threads(1)
+
+
 @cache
 def start_runtime() -> tuple[Any, int]:
     """Start the runtime once: returns it with its options set, and how many threads its pool has,
@@ -157,12 +168,12 @@ class Program:
             ) from error
 
     def method(self, name: str) -> MethodCall:
-        """A method as a function of tensors; it runs with the threads that torch has in the calling
-        thread: one, or all of the pool."""
+        """A method as a function of tensors. It runs with the threads of `use_threads`, or else
+        with those that torch has in the calling thread: one, or all of the pool."""
 
         def call(*inputs: Tensor) -> Sequence[Tensor]:
-            one = torch.get_num_threads() == 1
-            method = self._methods[name, 1 if one else self.threads]
+            threads = getattr(_of_thread, "threads", None) or torch.get_num_threads()
+            method = self._methods[name, 1 if threads == 1 else self.threads]
             with self._lock:
                 outputs: Sequence[Tensor] = method([x.contiguous() for x in inputs])
             return outputs

@@ -89,10 +89,12 @@ class DecoderExport:
 class ExportedCache:
     """KV cache in the layout of exported steps. Owned by the caller.
 
+    The beams' part is one tensor for all layers, so that a reordering is one operation.
+
     Attributes:
         shared: for each layer, tensors (B, …) that all beams of a clip read, the first two its keys
             (B, J, C, P) and values (B, J, P, C).
-        beams: for each layer, keys (B, K, J, C, G) and values (B, K, J, G, C).
+        keys, values: of the beams, (layers, B, K, J, C, G) and (layers, B, K, J, G, C).
         prefix_mask, beam_mask: (B, 1, 1, P) and (B, 1, 1, G), added to attention scores.
         prefix, length: of each clip, how many positions of its prefix and of its beams are filled.
     """
@@ -100,9 +102,8 @@ class ExportedCache:
     def __init__(self, shared: list[tuple[Tensor, ...]]) -> None:
         keys = shared[0][0]
         self.shared = shared
-        self.beams: list[tuple[Tensor, Tensor]] = []
+        self.keys = self.values = self.beam_mask = keys.new_zeros(0)
         self.prefix_mask = keys.new_zeros(keys.shape[0], 1, 1, keys.shape[3])
-        self.beam_mask = keys.new_zeros(0)
         self.prefix = torch.full((keys.shape[0],), keys.shape[3])
         self.length = torch.zeros(keys.shape[0], dtype=torch.long)
 
@@ -117,31 +118,25 @@ class ExportedCache:
                 f"generation.max_new_tokens={max_new_tokens} exceeds the {MAX_NEW_TOKENS} of an "
                 "exported decoder; lower it, or choose engine=eager"
             )
-        for keys, *_ in self.shared:
-            B, J, C, _ = keys.shape
-            size = (B, beams, J)
-            self.beams.append(
-                (
-                    keys.new_zeros(*size, C, max_new_tokens),
-                    keys.new_zeros(*size, max_new_tokens, C),
-                )
-            )
-        clips = self.shared[0][0].shape[0]
-        self.beam_mask = torch.full((clips, 1, 1, max_new_tokens), _NEVER)
+        B, J, C, _ = self.shared[0][0].shape
+        size = (len(self.shared), B, beams, J)
+        self.keys = torch.zeros(*size, C, max_new_tokens)
+        self.values = torch.zeros(*size, max_new_tokens, C)
+        self.beam_mask = torch.full((B, 1, 1, max_new_tokens), _NEVER)
 
-    def append(self, new: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Write keys and values (B, K, J, C) of a new position of every beam."""
-        rows = torch.arange(len(self.length))
+    def append(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Write each layer's keys and values (B, K, J, C) of a new position of every beam."""
+        clips = torch.arange(len(self.length))
+        k, v = torch.stack(tuple(keys)), torch.stack(tuple(values))
         if bool((self.length == self.length[0]).all()):  # a slice is written faster than an index
             position = int(self.length[0])
-            for (keys, values), (k, v) in zip(self.beams, new, strict=True):
-                keys[..., position] = k
-                values[:, :, :, position] = v
+            self.keys[..., position] = k
+            self.values[..., position, :] = v
         else:
-            for (keys, values), (k, v) in zip(self.beams, new, strict=True):
-                keys[rows, ..., self.length] = k
-                values[rows, :, :, self.length] = v
-        self.beam_mask[rows, 0, 0, self.length] = 0.0
+            for clip, position in enumerate(self.length.tolist()):
+                self.keys[:, clip, ..., position] = k[:, clip]
+                self.values[:, clip, ..., position, :] = v[:, clip]
+        self.beam_mask[clips, 0, 0, self.length] = 0.0
         self.length += 1
 
     def reorder(self, parent_BK: Tensor) -> None:
@@ -152,9 +147,9 @@ class ExportedCache:
         flat = (parent_BK + torch.arange(B)[:, None] * K).flatten()
 
         def moved(x: Tensor) -> Tensor:
-            return x.flatten(0, 1).index_select(0, flat).view(x.shape)
+            return x.flatten(1, 2).index_select(1, flat).view(x.shape)
 
-        self.beams = [(moved(keys), moved(values)) for keys, values in self.beams]
+        self.keys, self.values = moved(self.keys), moved(self.values)
 
     def join(self, other: "ExportedCache") -> None:
         """Add the clips of another cache behind these. Both are open for as many beams and tokens;
@@ -165,10 +160,8 @@ class ExportedCache:
             tuple(torch.cat(pair) for pair in zip(*layers, strict=True))
             for layers in zip(both[0][1], both[1][1], strict=True)
         ]
-        self.beams = [
-            (torch.cat((mine[0], theirs[0])), torch.cat((mine[1], theirs[1])))
-            for mine, theirs in zip(self.beams, other.beams, strict=True)
-        ]
+        self.keys = torch.cat((self.keys, other.keys), dim=1)
+        self.values = torch.cat((self.values, other.values), dim=1)
         self.prefix_mask = torch.cat((both[0][0], both[1][0]))
         self.beam_mask = torch.cat((self.beam_mask, other.beam_mask))
         self.prefix = torch.cat((self.prefix, other.prefix))
@@ -189,7 +182,7 @@ class ExportedCache:
     def keep(self, rows: Tensor) -> None:
         """Keep only the clips at batch indices `rows`."""
         self.shared = [tuple(x[rows] for x in layer) for layer in self.shared]
-        self.beams = [(keys[rows], values[rows]) for keys, values in self.beams]
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.prefix_mask, self.beam_mask = self.prefix_mask[rows], self.beam_mask[rows]
         self.prefix, self.length = self.prefix[rows], self.length[rows]
 
@@ -247,7 +240,7 @@ class ExportedDecoder:
             logits.append(_cat([part[0] for part in parts], dim=1))
             new.append([_cat(list(x), dim=1) for x in zip(*(p[1:] for p in parts), strict=True)])
         kv = [_cat(list(x), dim=0) for x in zip(*new, strict=True)]
-        cache.append(list(zip(kv[::2], kv[1::2], strict=True)))
+        cache.append(kv[::2], kv[1::2])
         return _cat(logits, dim=0)
 
     def _call(
@@ -257,7 +250,7 @@ class ExportedDecoder:
         x, *positions = of_clips
         arguments = [x[clips, beams], *(p[clips] for p in positions)]
         arguments += [cache.prefix_mask[clips], cache.beam_mask[clips]]
-        for shared, (keys, values) in zip(cache.shared, cache.beams, strict=True):
+        for shared, keys, values in zip(cache.shared, cache.keys, cache.values, strict=True):
             arguments += [t[clips] for t in shared]
             arguments += [keys[clips, beams].flatten(1, 2), values[clips, beams].flatten(1, 2)]
         return self._methods["step"](*(a.contiguous() for a in arguments))

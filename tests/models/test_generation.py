@@ -7,7 +7,12 @@ import torch
 from conftest import small_model
 
 from atom_repro.datatypes import AtomError
-from atom_repro.models.generation import GenerationSettings, generate, score_continuations
+from atom_repro.models.generation import (
+    GenerationSettings,
+    generate,
+    largest,
+    score_continuations,
+)
 from atom_repro.models.text_decoder import TextDecoder
 
 END = 2
@@ -138,3 +143,14 @@ def test_continuations_are_scored_as_whole_sequences_are():
         for ids, log_probs in zip(continuations, of_clip, strict=True):
             expected = token_log_probs(decoder, prefix[clip : clip + 1], ids)
             assert log_probs == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [100, 4096, 5000, 128256])
+def test_the_largest_of_a_vocabulary_are_those_of_topk(size):
+    x = torch.randn(2, 3, size, generator=torch.Generator().manual_seed(size))
+    x[0, 0, -1] = 9.0  # in the rest behind the last whole chunk
+    x[1, 2, : size // 2] = -torch.inf
+    values, index = largest(x, 8)
+    expected = x.topk(8, dim=-1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(index, expected.indices)

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from atom_repro.config import entry
 from atom_repro.datatypes import AtomError
 
@@ -39,11 +41,13 @@ def main(cfg: Any) -> None:
     problems = []
 
     # Packages: what is installed against what the lock file pins.
-    pinned = dict(
-        line.split("==", 1)
-        for line in LOCK.read_text(encoding="utf-8").splitlines()
-        if "==" in line and not line.startswith("#")
-    )
+    lines = LOCK.read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if "==" in line and line[0] != "#"]
+    pinned = {
+        r.name: str(r.specifier).removeprefix("==")
+        for r in requirements
+        if r.marker is None or r.marker.evaluate()
+    }
     installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
     other = [
         f"{name} {installed.get(name.lower().replace('_', '-'), 'missing')} (pinned {version})"
@@ -53,6 +57,9 @@ def main(cfg: Any) -> None:
     print(f"packages    {len(pinned) - len(other)} of {len(pinned)} as pinned")
     if other:
         problems.append(f"packages differ from requirements.lock: {', '.join(other)}; make setup")
+
+    fast = installed.get("executorch")
+    print(f"engines     eager, {f'executorch {fast}' if fast else 'no executorch (no wheel here)'}")
 
     # Disk and memory against what the scales need.
     work = Path(cfg.paths.work)

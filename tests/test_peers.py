@@ -1,5 +1,7 @@
 """device_bench.peers: peers compute the same, and one that is missing is a line."""
 
+from types import SimpleNamespace
+
 import pytest
 from command import command
 
@@ -7,6 +9,9 @@ from atom_repro import config
 from atom_repro.device.machine import this_machine
 from atom_repro.peers.peer import Shape, relative_error
 from atom_repro.records.record import load_records
+from atom_repro.report import cells
+from atom_repro.report.render import to_markdown
+from atom_repro.report.tables import peers
 
 pytestmark = pytest.mark.slow
 SHAPES = {"encode", "prefill", "step_1x1", "step_2x3"}
@@ -49,3 +54,30 @@ def test_each_peer_has_each_shape_and_computes_the_same(tmp_path):
     assert present or all("is not installed" in values["failures"][name] for name in absent)
     assert present != bool(absent)
     assert "read_bytes_per_s" in values["limits_before"]
+
+
+def test_the_table_has_times_ratios_and_differences(monkeypatch):
+    monkeypatch.setattr(peers, "OURS", "torch_fp32")
+    machine = this_machine()
+    samples = [
+        {"peer": peer, "shape": "prefill", "round": i, "warmup": i == 0, "seconds": s * (i + 1)}
+        for i in range(7)
+        for peer, s in (("torch_fp32", 0.1), ("torch_bf16", 0.3))
+    ]
+    record = SimpleNamespace(
+        stage="peers", machine=machine, clean=True, run_id="one", ok=True, busy=False,
+        data={"scale": "systems", "device": "cpu"}, samples=lambda: samples,
+        values={"errors": {"torch_fp32/prefill": 0.0, "torch_bf16/prefill": 0.02}},
+    )  # fmt: skip
+    monkeypatch.setattr(peers, "select", lambda records, stage: {0: record})
+    monkeypatch.setattr(peers, "device_and_model", lambda record: "host/tiny")
+    monkeypatch.setattr(cells, "system_load_label", lambda record: "quiet")
+    found = {(r.row, r.grid, r.unit): r for r in peers.build([record])}
+    bf16 = found["host/tiny/torch_bf16", "", "s"]
+    assert (bf16.ours, bf16.n) == (pytest.approx(1.35), 6)  # median of 0.6, 0.9, … 2.1
+    assert bf16.low == pytest.approx(0.6)
+    ratio = found["host/tiny/torch_bf16", "times our int8", "1"]
+    assert ratio.ours == pytest.approx(3.0)
+    away = next(r for (row, _, unit), r in found.items() if unit == "%" and "bf16" in row)
+    assert away.ours == pytest.approx(2.0)
+    assert "step/clips" not in to_markdown("peers", list(found.values()))

@@ -146,13 +146,15 @@ class RuntimeConfig:
 
     `queue` bounds the clips that are encoded and not yet captioned. torch threads: `threads_alone`
     for a module while the other waits, `threads_beside` for each while both run. `decode_batch`
-    clips share the steps of the decoder, where the engine can (executorch).
+    clips share the steps of the decoder, where the engine can (executorch). With `load_ahead` the
+    decoder is loaded while the first clip is encoded, under the parallel schedule.
     """
 
     queue: int = 2
     threads_alone: int = 2
     threads_beside: int = 1
     decode_batch: int = 1
+    load_ahead: bool = False
 
 
 @dataclass

@@ -10,6 +10,7 @@ from atom_repro.report.tables import (
     human_captions,
     latency,
     left_out,
+    peers,
     sessions,
     storage,
     sweep,
@@ -36,6 +37,8 @@ def render_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, st
         **sessions.build(records),
         left_out.NAME: left_out.left_out(records),
     }
+    if compared := peers.build(records):
+        tables[peers.NAME] = compared
     if points := sweep.build(records):
         tables[sweep.NAME] = points
     for name, rows in tables.items():

@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = (
     "paths", "force", "dry_run", "hydra", "checkpoint", "java", "only", "bootstrap_draws",
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
     "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.checkpoint_every",
-    "dataset.root",
+    "dataset.root", "rounds", "parts",
 )  # fmt: skip
 # Stages that judge texts.
 _JUDGED = ("caption", "retrieval", "tasks")

@@ -43,10 +43,17 @@ _STEPS_BETWEEN_LOOKS = 4  # decoding steps before another clip may join
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Runtime configuration to compare. Threads are torch's for one module: while the other waits
-    (`threads_alone`), and while both work (`threads_beside`). `decode_batch` clips share decoding
-    steps, joining and leaving as they finish; not under `reload_input`, which has modules for one
-    batch of clips at a time."""
+    """Runtime configuration to compare.
+
+    Attributes:
+        threads_alone, threads_beside: torch's for one module, while the other waits and while both
+            work.
+        decode_batch: clips that share decoding steps, joining and leaving as they finish.
+        load_ahead: under `parallel`, whether the decoder is loaded while the first clip is encoded.
+
+    Neither of the last two has an effect under `reload_input`, which has modules for one batch of
+    clips at a time.
+    """
 
     residency: str
     schedule: str
@@ -54,6 +61,7 @@ class Arm:
     threads_alone: int = 2
     threads_beside: int = 1
     decode_batch: int = 1
+    load_ahead: bool = False
 
     def __post_init__(self) -> None:
         for key, value, known in (
@@ -172,8 +180,13 @@ class Runtime:
             _ENCODER_LANE: self._encode,
             **{s.name: partial(self._change, s, self.model.prompt) for s in self.visual_stages},
         }
-        shared = self.arm.decode_batch > 1 and self.arm.residency != "reload_input"
-        if not shared:
+        last: Callable[[schedules.Source], Iterator[list[CaptionOutcome]]] | None = None
+        if self.arm.residency != "reload_input":
+            if self.arm.decode_batch > 1:
+                last = self._caption_together
+            elif self.arm.load_ahead:
+                last = self._caption_each
+        if last is None:
             stages[_DECODER_LANE] = self._caption
         beside = self.arm.schedule == "parallel"
         threads = self.arm.threads_beside if beside else self.arm.threads_alone
@@ -184,7 +197,7 @@ class Runtime:
                 batches,
                 lanes,
                 queue_size=self.arm.queue,
-                last=partial(self._caption_together, threads) if shared else None,
+                last=last and partial(self._with_decoder_ahead, threads, last),
             ):
                 yield from outcomes
         finally:
@@ -214,15 +227,28 @@ class Runtime:
             )
         return batch.outcomes(generated)
 
-    def _caption_together(
-        self, threads: int, source: schedules.Source
+    def _with_decoder_ahead(
+        self,
+        threads: int,
+        last: Callable[[schedules.Source], Iterator[list[CaptionOutcome]]],
+        source: schedules.Source,
     ) -> Iterator[list[CaptionOutcome]]:
+        """Run the last stage in this thread, with the decoder loaded before its first clip is there
+        if the arm says so."""
+        torch.set_num_threads(threads)
+        if self.arm.load_ahead and self.arm.schedule == "parallel":
+            self.store.call(CAPTION_DECODER, "ahead", lambda _: None)
+        return last(source)
+
+    def _caption_each(self, source: schedules.Source) -> Iterator[list[CaptionOutcome]]:
+        return map(self._caption, source)
+
+    def _caption_together(self, source: schedules.Source) -> Iterator[list[CaptionOutcome]]:
         """Caption clips in shared decoding steps, and yield their outcomes in order.
 
         A clip joins as soon as it is encoded and a place is free; its span `caption` is its
         prefill, and those of the shared steps name how many clips took part.
         """
-        torch.set_num_threads(threads)
         in_order = InOrder[list[CaptionOutcome]]()
         running: dict[int, ClipBatch] = {}
         batch: Batch | None = None

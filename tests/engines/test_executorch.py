@@ -4,19 +4,24 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from conftest import TEXTS, small_model
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
-from atom_repro.datatypes import AtomError
+from atom_repro.data.toy.dataset import write_video
+from atom_repro.datatypes import AtomError, Clip
+from atom_repro.device.cpu import Cpu
 from atom_repro.engines import executorch, exporter
 from atom_repro.engines.eager import EagerEngine
 from atom_repro.models import mplug2, smolvlm2
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import dynamic_activation, int8, none
+from atom_repro.runtime.residency import module_loaders
+from atom_repro.runtime.runtime import Arm, Runtime
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -133,6 +138,32 @@ def test_exported_modules_give_what_the_networks_give(exported, make, quantiser,
         torch.set_num_threads(previous)
     for module in (encoder, decoder):
         module.release()
+
+
+def test_arms_on_worker_processes_say_the_same(exported, tmp_path):
+    model = llama()
+    checkpoint, engine = exported(model, FP32), executorch.build(processes=True)
+    size = model.encoder.image_size
+    videos = []
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (12, size, size, 3), dtype=np.uint8)
+        write_video(tmp_path / f"{i}.mp4", pixels, 4)
+        videos.append(Clip("toy", "test", f"{i}", tmp_path / f"{i}.mp4"))
+    outputs = {}
+    for engine_, residency, schedule, size in (
+        (EagerEngine(), "resident", "sequential", 1),
+        (engine, "reload_stage", "sequential", 1),
+        (engine, "resident", "parallel", 1),
+        (engine, "resident", "parallel", 3),
+    ):
+        arm = Arm(residency=residency, schedule=schedule, decode_batch=size)
+        loaders = module_loaders(engine_, checkpoint, FP32, model, Cpu(), embedder="embedded")
+        with Runtime(arm, loaders, Cpu(), model=model, settings=SETTINGS) as runtime:
+            said = [outcome.token_ids for outcome in runtime.caption(videos)]
+        outputs[engine_.name, residency, schedule, size] = said
+    expected = outputs["eager", "resident", "sequential", 1]
+    assert len(set(expected)) > 1
+    assert all(said == expected for said in outputs.values()), outputs
 
 
 def test_weights_or_versions_change_the_file_that_counts(exported, monkeypatch):

@@ -89,6 +89,23 @@ def test_outcomes_come_as_soon_as_their_turn_allows(saved, model, clips):
         outcomes.close()
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_decoder_is_loaded_while_the_first_clip_is_encoded(saved, model, clips, size):
+    arm = Arm(residency="resident", schedule="parallel", decode_batch=size)
+    expected, spans = captions(saved, model, clips, arm)
+    found, ahead = captions(saved, model, clips, replace(arm, load_ahead=True))
+    assert [without_log_prob(o) for o in found] == [without_log_prob(o) for o in expected]
+    # Without it, the decoder is loaded for the first clip, which is encoded by then.
+    assert [s.item for s in decoder_loads(spans)] == ["clip0"]
+    assert [s.item for s in decoder_loads(ahead)] == ["ahead"]
+    turns = replace(arm, schedule="sequential", load_ahead=True)
+    assert [s.item for s in decoder_loads(captions(saved, model, clips, turns)[1])] == ["clip0"]
+
+
+def decoder_loads(spans):
+    return [s for s in spans if (s.stage, s.module) == ("load", "decoder")]
+
+
 def test_an_engine_whose_clips_cannot_join_says_so(saved, model, clips):
     arm = Arm(residency="resident", schedule="sequential", decode_batch=2)
     with pytest.raises(AtomError, match=r"runtime\.decode_batch needs .* engine=executorch"):

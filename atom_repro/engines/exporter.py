@@ -44,7 +44,7 @@ class Export:
 
     Attributes:
         folder: that holds the exports of the module's recipe.
-        module: `encoder`, `decoder` or `embedder`.
+        module: its name, such as `encoder`.
         identity: weights, recipe and hyperparameters.
     """
 

@@ -12,10 +12,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -118,25 +117,16 @@ def no_python_messages() -> Iterator[None]:
         logging.disable(previous)
 
 
-class _OneThread(AbstractContextManager["_OneThread"]):
+@contextmanager
+def _one_thread() -> Iterator[None]:
     """Methods loaded inside run in the thread that calls them."""
-
-    def __enter__(self) -> "_OneThread":
-        self._set(True)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._set(False)
-
-    def _set(self, value: bool) -> None:
-        call = _library("libexecutorch_threadpool.so")[_SET_ONE_THREAD]
-        call.argtypes = [ctypes.c_bool]
-        call(value)
+    set_one_thread = _library("libexecutorch_threadpool.so")[_SET_ONE_THREAD]
+    set_one_thread.argtypes = [ctypes.c_bool]
+    set_one_thread(True)
+    try:
+        yield
+    finally:
+        set_one_thread(False)
 
 
 class Program:
@@ -157,7 +147,7 @@ class Program:
             inner = self._program._program
             self._methods = {(name, self.threads): inner.load_method(name) for name in names}
             if self.threads > 1:
-                with _OneThread():
+                with _one_thread():
                     self._methods |= {(name, 1): inner.load_method(name) for name in names}
         except Exception as error:
             if out_of_memory(error) or "0x21" in str(error):

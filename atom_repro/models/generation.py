@@ -84,7 +84,7 @@ _CHUNK = 128
 
 def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`topk` of the last dimension. Of a large vocabulary, only chunks with the largest maxima are
-    searched, which hold the same values: a sixth of the time."""
+    searched, which hold the same values."""
     size = x.shape[-1]
     chunks = size // _CHUNK
     if chunks < 8 * count:

@@ -1,8 +1,8 @@
 """The Llama decoder for engines that run exported files: its prefill and step as pure functions.
 
 Grouped attention is written without expanding keys and values to all query heads, and the rotary
-rows of a call's positions are inputs: with both inside the graph, an exported step of the full size
-takes twice as long. Weights are those of `TextDecoder`; tests hold the two equal.
+rows of a call's positions are inputs: neither expansion nor tables are work of each step.
+Weights are those of `TextDecoder`; tests hold the two equal.
 
 Shapes: as in `exported`; S prompt positions, H = J * R heads.
 """

@@ -84,7 +84,8 @@ class Span:
 
     `stage` is decode_video | encode | caption | embed | rank | script | summary | answer | load |
     release;
-    `lane` is the thread that did it. Times are seconds since the start of the run.
+    `lane` is the thread that did it. Times are seconds since the start of the run. `tokens` are
+    those generated, of the text that is given back.
     """
 
     stage: str
@@ -94,6 +95,7 @@ class Span:
     start_s: float
     end_s: float
     bytes_read: int = 0
+    tokens: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -109,29 +111,49 @@ class Span:
             "start_s": round(self.start_s, 6),
             "end_s": round(self.end_s, 6),
             "bytes_read": self.bytes_read,
+            "tokens": self.tokens,
         }
 
 
 @dataclass(frozen=True)
 class CaptionWork:
     """Operations and bytes of one clip's caption: multiplications and additions in matrix products,
-    and bytes read from memory."""
+    and bytes read from memory. Of the operations, `*_fp32_operations` stay in fp32 whatever the
+    quantiser: attention and convolutions. Records before compare's have no operations of steps."""
 
     encode_operations: int
     prefill_operations: int
     step_bytes: int
     steps: int
+    encode_fp32_operations: int = 0
+    prefill_fp32_operations: int = 0
+    step_operations: int = 0
 
-    def lower_bound_s(self, limits: Mapping[str, float], arithmetic: str) -> dict[str, float]:
-        """Lower bound in seconds for each stage at the device's rates; empty if the rate of this
-        precision is missing."""
-        operations_per_s = limits.get(f"{arithmetic}_operations_per_s")
-        if not operations_per_s:
+    def lower_bound_s(
+        self, limits: Mapping[str, float], arithmetic: str, decode_batch: int = 1
+    ) -> dict[str, float]:
+        """Lower bound in seconds for each stage, every operation at the device's rate of its own
+        precision; empty if the rate of `arithmetic` is missing.
+
+        Args:
+            decode_batch: clips that share a decoding step, and with it what it reads.
+        """
+        rate = limits.get(f"{arithmetic}_operations_per_s")
+        if not rate:
             return {}
-        read_s = self.steps * self.step_bytes / limits["read_bytes_per_s"]
+        fp32_rate = limits.get("fp32_operations_per_s", rate)
+
+        def products_s(operations: int, in_fp32: int) -> float:
+            return (operations - in_fp32) / rate + in_fp32 / fp32_rate
+
+        step_s = max(
+            self.step_bytes / decode_batch / limits["read_bytes_per_s"],
+            self.step_operations / rate,
+        )
+        prefill_s = products_s(self.prefill_operations, self.prefill_fp32_operations)
         return {
-            "encode": self.encode_operations / operations_per_s,
-            "caption": self.prefill_operations / operations_per_s + read_s,
+            "encode": products_s(self.encode_operations, self.encode_fp32_operations),
+            "caption": prefill_s + self.steps * step_s,
         }
 
 

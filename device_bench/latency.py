@@ -26,8 +26,7 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.device.limits import measure_rates
-    from atom_repro.engines.roofline import caption_work, roofline_values
-    from atom_repro.models.tokenizer import Tokenizer
+    from atom_repro.engines.roofline import roofline_values
     from atom_repro.pipelines.session import OutputCheck
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
@@ -75,18 +74,16 @@ def main(cfg: Any) -> None:
                         seconds = waterfall(trace.spans, answer.start_s, answer.end_s).to_dict()
                         run.samples.append(
                             {"kind": "prompt", **round_, "prompt": number, **seconds,
-                             "session_device_peak_bytes": trace.device_peak_bytes}
+                             "session_device_peak_bytes": trace.device_peak_bytes,
+                             "session_memory_peak_bytes": trace.memory_peak_bytes}
                         )  # fmt: skip
                     run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in trace.spans]
                     outputs.add(arm.name, trace.results)
                     bar.update()
         if before:
             after = measure_rates(device, cfg.limits_s, kernels)
-            tokenizer = Tokenizer.load(setup.checkpoint.decoder(), setup.model.specials)
-            work = caption_work(
-                setup.model, tokenizer, setup.generation, setup.quantiser, setup.visual_stages
-            )
-            run.values |= roofline_values(work, setup.quantiser.arithmetic, before, after)
+            work, arithmetic = setup.caption_work(), setup.quantiser.arithmetic
+            run.values |= roofline_values(work, arithmetic, before, after)
         run.values |= {
             **setup.labels,
             "host": host.name,

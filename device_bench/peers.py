@@ -1,8 +1,9 @@
 """Our engine beside other software on the same modules: encoder, prefill and steps, interleaved.
 
 Each piece of software has a process of its own and the same random weights. Every round calls each
-of them once for each shape, in an order drawn anew; the first round is a warm-up. What is missing
-or fails is a value of the record. The machine's rates are measured before and after.
+of them once for each shape, in an order drawn anew, and reads memory once; the first round is a
+warm-up. What is missing or fails is a value of the record. The machine's rates are measured before
+and after.
 
     python -m device_bench.peers
     python -m device_bench.peers model.encoder.layers=4 model.decoder.layers=4 rounds=20
@@ -11,6 +12,7 @@ or fails is a value of the record. The machine's rates are measured before and a
 
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL
-    from atom_repro.device.limits import measure_rates
+    from atom_repro.device.limits import measure_rates, read_memory
     from atom_repro.device.machine import this_machine
     from atom_repro.engines.eager import EagerEngine
     from atom_repro.engines.workers import RemoteModule, Workers
-    from atom_repro.peers.peer import Shape, open_timed, relative_error
+    from atom_repro.peers.peer import Shape, open_timed, relative_error, step_weights
     from atom_repro.records.stage import Stage
     from atom_repro.study.plan import planned_only
 
@@ -58,6 +60,7 @@ def main(cfg: Any) -> None:
 
     with stage.recording() as run:
         before = measure_rates(device, cfg.limits_s, kernels)
+        read_bytes, read = read_memory(device)
         run.values |= {"failures": {}, "open_s": {}, "errors": {}}
         for part in cfg.parts:
             # One after the other, so that memory holds one conversion at a time.
@@ -73,6 +76,12 @@ def main(cfg: Any) -> None:
                     tqdm.write(f"{name} {part}: {run.values['failures'][f'{name}/{part}']}")
             calls = [(name, shape.name) for name in opened for shape in shapes[part]]
             for round_ in tqdm(range(cfg.rounds + 1), desc=f"time {part}"):
+                start = time.perf_counter()
+                read()
+                run.samples.append(
+                    {"kind": "read", "part": part, "round": round_, "warmup": round_ == 0,
+                     "seconds": time.perf_counter() - start}
+                )  # fmt: skip
                 for name, shape in order.sample(calls, len(calls)):
                     seconds = opened[name](shape)
                     run.samples.append(
@@ -91,6 +100,9 @@ def main(cfg: Any) -> None:
         after = measure_rates(device, cfg.limits_s, kernels)
         run.values |= {
             "model": model.name,
+            "precisions": {name: config.build(cfg.peers[name]).precision for name in names},
+            "read_bytes": read_bytes,
+            "step_weights": step_weights(model),
             "threads": cfg.threads,
             "limits_before": before.values,
             "limits_after": after.values,
@@ -103,7 +115,7 @@ def print_medians(samples: list[dict[str, Any]]) -> None:
     """A line for each peer: the median of each shape, in milliseconds."""
     import pandas as pd
 
-    calls = pd.DataFrame([s for s in samples if not s["warmup"]])
+    calls = pd.DataFrame([s for s in samples if s["kind"] == "call" and not s["warmup"]])
     table = calls.pivot_table(index="peer", columns="shape", values="seconds", aggfunc="median")
     print((1e3 * table).round(2).to_string())
 

@@ -43,7 +43,8 @@ def test_each_peer_has_each_shape_and_computes_the_same(tmp_path):
     (record,) = load_records([tmp_path / "results/records" / this_machine().fingerprint])
     values = record.values
     assert record.data["weights"] == "random"
-    timed = {(s["peer"], s["shape"]) for s in record.samples() if not s["warmup"]}
+    timed_calls = [s for s in record.samples() if s["kind"] == "call" and not s["warmup"]]
+    timed = {(s["peer"], s["shape"]) for s in timed_calls}
     for peer, most in (("torch_fp32", 0.0), ("torch_bf16", 0.03), ("torchao_int8", 0.1)):
         assert {shape for name, shape in timed if name == peer} == SHAPES
         for shape in SHAPES:
@@ -54,13 +55,25 @@ def test_each_peer_has_each_shape_and_computes_the_same(tmp_path):
     assert present or all("is not installed" in values["failures"][name] for name in absent)
     assert present != bool(absent)
     assert "read_bytes_per_s" in values["limits_before"]
+    # A step's weights a second, beside a read of memory in the same round.
+    assert values["precisions"]["torchao_int8"] == "int8"
+    shares = {r.row.rpartition("/")[2]: r for r in peers.build([record]) if "plain read" in r.grid}
+    assert {"torch_fp32", "torch_bf16", "torchao_int8"} <= shares.keys()
+    assert all(0 < r.ours < 100 for r in shares.values())
 
 
 def test_the_table_has_times_ratios_and_differences(monkeypatch):
     monkeypatch.setattr(peers, "OURS", "torch_fp32")
     machine = this_machine()
     samples = [
-        {"peer": peer, "shape": "prefill", "round": i, "warmup": i == 0, "seconds": s * (i + 1)}
+        {
+            "kind": "call",
+            "peer": peer,
+            "shape": "prefill",
+            "round": i,
+            "warmup": i == 0,
+            "seconds": s * (i + 1),
+        }
         for i in range(7)
         for peer, s in (("torch_fp32", 0.1), ("torch_bf16", 0.3))
     ]

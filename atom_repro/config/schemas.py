@@ -295,6 +295,28 @@ class LatencyConfig(SetupConfig, RecordedConfig):
 
 
 @dataclass
+class CompareConfig(SetupConfig, RecordedConfig):
+    """`device_bench.compare`: the pipeline in one arm under every one of `variants`, interleaved.
+    A variant is a list of overrides of this command's other settings; `only` names those to run,
+    the first of which the others are compared with. `limits` as in latency."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("variants", "repeats", "job_clips")
+
+    pipeline: Any = MISSING
+    host: Any = MISSING
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    residency: str = "resident"
+    schedule: str = "parallel"
+    variants: dict[str, list[str]] = field(default_factory=dict)
+    only: list[str] = field(default_factory=list)
+    job_clips: int = MISSING
+    repeats: int = MISSING
+    limits: bool = False
+    limits_s: float = 0.2
+    embedder: str = "embedded"
+
+
+@dataclass
 class PipelineConfig(SetupConfig):
     """`eval.pipeline`: one pipeline on a folder of videos. Empty `index` and `output` mean the
     work folder; `dataset` is what the weights were trained on."""
@@ -560,6 +582,7 @@ _SCHEMAS = {
     "caption": CaptionConfig,
     "retrieval": RetrievalConfig,
     "latency": LatencyConfig,
+    "compare": CompareConfig,
     "sessions": SessionsConfig,
     "endurance": EnduranceConfig,
     "pipeline": PipelineConfig,
@@ -592,7 +615,7 @@ def records_of(command: str) -> tuple[str, ...]:
 
 
 # Mappings by command to which overrides may add keys; Hydra would reject new ones.
-OPEN_MAPPINGS = {"finetune": ("train.components",)}
+OPEN_MAPPINGS = {"finetune": ("train.components",), "compare": ("variants",)}
 
 
 @functools.cache

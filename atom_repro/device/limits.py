@@ -88,13 +88,20 @@ def _best_rate(
     return best
 
 
-def _read_trials(device: ComputeDevice) -> Iterator[tuple[float, Callable[[], Any]]]:
+def read_memory(device: ComputeDevice) -> tuple[int, Callable[[], Any]]:
+    """Bytes far beyond the device's caches, written before, and a call that reads them once: the
+    product of a matrix and a vector, which is what a decoding step reads its weights for."""
     size = _HOST_BYTES if device.torch.type == "cpu" else _ACCELERATOR_BYTES
-    buffer = torch.ones(size // 4, device=device.torch)
-    rows = buffer.view(-1, 4096)
+    rows = torch.ones(size // 4, device=device.torch).view(-1, 4096)
     vector = torch.ones(4096, device=device.torch)
+    return size, lambda: rows @ vector
+
+
+def _read_trials(device: ComputeDevice) -> Iterator[tuple[float, Callable[[], Any]]]:
+    size, product = read_memory(device)
+    yield size, product
+    buffer = torch.ones(size // 4, device=device.torch)
     yield size, buffer.sum
-    yield size, lambda: rows @ vector
 
 
 def _matmul_trials(

@@ -6,10 +6,7 @@ weights. Search, cache and masks are ours, as in the eager engine, so all engine
 """
 
 import importlib.util
-import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,28 +25,38 @@ from atom_repro.checkpoints.module_files import (
 )
 from atom_repro.datatypes import AtomError
 from atom_repro.device.limits import Kernels
-from atom_repro.engines.exporter import PROGRAM, Check, Export, write_export
+from atom_repro.engines.exporter import PROGRAM, Check, Export, in_a_process, write_export
 from atom_repro.engines.modules import DecoderModule, EmbedderModule, EncoderModule
 from atom_repro.engines.workers import RemoteModule, Workers
 from atom_repro.engines.xnnpack import Program, start_runtime, use_threads
+from atom_repro.engines.xnnpack_products import SquareProducts
 from atom_repro.models.exported import MethodCall, Table, encoder_method
 from atom_repro.models.text_embedder import load_text_embedder, weight_file_bytes
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
+from atom_repro.quant import dynamic_activation
 from atom_repro.quant.recipe import Quantiser
 
 _CPU = torch.device("cpu")
 _RECIPES = ("fp32", "8da8w", "8da4w")
 _MODULES = 2  # encoder and decoder, each in a worker process
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _KIND = {"encoder": ENCODER, "decoder": DECODER}
 
 
 @dataclass(frozen=True)
 class ExecutorchEngine:
-    """Engine that runs exported files on the CPU. Texts are embedded in PyTorch."""
+    """Engine that runs exported files on the CPU. Texts are embedded in PyTorch.
+
+    Attributes:
+        processes: whether each module has a worker process.
+        huge_pages: whether those ask the system for huge pages, for which a step that reads all
+            weights needs fewer address translations. glibc does, from 2.35 on.
+    """
 
     processes: bool
+    huge_pages: bool
     name: str = "executorch"
 
     def prepare(
@@ -68,9 +75,9 @@ class ExecutorchEngine:
         }
         for module, folder in folders.items():
             if not _export_of(folder, module, model, quantiser).exists:
-                _in_a_process(_export, folder, module, model, quantiser)
+                in_a_process(_export, folder, module, model, quantiser)
         if self.processes:
-            _workers().start(_MODULES)
+            _workers(self.huge_pages).start(_MODULES)
         else:
             start_runtime()
 
@@ -100,7 +107,8 @@ class ExecutorchEngine:
         """
         if self.processes:
             read = replace(self, processes=False).load_encoder
-            return RemoteModule.load(_workers(), read, folder, model, quantiser, device)
+            workers = _workers(self.huge_pages)
+            return RemoteModule.load(workers, read, folder, model, quantiser, device)
         export = _loadable(folder, "encoder", model, quantiser, device)
         host = export.description()
         forward = Program(export.path / PROGRAM, ["forward"]).method("forward")
@@ -117,7 +125,8 @@ class ExecutorchEngine:
         """Load the exported decoder of `model` and its tokenizer; raises as `load_encoder`."""
         if self.processes:
             read = replace(self, processes=False).load_decoder
-            return RemoteModule.load(_workers(), read, folder, model, quantiser, device)
+            workers = _workers(self.huge_pages)
+            return RemoteModule.load(workers, read, folder, model, quantiser, device)
         export = _loadable(folder, "decoder", model, quantiser, device)
         assert model.decoder_export is not None
         program = Program(export.path / PROGRAM, ["prefill", "step"])
@@ -131,10 +140,17 @@ class ExecutorchEngine:
         return EmbedderModule(load_text_embedder(source, device=str(device)))
 
     def matmul_kernels(self) -> Kernels:
-        return {"fp32": {"torch.mm": torch.mm}, "int8": {"torch._int_mm": torch._int_mm}}
+        eight_bits = dynamic_activation.build(weight_bits=8, group=0)
+        return {
+            "fp32": {"torch.mm": torch.mm, "XNNPACK fp32": SquareProducts(TRAINED)},
+            "int8": {
+                "torch._int_mm": torch._int_mm,
+                "XNNPACK 8da8w": SquareProducts(eight_bits),
+            },
+        }
 
 
-def build(*, processes: bool) -> ExecutorchEngine:
+def build(*, processes: bool, huge_pages: bool) -> ExecutorchEngine:
     """Build the engine of `conf/engine/executorch.yaml`.
 
     Raises:
@@ -145,13 +161,13 @@ def build(*, processes: bool) -> ExecutorchEngine:
             "engine=executorch needs the package executorch, which has no wheel for every system; "
             "`pip install executorch==1.5.1`, or choose engine=eager"
         )
-    return ExecutorchEngine(processes)
+    return ExecutorchEngine(processes, huge_pages)
 
 
 @cache
-def _workers() -> Workers:
+def _workers(huge_pages: bool) -> Workers:
     """The worker processes of this one, shared by all sessions."""
-    return Workers(start_runtime, use_threads)
+    return Workers(start_runtime, use_threads, _HUGE_PAGES if huge_pages else {})
 
 
 @dataclass(frozen=True)
@@ -208,23 +224,6 @@ def _loadable(
     if device.type != "cpu":
         raise AtomError(f"engine=executorch runs on device=cpu, not on {device}; or engine=eager")
     return _existing(folder, module, model, quantiser)
-
-
-def _in_a_process(work: Callable[..., None], *arguments: Any) -> None:
-    """Run an export in a process of its own: its memory is given back, and a kill is an error here.
-
-    Raises:
-        MemoryError: the process was killed, as systems do that run out of memory.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as processes:
-        try:
-            processes.submit(work, *arguments).result()
-        except BrokenProcessPool as error:
-            raise MemoryError(
-                "the export for engine=executorch was killed, most likely for lack of memory; free "
-                "some and run the command again, or choose engine=eager"
-            ) from error
 
 
 def _export(folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser) -> None:

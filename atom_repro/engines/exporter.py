@@ -11,7 +11,10 @@ other weights or another version is never run. A folder appears whole or not at 
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
 from inspect import Parameter, signature
@@ -143,7 +146,7 @@ def write_export(
             building.mkdir()
             save_file(dict(_plain(tables)), building / TABLES)
             with tqdm(total=4, desc=f"export {export.module}", leave=False) as bar:
-                _lower(methods, building / PROGRAM, bar)
+                lower(methods, building / PROGRAM, bar)
                 bar.set_postfix_str("compare with PyTorch")
                 _compare(methods, building, check, _TOLERANCE[arithmetic], what)
                 bar.update()
@@ -164,8 +167,29 @@ def write_export(
         ) from error
 
 
-def _lower(methods: Sequence[Method], path: Path, bar: Any) -> None:
-    """Trace the methods, hand their operators to XNNPACK, and write the file."""
+def in_a_process(work: Callable[..., None], *arguments: Any) -> None:
+    """Run an export in a process of its own: its memory is given back, and a kill is an error here.
+
+    Raises:
+        MemoryError: the process was killed, as systems do that run out of memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as processes:
+        try:
+            processes.submit(work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise MemoryError(
+                "the export for engine=executorch was killed, most likely for lack of memory; free "
+                "some and run the command again, or choose engine=eager"
+            ) from error
+
+
+def lower(methods: Sequence[Method], path: Path, bar: Any) -> None:
+    """Trace the methods, hand their operators to XNNPACK, and write the file.
+
+    Args:
+        bar: shows three steps of progress.
+    """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import (
         EdgeCompileConfig,

@@ -59,7 +59,7 @@ def caption_work(
         with count_flops() as prefilling:
             _, cache = decoder.start(visual, ids)
         cache.open(settings.beams, settings.max_new_tokens)
-        with _ReadStorages() as read:
+        with _ReadStorages() as read, count_flops() as stepping:
             decoder.step(torch.zeros(1, settings.beams, dtype=torch.long), cache)
         weights = weights_by_storage(decoder)
         cache.length = settings.max_new_tokens // 2
@@ -71,7 +71,16 @@ def caption_work(
         prefill_operations=prefilling.get_total_flops(),
         step_bytes=step_bytes,
         steps=settings.max_new_tokens - 1,
+        encode_fp32_operations=_unquantised(encoding),
+        prefill_fp32_operations=_unquantised(prefilling),
+        step_operations=stepping.get_total_flops(),
     )
+
+
+def _unquantised(counter: FlopCounterMode) -> int:
+    """Operations other than those of linear layers, which no quantiser changes."""
+    by_operator = counter.get_flop_counts()["Global"]
+    return sum(count for op, count in by_operator.items() if op not in (_aten.mm, _aten.addmm))
 
 
 def roofline_values(

@@ -8,12 +8,15 @@ module in it and serves the next load, so a load does not pay for starting Pytho
 
 import atexit
 import multiprocessing
+import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,17 +28,24 @@ from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.visual_tokens import VisualTokens
 
 _STOPPED_S = 5.0
+_ENVIRONMENT_LOCK = threading.Lock()
 
 
 class Worker:
     """A process that holds one module at a time. Its calls run one after the other."""
 
-    def __init__(self, start: Callable[[], object], use_threads: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        start: Callable[[], object],
+        use_threads: Callable[[int], None],
+        environment: Mapping[str, str],
+    ) -> None:
         """Start the process, and in it whatever `start` starts, with as many threads as torch has
         here; `wait` until it is ready.
 
         Args:
             use_threads: sets the threads of a call, to those that torch has where it is made.
+            environment: variables of the process, where this one does not set them.
         """
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -46,9 +56,9 @@ class Worker:
             args=(theirs, start, use_threads, torch.get_num_threads()),
             daemon=True,
         )
-        self._process.start()
+        with _environment(environment):
+            self._process.start()
         theirs.close()
-        count_process(self.pid)
 
     @property
     def pid(self) -> int:
@@ -82,7 +92,6 @@ class Worker:
 
     def stop(self) -> None:
         """End the process."""
-        forget_process(self.pid)
         self._connection.close()  # the process ends when nobody can send to it
         self._process.join(_STOPPED_S)
         if self._process.is_alive():
@@ -105,6 +114,19 @@ class Worker:
         )
 
 
+@contextmanager
+def _environment(added: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set, for the processes that are started inside."""
+    with _ENVIRONMENT_LOCK:
+        new = {name: value for name, value in added.items() if name not in os.environ}
+        os.environ.update(new)
+        try:
+            yield
+        finally:
+            for name in new:
+                del os.environ[name]
+
+
 class Workers:
     """Processes that are free, and those that will be needed."""
 
@@ -112,8 +134,9 @@ class Workers:
         self,
         start: Callable[[], object],
         use_threads: Callable[[int], None] = torch.set_num_threads,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._start = partial(Worker, start, use_threads)
+        self._start = partial(Worker, start, use_threads, environment)
         self._free: list[Worker] = []
         self._lock = threading.Lock()
         atexit.register(self.stop)
@@ -158,12 +181,14 @@ class RemoteModule:
     def load(cls, workers: Workers, read: Callable[..., Any], *arguments: Any) -> "RemoteModule":
         """Load a module by `read(*arguments)` in a process; raises what it raises."""
         worker = workers.take()
+        count_process(worker.pid)
+        module = cls(workers, worker)
         try:
             worker.request("load", read, arguments)
         except BaseException:
-            workers.give_back(worker)
+            module._give_back()
             raise
-        return cls(workers, worker)
+        return module
 
     def __call__(self, *arguments: Any) -> Any:
         return self.worker.request("call", "__call__", arguments)
@@ -194,6 +219,10 @@ class RemoteModule:
 
     def release(self) -> None:
         self.worker.request("release")
+        self._give_back()
+
+    def _give_back(self) -> None:
+        forget_process(self.worker.pid)  # a process without a module is no session's memory
         self.workers.give_back(self.worker)
 
 

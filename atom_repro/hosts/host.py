@@ -6,10 +6,11 @@ alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Generic, Protocol, TypeVar
 
 from atom_repro.datatypes import Clip, Span
+from atom_repro.device.memory import MemoryUse
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.setup import Setup
 
@@ -32,11 +33,18 @@ class Trace(Generic[Result]):
             of the session.
         spans: of the session's timeline.
         device_peak_bytes: peak memory of the device; None where the host's memory is all there is.
+        memory_peak: of the session's processes; None where the system does not tell.
     """
 
     results: Sequence[Result]
     spans: Sequence[Span]
     device_peak_bytes: int | None
+    memory_peak: MemoryUse | None = None
+
+    @property
+    def memory_peak_bytes(self) -> dict[str, int] | None:
+        """The peaks by kind of memory, as values of a record."""
+        return asdict(self.memory_peak) if self.memory_peak else None
 
 
 class Host(Protocol):

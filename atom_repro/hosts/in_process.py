@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from atom_repro.datatypes import Clip
+from atom_repro.device.memory import PeakSampler, is_measurable
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 
 Result = TypeVar("Result")
+_SAMPLED_EVERY_S = 0.05  # a sample takes about 0.1 ms a process
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,13 @@ class InProcess:
         self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm
     ) -> Trace[Result]:
         setup.device.reset_peak_memory()
-        with setup.session(arm) as runtime:
-            results = pipeline.run(runtime, clips)
-        return Trace(results, runtime.timeline.spans(), setup.device.peak_bytes())
+        sampler = PeakSampler(_SAMPLED_EVERY_S) if is_measurable() else None
+        try:
+            with setup.session(arm) as runtime:
+                results = pipeline.run(runtime, clips)
+        finally:
+            peak = sampler.stop() if sampler else None
+        return Trace(results, runtime.timeline.spans(), setup.device.peak_bytes(), peak)
 
 
 def build() -> InProcess:

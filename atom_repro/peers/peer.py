@@ -188,6 +188,13 @@ def _network(model: VideoLanguageModel, part: str) -> tuple[nn.Module, list[Meth
     return network, model.decoder_export.methods(network)
 
 
+def step_weights(model: VideoLanguageModel) -> int:
+    """How many weights a decoding step multiplies: those of all linear layers."""
+    with torch.device("meta"):
+        layers = model.make_decoder().modules()
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
+
+
 def calls(
     work: Work, run: Callable[[Shape, tuple[Tensor, ...]], Sequence[Tensor]]
 ) -> dict[str, Call]:

@@ -84,6 +84,11 @@ class OutputCheck:
                 f"outputs differ: {name} against {self.name} (tokens, rankings or texts)"
             )
 
+    def captions(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Clip and tokens of each caption of each prompt, in order."""
+        predictions = [p for answer in self.answers for p in answer.predictions]
+        return [(p.video_id, p.token_ids) for p in predictions]
+
 
 def _outputs(answer: PromptResult) -> tuple[Any, ...]:
     return [p.token_ids for p in answer.predictions], answer.ranking, answer.texts

@@ -7,6 +7,7 @@ from atom_repro.report.figures import learning_curve, timeline
 from atom_repro.report.paper import Cell
 from atom_repro.report.render import to_csv, to_markdown
 from atom_repro.report.tables import (
+    compare,
     human_captions,
     latency,
     left_out,
@@ -39,6 +40,8 @@ def render_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, st
     }
     if compared := peers.build(records):
         tables[peers.NAME] = compared
+    if variants := compare.compare(records):
+        tables[compare.NAME] = variants
     if points := sweep.build(records):
         tables[sweep.NAME] = points
     for name, rows in tables.items():

@@ -11,7 +11,17 @@ from atom_repro.report.select import is_reportable, of_newest_definition, system
 
 # Tables of seconds and memory: one section per machine, never one of two machines.
 PERFORMANCE_TABLES = frozenset(
-    ("table03", "arms", "limits", "training_step", "sessions", "endurance", "appendix_g", "peers")
+    (
+        "table03",
+        "arms",
+        "limits",
+        "training_step",
+        "sessions",
+        "endurance",
+        "appendix_g",
+        "peers",
+        "compare",
+    )
 )
 
 

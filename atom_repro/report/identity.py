@@ -31,12 +31,14 @@ _WITHOUT_EFFECT = (
     "paths", "force", "dry_run", "hydra", "checkpoint", "java", "only", "bootstrap_draws",
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
     "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.checkpoint_every",
-    "dataset.root", "rounds", "parts",
+    "dataset.root", "rounds", "parts", "variants",
 )  # fmt: skip
 # Stages that judge texts.
 _JUDGED = ("caption", "retrieval", "tasks")
 # Stages whose seconds hold loads, of which there are two definitions.
-_WITH_LOADS = ("latency", "sessions", "endurance")
+_WITH_LOADS = ("latency", "compare", "sessions", "endurance")
+# Stages whose assemblies must have written a script.
+_WRITE_SCRIPTS = ("latency", "compare", "sessions")
 # What the cost of a training step depends on, beside its clips.
 _STEP_SETTINGS = (
     "captions_per_clip", "threads", "precision", "gradient_checkpointing", "components",
@@ -58,7 +60,7 @@ class Identity:
         precision: recipe of the quantiser.
         pipeline: that is timed.
         part: where a run has several records, or a stage several kinds: an arm, a protocol, the
-            configuration and clips of a training step.
+            configuration and clips of a training step, the variants of a comparison.
     """
 
     stage: str
@@ -92,6 +94,9 @@ def _part(record: Record) -> str:
     values = record.values
     if record.stage == "endurance":
         return str(values.get("arm"))
+    if record.stage == "compare":
+        each = values.get("variants", {}).items()
+        return "; ".join(f"{name}: {', '.join(of['overrides'])}" for name, of in each)
     if record.stage == "training_step":
         train = record.config("train") or {}
         kind = {key: train.get(key) for key in _STEP_SETTINGS}
@@ -284,7 +289,7 @@ def refusal(record: Record) -> str | None:
         return f"its table has one row, of the defaults{changed}" if changed else None
     if record.stage in _JUDGED and record.data.get("weights") == "random":
         return "texts of random weights"
-    if record.stage in ("latency", "sessions") and record.config("pipeline.name") == "assembly":
+    if record.stage in _WRITE_SCRIPTS and record.config("pipeline.name") == "assembly":
         prompts = [s for s in record.samples() if s["kind"] == "prompt"]
         if not any(p["stages_s"].get("script") for p in prompts):
             return "an assembly that wrote no script: no clip was as similar as its threshold"

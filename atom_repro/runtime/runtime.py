@@ -33,7 +33,7 @@ from atom_repro.runtime.residency import (
     ModuleStore,
     Role,
 )
-from atom_repro.runtime.timeline import Timeline
+from atom_repro.runtime.timeline import SpanCounts, Timeline
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 
 Result = TypeVar("Result")
@@ -128,28 +128,39 @@ class Runtime:
         self.store.close()
         torch.set_num_threads(self.arm.threads_alone)
 
-    def run(self, role: Role, stage: str, item: str, work: Callable[[Any], Result]) -> Result:
+    def run(
+        self,
+        role: Role,
+        stage: str,
+        item: str,
+        work: Callable[[Any], Result],
+        *,
+        tokens: Callable[[Result], int] = lambda _: 0,
+    ) -> Result:
         """Return `work(module)` of the module that serves a role, timed as a span.
 
         Args:
             stage: names the span.
             item: what the work is about, such as a clip's id.
+            tokens: how many the result generated.
 
         Raises:
             MemoryError: too little memory for the module or its work; a one-line message.
         """
 
         def timed(module: Any) -> Result:
-            with self.span(stage, role.module, item):
-                return work(module)
+            with self.span(stage, role.module, item) as counts:
+                result = work(module)
+                counts.tokens = tokens(result)
+                return result
 
         return self.store.call(role, item, timed)
 
     @contextmanager
-    def span(self, stage: str, module: str, item: str) -> Iterator[None]:
+    def span(self, stage: str, module: str, item: str) -> Iterator[SpanCounts]:
         """Record a span in this thread's lane, which ends when the device has finished."""
-        with self.timeline.span(stage, module, item), self.device.stream():
-            yield
+        with self.timeline.span(stage, module, item) as counts, self.device.stream():
+            yield counts
             self.device.synchronize()
 
     def caption(
@@ -266,7 +277,7 @@ class Runtime:
                     in_order.put(number, clips.outcomes([]))
                     continue
                 if batch is None:
-                    batch = self._decode(clips.item, self._open_batch)
+                    batch = self.run(CAPTION_DECODER, "caption", clips.item, self._open_batch)
                 running[number] = clips
                 done = self._decode(clips.item, partial(_add, batch, number, clips))
                 self._finish(done, running, in_order)
@@ -278,8 +289,12 @@ class Runtime:
                 self._finish(done, running, in_order)
             yield from in_order.ready()
 
-    def _decode(self, item: str, work: Callable[[Decoder], Result]) -> Result:
-        return self.run(CAPTION_DECODER, "caption", item, work)
+    def _decode(
+        self, item: str, work: Callable[[Decoder], Mapping[int, Generated]]
+    ) -> Mapping[int, Generated]:
+        return self.run(
+            CAPTION_DECODER, "caption", item, work, tokens=lambda done: _tokens(*done.values())
+        )
 
     def _open_batch(self, decoder: Decoder) -> Batch:
         return decoder.batch(self.model.prompt, self.settings)
@@ -299,7 +314,7 @@ class Runtime:
         def work(decoder: Decoder) -> list[Generated]:
             return decoder.generate(batch.visual, prompt, settings)
 
-        return self.run(role, stage, batch.item, work)
+        return self.run(role, stage, batch.item, work, tokens=lambda texts: _tokens(*texts))
 
     def write(
         self, prompt: str, settings: GenerationSettings, *, stage: str, item: str
@@ -309,7 +324,7 @@ class Runtime:
         def work(decoder: Decoder) -> Generated:
             return decoder.generate(None, prompt, settings)[0]
 
-        return self.run(SCRIPT_DECODER, stage, item, work)
+        return self.run(SCRIPT_DECODER, stage, item, work, tokens=_tokens)
 
     def ask(self, clip: Clip, prompt: str, settings: GenerationSettings) -> Generated:
         """Generate the answer to a prompt that follows a clip's visual tokens.
@@ -354,6 +369,10 @@ class InOrder(Generic[Result]):
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
             self._next += 1
+
+
+def _tokens(*generated: Generated) -> int:
+    return sum(len(each.token_ids) for each in generated)
 
 
 def _add(batch: Batch, number: int, clips: ClipBatch, decoder: Decoder) -> Mapping[int, Generated]:

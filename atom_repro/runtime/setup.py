@@ -11,12 +11,14 @@ from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL, write_random_weights
-from atom_repro.datatypes import AtomError
+from atom_repro.datatypes import AtomError, CaptionWork
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.machine import this_machine
 from atom_repro.engines.engine import Engine
+from atom_repro.engines.roofline import caption_work
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import BUNDLED
+from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser, stored_bytes
 from atom_repro.records.provenance import config_hash
@@ -215,6 +217,13 @@ class Setup:
                 )
             loaders |= own
         return loaders
+
+    def caption_work(self) -> CaptionWork:
+        """The least work of one clip's caption; see `roofline`."""
+        tokenizer = Tokenizer.load(self.checkpoint.decoder(), self.model.specials)
+        return caption_work(
+            self.model, tokenizer, self.generation, self.quantiser, self.visual_stages
+        )
 
     def session(self, arm: Arm) -> Runtime:
         """A session of these modules under an arm; use as a context manager."""

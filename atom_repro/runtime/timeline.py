@@ -11,6 +11,13 @@ from typing import Any
 from atom_repro.datatypes import Span
 
 
+@dataclass
+class SpanCounts:
+    """What the work inside a span counts while it runs: `tokens` as in `Span`."""
+
+    tokens: int = 0
+
+
 class Timeline:
     """Spans of one session, in seconds since it began. Lanes are threads, by name."""
 
@@ -22,14 +29,19 @@ class Timeline:
         return time.perf_counter() - self._start
 
     @contextmanager
-    def span(self, stage: str, module: str, item: str = "", bytes_read: int = 0) -> Iterator[None]:
+    def span(
+        self, stage: str, module: str, item: str = "", bytes_read: int = 0
+    ) -> Iterator[SpanCounts]:
         """Record the time inside, also when it ends in an error."""
-        start = self.now()
+        start, counts = self.now(), SpanCounts()
         try:
-            yield
+            yield counts
         finally:
             lane = threading.current_thread().name
-            self._spans.append(Span(stage, module, item, lane, start, self.now(), bytes_read))
+            end = self.now()
+            self._spans.append(
+                Span(stage, module, item, lane, start, end, bytes_read, counts.tokens)
+            )
 
     def spans(self) -> list[Span]:
         return sorted(self._spans, key=lambda s: (s.start_s, s.end_s))

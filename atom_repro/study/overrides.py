@@ -2,12 +2,12 @@
 
 `plan_stages` composes every stage of a study before the first one starts, so that errors appear at
 once, and rejects an override that no stage has a key for. `sweep_points` does the same for a sweep,
-one command over a grid of settings.
+one command over a grid of settings, and `variants` for one command that compares several settings.
 """
 
 import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,12 @@ from hydra.errors import HydraException
 from atom_repro import config
 from atom_repro.config.schemas import OPEN_MAPPINGS
 from atom_repro.datatypes import AtomError
+
+# What a comparison would no longer compare if its variants differed in it.
+_SHARED_BY_VARIANTS = (
+    "variants", "paths", "repeats", "job_clips", "dataset", "pipeline", "scale", "host", "limits",
+    "limits_s", "experiment", "force", "dry_run",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,42 @@ def sweep_points(primary: str, overrides: Sequence[str]) -> dict[str, StageComma
         overridden = (*shared, *point_overrides)
         points[name] = StageCommand(command.module, overridden, command.primary)
     return points
+
+
+def variants(
+    primary: str,
+    overrides: Sequence[str],
+    by_name: Mapping[str, Sequence[str]],
+    *,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The configuration of each variant of a command: its own overrides after the command line's.
+
+    Args:
+        only: names of those that are wanted, in this order; all if it is empty.
+
+    Raises:
+        AtomError: no variant, an unknown name in `only`, an override that the command has no key
+            for or rejects, or one of what all variants share.
+    """
+    if unknown := [name for name in only if name not in by_name]:
+        hint = config.did_you_mean(unknown[0], list(by_name))
+        raise AtomError(f"only: there is no variant {unknown[0]}{hint}")
+    if not by_name:
+        raise AtomError("variants is empty; it takes names with lists of overrides")
+    composed = {}
+    for name in only or by_name:
+        own = by_name[name]
+        keys = {_key(text) for text in own}
+        for key in keys:
+            if key.partition(".")[0] in _SHARED_BY_VARIANTS:
+                raise AtomError(f"variants.{name}: {key} is the same for all; set it by itself")
+        others = [text for text in overrides if _key(text) not in keys]
+        try:
+            composed[name] = config.compose(primary, [*others, *own])
+        except AtomError as error:
+            raise AtomError(f"variants.{name}: {error}") from error
+    return composed
 
 
 def applicable_overrides(primary: str, overrides: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from atom_repro.device.capacity import require_memory
-from atom_repro.device.memory import STATUS, PeakSampler, anonymous_bytes
+from atom_repro.device.memory import PeakSampler, anonymous_bytes, is_measurable
 from atom_repro.engines.roofline import ShapeOnlyDispatch
 from atom_repro.training.checkpointing import blocks
 
@@ -162,7 +162,7 @@ class MeasuredPeak:
     def _allocated_bytes(self) -> int | None:
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device)
-        return anonymous_bytes() if STATUS.is_file() else None
+        return anonymous_bytes() if is_measurable() else None
 
     def start(self) -> None:
         """Start measuring; peaks of loading before do not count."""
@@ -181,7 +181,7 @@ class MeasuredPeak:
         if self._baseline is None or self.bytes is not None:
             return
         if self._sampler:
-            self.bytes = self._sampler.stop() - self._baseline
+            self.bytes = self._sampler.stop().anonymous - self._baseline
         else:
             self.bytes = torch.cuda.max_memory_allocated(self._device) - self._baseline
 

@@ -59,6 +59,10 @@ def smol():
     return smolvlm2.build(name="smol", prompt="", encoder=ENCODER | {"shuffle": 2}, decoder=decoder)
 
 
+def in_this_process():
+    return executorch.build(processes=False, huge_pages=False)
+
+
 def checkpoint_of(model, folder):
     torch.manual_seed(0)
     encoder, decoder = model.make_encoder(), model.make_decoder()
@@ -82,7 +86,7 @@ def exported(tmp_path_factory):
             folder = tmp_path_factory.mktemp(model.name)
             checkpoint = checkpoint_of(model, folder / "ck")
             checkpoint.prepare(quantiser, model)
-            executorch.build(processes=False).prepare(checkpoint, quantiser, model, "embedded")
+            in_this_process().prepare(checkpoint, quantiser, model, "embedded")
             made[key] = checkpoint
         return made[key]
 
@@ -118,7 +122,7 @@ def clips(model, number):
 def test_exported_modules_give_what_the_networks_give(exported, make, quantiser, tolerance):
     model = make()
     checkpoint = exported(model, quantiser)
-    encoder, decoder = modules(executorch.build(processes=False), checkpoint, quantiser, model)
+    encoder, decoder = modules(in_this_process(), checkpoint, quantiser, model)
     like, reference = modules(EagerEngine(), checkpoint, quantiser, model)
     frames = clips(model, 3)
     visual, expected = encoder(frames), like(frames)
@@ -143,7 +147,7 @@ def test_exported_modules_give_what_the_networks_give(exported, make, quantiser,
 
 def test_arms_on_worker_processes_say_the_same(exported, tmp_path):
     model = llama()
-    checkpoint, engine = exported(model, FP32), executorch.build(processes=True)
+    checkpoint, engine = exported(model, FP32), executorch.build(processes=True, huge_pages=True)
     size = model.encoder.image_size
     videos = []
     for i in range(4):
@@ -169,7 +173,7 @@ def test_arms_on_worker_processes_say_the_same(exported, tmp_path):
 
 def test_weights_or_versions_change_the_file_that_counts(exported, monkeypatch):
     model = llama()
-    checkpoint, engine = exported(model, FP32), executorch.build(processes=False)
+    checkpoint, engine = exported(model, FP32), in_this_process()
     config = checkpoint.decoder() / "config.json"
     text = config.read_text()
     engine.load_decoder(checkpoint.decoder(), model)
@@ -186,7 +190,7 @@ def test_weights_or_versions_change_the_file_that_counts(exported, monkeypatch):
 
 def test_a_broken_file_is_one_line(exported):
     model = llama()
-    checkpoint, engine = exported(model, FP32), executorch.build(processes=False)
+    checkpoint, engine = exported(model, FP32), in_this_process()
     (program,) = checkpoint.folder.glob("fp32/executorch/encoder-*/model.pte")
     whole = program.read_bytes()
     try:
@@ -200,7 +204,10 @@ def test_a_broken_file_is_one_line(exported):
 
 def test_what_this_engine_cannot_run_says_what_it_can(tmp_path):
     model, paper = llama(), int8.build(linear="dynamic", embedding="weight_only")
-    checkpoint, engine = checkpoint_of(model, tmp_path / "ck"), executorch.build(processes=False)
+    checkpoint, engine = (
+        checkpoint_of(model, tmp_path / "ck"),
+        in_this_process(),
+    )
     checkpoint.prepare(paper, model)
     with pytest.raises(AtomError, match="multiplies quant=none, 8da8w and 8da4w, not int8"):
         engine.prepare(checkpoint, paper, model, "embedded")
@@ -234,10 +241,10 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch, fault, error, mes
     def export(work, *arguments):
         in_a_process(_with_fault, fault, work, *arguments)
 
-    in_a_process = executorch._in_a_process
-    monkeypatch.setattr(executorch, "_in_a_process", export)
+    in_a_process = executorch.in_a_process
+    monkeypatch.setattr(executorch, "in_a_process", export)
     with pytest.raises(error, match=message):
-        executorch.build(processes=False).prepare(checkpoint, FP32, model, "embedded")
+        in_this_process().prepare(checkpoint, FP32, model, "embedded")
     folder = checkpoint.folder / "fp32/executorch"
     assert [p for p in folder.glob("*") if not p.name.startswith(".")] == []
 

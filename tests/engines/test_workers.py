@@ -98,7 +98,7 @@ def test_a_killed_process_is_one_line_and_the_next_load_starts_another(workers):
 
 
 def test_processes_end_with_their_owner():
-    worker = Worker(int, torch.set_num_threads)
+    worker = Worker(int, torch.set_num_threads, {})
     worker.wait()
     assert Path(f"/proc/{worker.pid}").exists()
     worker.stop()

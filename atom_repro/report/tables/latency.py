@@ -221,6 +221,10 @@ def arms(records: Sequence[Record]) -> list[Row]:
             peaks_mib = [peak / 2**20 for peak in peaks if peak is not None]
             if peaks_mib:
                 columns["device memory, MiB"] = peaks_mib
+            sampled = [p.get("session_memory_peak_bytes") or {} for p in first]
+            for kind in ("anonymous", "file"):
+                if all(sampled):
+                    columns[f"peak {kind} memory, MiB"] = [peak[kind] / 2**20 for peak in sampled]
             for column, values in columns.items():
                 if not values:
                     continue

@@ -1,7 +1,7 @@
 """Table of peers: the same modules in our engine and in other software."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured, median_interval
@@ -9,12 +9,15 @@ from atom_repro.report.identity import device_and_model, select
 
 NAME = "peers"
 OURS = "executorch_int8"
+_BANDWIDTH = "weights a second, of what a plain read of memory reaches in the same round"
+_BITS = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4}
 _NOTE = "random weights; each in a process of its own, interleaved; medians over rounds"
 
 
 def build(records: Sequence[Record]) -> list[Row]:
     """A row per peer, a column per shape: the median time; how many times that of ours it is, as
-    the median over rounds of the ratio within a round; and how far its output is from fp32."""
+    the median over rounds of the ratio within a round; of steps, the share of the memory bandwidth;
+    and how far its output is from fp32."""
     rows: list[Row] = []
     for record in select(records, NAME).values():
         seconds = _by_call(record)
@@ -26,6 +29,9 @@ def build(records: Sequence[Record]) -> list[Row]:
             if ours is not None and peer != OURS:
                 ratios = [rounds[r] / ours[r] for r in rounds.keys() & ours.keys()]
                 rows.append(_cell(record, row, shape, ratios, "1", grid="times our int8"))
+            if shape.startswith("step") and "read_bytes" in record.values:
+                shares = _shares_of_bandwidth(record, peer, rounds)
+                rows.append(_cell(record, row, shape, shares, "%", grid=_BANDWIDTH))
             if away is not None:
                 rows.append(
                     measured(
@@ -36,11 +42,26 @@ def build(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
+def _shares_of_bandwidth(record: Record, peer: str, rounds: Mapping[int, float]) -> list[float]:
+    """Rate at which a step's weights are read, in percent of that of the read in the same round."""
+    values = record.values
+    weights = values["step_weights"] * _BITS[values["precisions"][peer]] / 8
+    reads = {
+        s["round"]: s["seconds"]
+        for s in record.samples()
+        if s["kind"] == "read" and s["part"] == "decoder"
+    }
+    return [
+        100 * (weights / rounds[r]) / (values["read_bytes"] / reads[r])
+        for r in rounds.keys() & reads.keys()
+    ]
+
+
 def _by_call(record: Record) -> dict[tuple[str, str], dict[int, float]]:
     """Seconds by peer and shape, then by round, without the warm-up."""
     by_call: dict[tuple[str, str], dict[int, float]] = {}
     for sample in record.samples():
-        if not sample["warmup"]:
+        if sample["kind"] == "call" and not sample["warmup"]:
             call = by_call.setdefault((sample["peer"], sample["shape"]), {})
             call[sample["round"]] = sample["seconds"]
     return by_call

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import subprocess
 
 # Before torch is imported: two workers of one thread each, which sleep while they wait, are faster
 # on two cores than two of two threads, and much faster beside other work.
@@ -13,6 +15,8 @@ import pytest
 import torch
 from command import stop_server
 
+from atom_repro.adb.connection import Connection
+from atom_repro.adb.standin import StandIn
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.data.toy import dataset as toy
 from atom_repro.models.mplug2plus import MPlug2Plus, build
@@ -117,3 +121,31 @@ def planned(tmp_path_factory) -> toy.ToyDataset:
     dataset.prepare()
     patch.undo()
     return dataset
+
+
+@pytest.fixture(scope="session")
+def adb_port(tmp_path_factory):
+    """The port of an adb server with keys of its own."""
+    adbutils = pytest.importorskip("adbutils")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    subprocess.run([adbutils.adb_path(), "start-server"], check=True, capture_output=True)
+    yield port
+    subprocess.run([adbutils.adb_path(), "kill-server"], check=False)
+    patch.undo()
+
+
+@pytest.fixture
+def device(tmp_path):
+    """A stand-in device."""
+    with StandIn(tmp_path / "device") as standin:
+        yield standin
+
+
+@pytest.fixture
+def phone(device, adb_port):
+    """The connection to it through a real adb server."""
+    return Connection.open(device.address)

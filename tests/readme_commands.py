@@ -25,8 +25,8 @@ ALONE = (
 )  # fmt: skip
 SCALED = (
     "train.finetune", "eval.caption", "eval.retrieval", "eval.tasks", "eval.pipeline",
-    "device_bench.latency", "device_bench.sessions", "device_bench.endurance",
-    "device_bench.training_step",
+    "device_bench.latency", "device_bench.compare", "device_bench.sessions",
+    "device_bench.endurance", "device_bench.training_step",
 )  # fmt: skip
 
 
@@ -51,6 +51,10 @@ def shrunk(text: str, folder: Path) -> list[str]:
             "device_bench.peers",
             "device_bench.peers model=tiny_mplug2plus rounds=1 limits_s=0.02 "
             "only=[torch_fp32,torchao_int8]",
+        ),
+        (
+            "compare experiment=compare/full_size",
+            "compare experiment=compare/full_size model=tiny_mplug2plus limits=false repeats=1",
         ),
         ("videos=DIR", f"videos={folder}/videos"),
         ("train.finetune", "train.finetune train.max_steps=4 train.validation_every=4"),

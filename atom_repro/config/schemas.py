@@ -447,6 +447,15 @@ class TrainingStepConfig(RecordedConfig):
 
 
 @dataclass
+class StandinConfig(CommandConfig):
+    """`device_bench.standin`: a stand-in device at a port of loopback, with its files in a
+    folder."""
+
+    port: int = MISSING
+    folder: str = MISSING
+
+
+@dataclass
 class ReportConfig(CommandConfig):
     """`eval.report`. `paper` is the folder of the paper's table cells."""
 
@@ -589,6 +598,7 @@ _SCHEMAS = {
     "tasks": TasksConfig,
     "peers": PeersConfig,
     "storage": StorageConfig,
+    "standin": StandinConfig,
     "training_step": TrainingStepConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,

@@ -84,12 +84,7 @@ class ExecutorchEngine:
     def module_bytes(
         self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str
     ) -> dict[str, int]:
-        _require(quantiser, model)
-        folders = {
-            "encoder": checkpoint.encoder(quantiser),
-            "decoder": checkpoint.decoder(quantiser),
-        }
-        sizes = {m: _existing(f, m, model, quantiser).bytes for m, f in folders.items()}
+        sizes = {name: one.bytes for name, one in exports(checkpoint, quantiser, model).items()}
         return {**sizes, "embedder": weight_file_bytes(embedder)}
 
     def load_encoder(
@@ -148,6 +143,21 @@ class ExecutorchEngine:
                 "XNNPACK 8da8w": SquareProducts(eight_bits),
             },
         }
+
+
+def exports(
+    checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel
+) -> dict[str, Export]:
+    """The exported encoder and decoder of a checkpoint.
+
+    Raises:
+        AtomError: one is missing, or ExecuTorch cannot run the model or the recipe.
+    """
+    _require(quantiser, model)
+    return {
+        "encoder": _existing(checkpoint.encoder(quantiser), "encoder", model, quantiser),
+        "decoder": _existing(checkpoint.decoder(quantiser), "decoder", model, quantiser),
+    }
 
 
 def build(*, processes: bool, huge_pages: bool) -> ExecutorchEngine:

@@ -2,7 +2,8 @@
 
 What Python's binding has no call for is reached through the wheel's own libraries: the backend's
 options, which must be set before a load, and the thread pool, which XNNPACK takes at the load. A
-method is therefore loaded for every thread and again for one thread; both share the packed weights.
+method that is called with all threads and with one is therefore loaded twice; both share the packed
+weights.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -140,15 +141,12 @@ class Program:
             MemoryError: too little memory.
         """
         runtime, self.threads = start_runtime()
+        keys = [(name, self._threads_here()) for name in names]
         self._lock = threading.Lock()
         try:
             # Mapped rather than read: the raw weights are clean pages that the system can drop.
             self._program = runtime.load_program(path)
-            inner = self._program._program
-            self._methods = {(name, self.threads): inner.load_method(name) for name in names}
-            if self.threads > 1:
-                with _one_thread():
-                    self._methods |= {(name, 1): inner.load_method(name) for name in names}
+            self._methods = {key: self._load(*key) for key in keys}
         except Exception as error:
             if out_of_memory(error) or "0x21" in str(error):
                 raise MemoryError(f"no memory left to load {path}; free some") from error
@@ -157,15 +155,27 @@ class Program:
                 "it is exported again on the next run"
             ) from error
 
+    def _threads_here(self) -> int:
+        """One thread, or all of the pool, as `use_threads` says in this thread, or else torch."""
+        threads = getattr(_of_thread, "threads", None) or torch.get_num_threads()
+        return 1 if threads == 1 else self.threads
+
+    def _load(self, name: str, threads: int) -> Any:
+        with _one_thread() if threads == 1 else nullcontext():
+            return self._program._program.load_method(name)
+
     def method(self, name: str) -> MethodCall:
-        """A method as a function of tensors. It runs with the threads of `use_threads`, or else
-        with those that torch has in the calling thread: one, or all of the pool."""
+        """A method as a function of tensors. It runs with one thread or all of the pool, as
+        `use_threads` says in the calling thread, or else torch. Other threads than those of the
+        load take another method over the same weights, which the first such call loads: a few
+        hundredths of a second, and the method's memory for activations."""
 
         def call(*inputs: Tensor) -> Sequence[Tensor]:
-            threads = getattr(_of_thread, "threads", None) or torch.get_num_threads()
-            method = self._methods[name, 1 if threads == 1 else self.threads]
+            key = name, self._threads_here()
             with self._lock:
-                outputs: Sequence[Tensor] = method([x.contiguous() for x in inputs])
+                if key not in self._methods:
+                    self._methods[key] = self._load(*key)
+                outputs: Sequence[Tensor] = self._methods[key]([x.contiguous() for x in inputs])
             return outputs
 
         return call

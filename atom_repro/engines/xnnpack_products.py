@@ -4,7 +4,9 @@ A runtime's own products are the limit of its modules: those of PyTorch may be f
 the same processor.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +32,8 @@ class SquareProducts:
 
     def __init__(self, quantiser: Quantiser) -> None:
         self._quantiser = quantiser
-        self._folder = tempfile.TemporaryDirectory(prefix="atom-products-")
+        self._folder = Path(tempfile.mkdtemp(prefix="atom-products-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._size = 0
         self._product: MethodCall | None = None
 
@@ -43,11 +46,10 @@ class SquareProducts:
         return self._product(self._input)
 
     def _open(self, size: int) -> MethodCall:
-        folder = Path(self._folder.name)
-        path = _file(folder, size)
+        path = _file(self._folder, size)
         if not path.exists():
             sizes = _COMMON_SIZES if size in _COMMON_SIZES else (size,)
-            in_a_process(_export, folder, self._quantiser, sizes)
+            in_a_process(_export, self._folder, self._quantiser, sizes)
         return Program(path, ["forward"]).method("forward")
 
 

@@ -7,87 +7,43 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS, small_model
+from exported_models import (
+    FP32,
+    bert,
+    checkpoint_of,
+    exported_checkpoint,
+    in_this_process,
+    llama,
+    smol,
+)
 
-from atom_repro.checkpoints.checkpoint import Checkpoint
-from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.data.toy.dataset import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines import executorch, exporter
 from atom_repro.engines.eager import EagerEngine
-from atom_repro.models import mplug2, smolvlm2
 from atom_repro.models.generation import GenerationSettings
-from atom_repro.models.tokenizer import Tokenizer
-from atom_repro.quant import dynamic_activation, int8, none
+from atom_repro.quant import dynamic_activation, int8
 from atom_repro.runtime.residency import module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-FP32 = none.build()
 INT8 = dynamic_activation.build(weight_bits=8, group=0)
 INT4 = dynamic_activation.build(weight_bits=4, group=32)
 SETTINGS = GenerationSettings(beams=3, max_new_tokens=6, forbid_end=True)
-ENCODER = {
-    "frames": 2, "image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 4,
-    "mlp_width": 64,
-}  # fmt: skip
-DECODER = {"vocabulary": 300, "width": 32, "layers": 1, "heads": 4, "mlp_width": 64}
-
-
-def llama():
-    decoder = DECODER | {"kv_heads": 2, "head_width": 8}
-    return small_model(encoder=ENCODER, decoder=decoder)
-
-
-def bert():
-    encoder = ENCODER | {"stem": "conv", "temporal_width": 16, "grid": 2}
-    encoder |= {"connector": "universal", "latents": 3}
-    return mplug2.build(
-        name="bert",
-        form="folded",
-        prompt="",
-        released_text=False,
-        encoder=encoder,
-        decoder=DECODER | {"max_positions": 24},
-    )
-
-
-def smol():
-    decoder = DECODER | {"kv_heads": 2, "head_width": 8, "rope_theta": 1e4, "max_positions": 64}
-    return smolvlm2.build(name="smol", prompt="", encoder=ENCODER | {"shuffle": 2}, decoder=decoder)
-
-
-def in_this_process():
-    return executorch.build(processes=False, huge_pages=False)
-
-
-def checkpoint_of(model, folder):
-    torch.manual_seed(0)
-    encoder, decoder = model.make_encoder(), model.make_decoder()
-    for parameter in (*encoder.parameters(), *decoder.parameters()):
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    tokenizer = Tokenizer.train(TEXTS * 3, 300, model.specials)
-    save_encoder(folder / "fp32/encoder", model, encoder, FP32, "random")
-    save_decoder(folder / "fp32/decoder", model, decoder, tokenizer, FP32, "random")
-    return Checkpoint(folder)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A checkpoint of a model with everything exported, made once for a model and a quantiser."""
+    """A checkpoint of a model with everything exported, one for a model and a quantiser."""
+
     made = {}
 
     def make(model, quantiser):
         key = model.name, quantiser.recipe
         if key not in made:
-            folder = tmp_path_factory.mktemp(model.name)
-            checkpoint = checkpoint_of(model, folder / "ck")
-            checkpoint.prepare(quantiser, model)
-            in_this_process().prepare(checkpoint, quantiser, model, "embedded")
-            made[key] = checkpoint
+            made[key] = exported_checkpoint(model, quantiser, tmp_path_factory)
         return made[key]
 
     return make

@@ -1,0 +1,59 @@
+"""Runs of the runner on a device over adb: sent, started, watched, fetched, cleaned up."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from atom_repro.adb.connection import Connection, quoted
+from atom_repro.adb.job import Job
+from atom_repro.hosts.bundle import START
+from atom_repro.hosts.runner import JOB, RESULTS
+
+FOLDER = "/data/local/tmp/atom-repro"  # nothing outside is touched
+
+
+def run_on_device(
+    connection: Connection,
+    bundle: Path,
+    job_folder: Path,
+    *,
+    folder: str = FOLDER,
+    timeout_s: float = 3600.0,
+    every_s: float = 0.5,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a job on a device; its results lie in the job's folder, as those of `run_job` do.
+
+    Files that the device has already are not sent again, so what was cut off goes on.
+
+    Args:
+        folder: of the device.
+        watch: see `Job.wait`.
+
+    Raises:
+        DeviceError: the device failed; its `outcome` says how.
+    """
+    program, job = f"{folder}/runner", f"{folder}/job"
+    connection.ask(f"mkdir -p {quoted(program, job)}")
+    files = [(path, f"{program}/{path.name}") for path in sorted(bundle.iterdir())]
+    files += [
+        (path, f"{job}/{path.name}")
+        for path in sorted(job_folder.iterdir())
+        if path.name != RESULTS
+    ]
+    total = sum(path.stat().st_size for path, _ in files)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="push", leave=False) as bar:
+        for path, remote in files:
+            connection.push(path, remote, bar.update)
+    connection.ask(f"cd {quoted(program)} && chmod 755 *")
+    run = Job.start(
+        connection, f"{job}/run", f"cd .. && sh {quoted(f'{program}/{START}')} {quoted(JOB)}"
+    )
+    run.wait(timeout_s=timeout_s, every_s=every_s, watch=watch)
+    connection.pull(f"{job}/run/stdout", job_folder / RESULTS)
+
+
+def clean_up(connection: Connection, folder: str = FOLDER) -> None:
+    """Remove all that was sent to a device and what ran there left."""
+    connection.remove(folder)

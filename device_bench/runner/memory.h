@@ -1,0 +1,39 @@
+// Memory of this process, sampled in the background.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace atom {
+
+// Bytes of a process: allocations, resident pages of mapped files, and what was swapped out.
+struct Memory {
+  double at_s = 0.0;
+  long long anonymous = 0;
+  long long file = 0;
+  long long swapped = 0;
+};
+
+// Samples memory every 20 ms from its construction on.
+class MemorySampler {
+ public:
+  explicit MemorySampler(std::function<double()> now);
+  ~MemorySampler();
+  // Takes a sample now, such as before memory is given back.
+  void sample();
+  // Ends the sampling and returns what it found.
+  std::vector<Memory> stop();
+
+ private:
+  void run();
+  std::function<double()> now_;
+  std::atomic<bool> stopped_{false};
+  std::mutex mutex_;
+  std::vector<Memory> samples_;
+  std::thread thread_;
+};
+
+}  // namespace atom

@@ -1,0 +1,43 @@
+// A session: clips through encoder and decoder under a residency and a schedule, with its spans.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "job.h"
+#include "memory.h"
+
+namespace atom {
+
+// A timed interval of work, as atom_repro/datatypes.py has it.
+struct Span {
+  std::string stage;
+  std::string module;
+  std::string item;
+  std::string lane;
+  double start_s = 0.0;
+  double end_s = 0.0;
+  long long bytes_read = 0;
+  long long tokens = 0;
+};
+
+struct Caption {
+  std::string clip;
+  Generated generated;
+};
+
+// What a session left.
+struct Trace {
+  std::vector<Caption> captions;
+  std::vector<Span> spans;
+  std::vector<Memory> memory;
+};
+
+Trace run_session(const Job& job, const Arm& arm);
+
+}  // namespace atom

@@ -1,0 +1,42 @@
+"""A stand-in device for adb, until Ctrl-C: the interfaces of a phone, the speed of this computer.
+
+Any adb client can connect to it, such as Debian's or the one that adbutils carries:
+
+    python -m device_bench.standin
+    adb connect 127.0.0.1:5595 && adb -s 127.0.0.1:5595 shell getprop ro.product.model
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from atom_repro import config
+from atom_repro.config import entry
+from atom_repro.datatypes import AtomError
+
+
+@entry("standin")
+def main(cfg: Any) -> None:
+    from atom_repro.adb.standin import StandIn
+
+    settings = config.to_dict(cfg)
+    try:
+        device = StandIn(Path(settings["folder"]), port=settings["port"])
+        device.start()
+    except ValueError as error:
+        raise AtomError(f"{error}; choose another, such as port=5595") from error
+    except OSError as error:
+        raise AtomError(
+            f"port {cfg.port} cannot be used ({error.strerror}); port=0 finds one"
+        ) from error
+    print(f"stand-in device at {device.address}, its files in {device.root}")
+    print(f"adb connect {device.address}    (Ctrl-C here ends it)", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    finally:
+        device.stop()
+
+
+if __name__ == "__main__":
+    main()

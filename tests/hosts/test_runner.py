@@ -1,0 +1,228 @@
+"""The C++ runner gives what the Python runtime gives in every arm: tokens, spans, loads, bytes."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported_models import FP32, bert, exported_checkpoint, in_this_process, llama
+
+from atom_repro.data.toy.dataset import write_video
+from atom_repro.datatypes import AtomError, Clip
+from atom_repro.device.cpu import Cpu
+from atom_repro.hosts import runner
+from atom_repro.hosts.bundle import write_bundle
+from atom_repro.hosts.device_runs import FOLDER, clean_up, run_on_device
+from atom_repro.models.generation import GenerationSettings
+from atom_repro.runtime.runtime import Arm
+from atom_repro.runtime.setup import Setup
+
+executorch_package = pytest.importorskip("executorch")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        shutil.which("cmake") is None or shutil.which("g++") is None,
+        reason="no cmake or no g++: `apt install cmake g++`",
+    ),
+]
+ARMS = [
+    Arm(residency=residency, schedule=schedule, threads_beside=1)
+    for residency in ("resident", "reload_stage", "reload_input")
+    for schedule in ("sequential", "parallel")
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return runner.build_runner(tmp_path_factory.mktemp("build"))
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    """A small model with random weights, exported."""
+    model = llama()
+    checkpoint = exported_checkpoint(model, FP32, tmp_path_factory)
+    return Setup(
+        model=model, dataset=None, engine=in_this_process(), quantiser=FP32, visual_stages=(),
+        device=Cpu(), checkpoint=checkpoint, generation=GenerationSettings(), embedder="embedded",
+        seed=0, random_weights=True, components={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clips(setup, tmp_path_factory):
+    folder, size = tmp_path_factory.mktemp("videos"), setup.model.encoder.image_size
+    made = []
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (12, size, size, 3), dtype=np.uint8)
+        write_video(folder / f"{i}.mp4", pixels, 4)
+        made.append(Clip("toy", "test", f'clip "{i}"', folder / f"{i}.mp4"))
+    return made
+
+
+def run(program, folder, setup, clips, arms, **options):
+    nonce = runner.write_job(folder, setup, clips, arms, **options)
+    runner.run_job(program, folder)
+    return runner.read_results(folder / runner.RESULTS, nonce, len(arms))
+
+
+def by_lane(spans):
+    """What each lane did, in its order."""
+    lanes = defaultdict(list)
+    for span in sorted(spans, key=lambda s: s.start_s):
+        lane = span.lane if span.lane == "encoder" else "main"
+        lanes[lane].append((span.stage, span.module, span.item, span.bytes_read, span.tokens))
+    return dict(lanes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"beams": 1, "max_new_tokens": 5}, id="greedy"),
+        pytest.param({"beams": 4, "max_new_tokens": 9}, id="beams"),
+        pytest.param({"beams": 3, "max_new_tokens": 9, "length_penalty": 0.4, "forbid_end": True},
+                     id="of one length"),
+        pytest.param({"beams": 3, "max_new_tokens": 9, "min_new_tokens": 4, "length_rule": "gnmt",
+                      "finished": "stay"}, id="released search"),
+    ],
+)  # fmt: skip
+def test_every_arm_is_that_of_the_python_runtime(program, setup, clips, tmp_path, changes):
+    setup = replace(setup, generation=GenerationSettings(**changes))
+    traces = run(program, tmp_path, setup, clips, ARMS)
+    for arm, trace in zip(ARMS, traces, strict=True):
+        with setup.session(arm) as session:
+            predictions = list(session.caption(clips))
+        spans = session.timeline.spans()
+        assert {p.video_id: p.token_ids for p in predictions} == {
+            clip: generated.token_ids for clip, generated in trace.captions.items()
+        }
+        for prediction in predictions:
+            log_prob = trace.captions[prediction.video_id].log_prob
+            assert log_prob == pytest.approx(prediction.log_prob, rel=1e-4)
+        assert by_lane(trace.spans) == by_lane(spans)
+        assert trace.memory_peak.anonymous > 0
+    assert len({generated.token_ids for generated in traces[0].captions.values()}) > 1
+
+
+def test_clips_overlap_in_the_parallel_arm_alone(program, setup, clips, tmp_path):
+    def overlaps(trace):
+        encodes, captions = (
+            [(s.start_s, s.end_s) for s in trace.spans if s.stage == stage]
+            for stage in ("encode", "caption")
+        )
+        return any(a < d and c < b for a, b in encodes for c, d in captions)
+
+    sequential, _ = run(program, tmp_path, setup, clips, ARMS[:2])
+    assert not overlaps(sequential)
+    many = [replace(clips[i % 3], video_id=str(i)) for i in range(40)]
+    (parallel,) = run(program, tmp_path, setup, many, ARMS[1:2])
+    assert overlaps(parallel)
+    assert list(parallel.captions) == [clip.video_id for clip in many]
+
+
+@pytest.fixture(scope="module")
+def bundle(program, tmp_path_factory):
+    folder, package = (
+        tmp_path_factory.mktemp("bundle") / "runner",
+        Path(executorch_package.__path__[0]),
+    )
+    write_bundle(program, folder, [package / "lib"], compiler="g++")
+    return folder
+
+
+def test_a_device_gives_what_this_machine_gives(
+    program, bundle, phone, device, setup, clips, tmp_path
+):
+    here, there = tmp_path / "here", tmp_path / "there"
+    expected = run(program, here, setup, clips, ARMS[:2])
+    nonce = runner.write_job(there, setup, clips, ARMS[:2])
+    run_on_device(phone, bundle, there, every_s=0.1)
+    traces = runner.read_results(there / runner.RESULTS, nonce, 2)
+    for trace, like in zip(traces, expected, strict=True):
+        assert trace.captions == like.captions
+        assert by_lane(trace.spans) == by_lane(like.spans)
+    # The second run sends what has changed, which the frames and modules have not.
+    device.faults.free_bytes = 2**20
+    nonce = runner.write_job(there, setup, clips, ARMS[:1])
+    run_on_device(phone, bundle, there, every_s=0.1)
+    assert runner.read_results(there / runner.RESULTS, nonce, 1)[0].captions == traces[0].captions
+    clean_up(phone)
+    assert not device.local(FOLDER).exists()
+
+
+def test_a_bundle_needs_nothing_of_the_system(bundle):
+    names = {path.name for path in bundle.iterdir()}
+    assert {"runner", "run.sh", "libexecutorch.so", "libc.so.6", "libstdc++.so.6"} <= names
+    # By the line of run.sh, without the system's shell.
+    loader = bundle / next(name for name in names if name.startswith("ld-linux"))
+    listed = subprocess.run(
+        [loader, "--library-path", bundle, bundle / "runner"], capture_output=True, text=True,
+        check=False, env={"LD_DEBUG": "libs"},
+    )  # fmt: skip
+    assert str(loader.name) in (bundle / "run.sh").read_text()
+    loaded = re.findall(r"calling init: (\S+)", listed.stderr)
+    assert loaded
+    assert all(Path(path).is_relative_to(bundle) for path in loaded), loaded
+
+
+def test_what_the_runner_cannot_do_is_said_before(setup, clips, tmp_path):
+    def refused(message, setup=setup, arm=ARMS[0], **options):
+        with pytest.raises(AtomError, match=message):
+            runner.write_job(tmp_path, setup, clips, [arm], **options)
+
+    refused("residency=co_resident", arm=replace(ARMS[0], residency="co_resident"))
+    refused("neither runtime.decode_batch", arm=replace(ARMS[0], decode_batch=2))
+    refused("workspaces=shared", workspaces="shared")
+    refused("has Llama decoders; model=bert", setup=replace(setup, model=bert()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f, j: j["files"].update(encoder="none.pte"), "none.pte does not load forward"),
+        (lambda f, j: j.pop("prompt"), "the job lacks prompt"),
+        (lambda f, j: j["generation"].update(beams=9), "1 to 4 beams, not 9"),
+        (lambda f, j: j.update(prompt=[1, 2]), "fewer places for visual tokens"),
+        (lambda f, j: (f / "0.frames").write_bytes(b"x"), 'clip "0" are cut off'),
+        (lambda f, j: j.update(queue="many"), "where it needs a number"),
+    ],
+)
+def test_a_broken_job_is_one_line(program, setup, clips, tmp_path, spoil, message):
+    runner.write_job(tmp_path, setup, clips, ARMS[:2])
+    job = json.loads((tmp_path / runner.JOB).read_text())
+    spoil(tmp_path, job)
+    (tmp_path / runner.JOB).write_text(json.dumps(job))
+    with pytest.raises(AtomError, match=message):
+        runner.run_job(program, tmp_path)
+
+
+def test_results_without_their_end_do_not_count(program, setup, clips, tmp_path):
+    nonce = runner.write_job(tmp_path, setup, clips, ARMS[:1])
+    runner.run_job(program, tmp_path)
+    results = tmp_path / runner.RESULTS
+    whole = results.read_text()
+    with pytest.raises(AtomError, match="incomplete, or of another run"):
+        runner.read_results(results, "another", 1)
+    for cut in (len(whole) - 20, len(whole) // 2, 0):
+        results.write_text(whole[:cut])
+        with pytest.raises(AtomError, match="incomplete"):
+            runner.read_results(results, nonce, 1)
+
+
+def test_a_build_is_used_again_and_a_failed_one_says_where(program, monkeypatch, tmp_path):
+    changed = program.stat().st_mtime_ns
+    assert runner.build_runner(program.parents[1]) == program
+    assert program.stat().st_mtime_ns == changed
+    broken = shutil.copytree(runner.SOURCE, tmp_path / "source")
+    (broken / "main.cpp").write_text("int main() { return nothing; }")
+    monkeypatch.setattr(runner, "SOURCE", broken)
+    with pytest.raises(AtomError, match=r"does not compile; .*build\.log"):
+        runner.build_runner(tmp_path / "build")
+    assert "nothing" in (tmp_path / "build/build.log").read_text()
+    assert not list((tmp_path / "build").glob("*/runner"))

@@ -86,8 +86,10 @@ def main(cfg: Any) -> None:
         print(f"java        {java_version(find_java())}")
     except AtomError as error:
         problems.append(str(error))
-    adb = shutil.which("adb")
-    print(f"adb         {adb or 'none; phones are not measured by this version'}")
+    print("adb         carried by adbutils; phones are not measured by this version")
+    missing = [tool for tool in ("cmake", "g++", "readelf") if shutil.which(tool) is None]
+    runner = f"no {', '.join(missing)}; `apt install cmake g++`" if missing else "can be built"
+    print(f"runner      {runner}")
     print(f"gpu         {_gpu()}")
 
     # How long the stages of make reproduce take, from the records of a processor like this one.

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").read_text(), re.M)
 RUN_BY_CI = ("make setup", "make check", "make test")
 WHOLE, NARROWS = "make reproduce", 'make reproduce ARGS="quant=int8 train.max_steps=200"'
-RUN_APART = (WHOLE,)  # NARROWS begins like it
+STANDIN = "python -m device_bench.standin"
+RUN_APART = (WHOLE, STANDIN)  # NARROWS begins like the first
 NEEDS_GPU = "device=cuda"
 NEED_DATA = ("make table7", "make human-captions")
 NEED_WEIGHTS = ("python -m train.convert",)

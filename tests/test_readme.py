@@ -17,6 +17,7 @@ from readme_commands import (
     NEED_WEIGHTS,
     RUN_APART,
     RUN_BY_CI,
+    STANDIN,
     WHOLE,
     run,
     shrunk,
@@ -87,4 +88,4 @@ def test_command(command, folder):
 
 
 def test_what_is_run_apart_stands_in_the_readme():
-    assert {WHOLE, NARROWS} <= set(COMMANDS)
+    assert {WHOLE, NARROWS, STANDIN} <= set(COMMANDS)

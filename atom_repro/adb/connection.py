@@ -111,6 +111,12 @@ class Connection:
                 )
             time.sleep(0.2)
 
+    def close(self) -> None:
+        """Have adb forget a device that it reached by an address."""
+        if ":" in self.serial:
+            with _named_errors(self.serial):
+                self.client.disconnect(self.serial)
+
     def _states(self) -> dict[str, str]:
         with _named_errors(self.serial):
             return {one.serial: one.state for one in self.client.list()}

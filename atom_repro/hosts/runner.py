@@ -15,19 +15,23 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer as FastTokenizer
 
 from atom_repro.datatypes import AtomError, Clip, Span
 from atom_repro.device.memory import MemoryUse
+from atom_repro.engines.embedder_export import export_embedder
 from atom_repro.engines.executorch import exports
 from atom_repro.engines.exporter import PROGRAM, TABLES
-from atom_repro.models.generation import Generated
+from atom_repro.hosts.runner_text import write_unicode_table
+from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.text_decoder import TextDecoderConfig, rope_rows
 from atom_repro.models.text_decoder_export import EMBEDDING
-from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.text_embedder import source_folder
+from atom_repro.models.tokenizer import TOKENIZER_FILE, Tokenizer
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.records.atomic import atomic_write
 from atom_repro.records.provenance import ROOT
@@ -37,17 +41,62 @@ from atom_repro.runtime.setup import Setup
 
 SOURCE = ROOT / "device_bench/runner"
 JOB, RESULTS = "job.json", "results.jsonl"
-_RESIDENCIES = ("resident", "reload_stage", "reload_input")
 _WORKSPACES = ("per_model", "global")
 
 
 @dataclass(frozen=True)
-class RunnerTrace:
-    """What one session of the runner left: captions by clip id, spans, and its peak memory."""
+class RunnerPipeline:
+    """What the runner does with captions: a search, or a script of what a search finds.
+
+    Attributes:
+        session: `fresh` or `indexed`.
+        prompts: each with the instruction that follows the captions in the prompt of its script.
+        most_hits, least_similarity, same_similarity: as in `pipelines.captioned_clips.rank_clips`.
+        script: of the script's generation; None for a search.
+    """
+
+    session: str
+    prompts: Sequence[tuple[str, str]]
+    most_hits: int
+    least_similarity: float
+    same_similarity: float
+    script: GenerationSettings | None
+
+
+@dataclass(frozen=True)
+class RunnerAnswer:
+    """What the runner answered to one prompt: captions in the order of their clips, the ids of its
+    hits by descending similarity, the decoder's texts, and its times on the session's clock."""
 
     captions: Mapping[str, Generated]
+    ranking: tuple[str, ...]
+    texts: tuple[str, ...]
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class RunnerTrace:
+    """What one session of the runner left: captions by clip id, of the first prompt where it had
+    prompts; answers to prompts; spans; peak memory."""
+
+    captions: Mapping[str, Generated]
+    answers: Sequence[RunnerAnswer]
     spans: Sequence[Span]
     memory_peak: MemoryUse
+
+
+@runtime_checkable
+class RunsOnRunner(Protocol):
+    """A pipeline that the runner can run."""
+
+    def for_runner(self) -> RunnerPipeline:
+        """What the runner has to do; raises AtomError where it cannot."""
+        ...
+
+    def from_runner(self, answers: Sequence[RunnerAnswer]) -> Sequence[Any]:
+        """Its own results, of what the runner answered."""
+        ...
 
 
 def build_runner(folder: Path) -> Path:
@@ -95,9 +144,11 @@ def write_job(
     clips: Sequence[Clip],
     arms: Sequence[Arm],
     *,
+    pipeline: RunnerPipeline | None = None,
     workspaces: str = "per_model",
 ) -> str:
-    """Write a job: captions of clips, one session for each arm, in this order.
+    """Write a job: captions of clips and what a pipeline does with them, one session for each arm,
+    in this order.
 
     Args:
         folder: where it may stay only for this run; exported modules are linked into it.
@@ -119,10 +170,20 @@ def write_job(
         "encoder": (of_module["encoder"].path / PROGRAM, "encoder.pte"),
         "decoder": (of_module["decoder"].path / PROGRAM, "decoder.pte"),
         "tables": (of_module["decoder"].path / TABLES, "tables.safetensors"),
+        "tokenizer": (setup.checkpoint.decoder() / TOKENIZER_FILE, TOKENIZER_FILE),
     }
+    if pipeline is not None:
+        of_module["embedder"] = export_embedder(
+            setup.checkpoint.folder / "embedder", setup.embedder
+        )
+        files["embedder"] = (of_module["embedder"].path / PROGRAM, "embedder.pte")
+        vocabulary = source_folder(setup.embedder) / TOKENIZER_FILE
+        files["embedder_tokenizer"] = (vocabulary, f"embedder-{TOKENIZER_FILE}")
     for source, name in files.values():
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(source.resolve())
+    if not (folder / "unicode.txt").exists():
+        write_unicode_table(folder / "unicode.txt")
     cos, sin = rope_rows(config, torch.arange(config.max_positions))
     save_file({"cos": cos.contiguous(), "sin": sin.contiguous()}, folder / "rotary.safetensors")
 
@@ -133,14 +194,17 @@ def write_job(
         if batch.frames is None:
             raise AtomError(batch.failures[clip.video_id].detail)
         (folder / f"{number}.frames").write_bytes(batch.frames[0].numpy().tobytes())
-        listed.append({"id": clip.video_id, "file": f"{number}.frames"})
+        listed.append(
+            {"id": clip.video_id, "file": f"{number}.frames", "video": str(clip.path),
+             "start_s": clip.start_s, "end_s": clip.end_s}
+        )  # fmt: skip
     tokenizer = Tokenizer.load(setup.checkpoint.decoder(), model.specials)
     visual = VisualTokens(torch.zeros(1, encoder.visual_tokens, encoder.output_width))
     arm, nonce = arms[0], secrets.token_hex(12)
     job = {
         "nonce": nonce,
         "files": {name: file for name, (_, file) in files.items()}
-        | {"rotary": "rotary.safetensors"},
+        | {"rotary": "rotary.safetensors", "unicode": "unicode.txt"},
         "embedding": EMBEDDING,
         "workspaces": workspaces,
         "decoder": {
@@ -152,17 +216,52 @@ def write_job(
         "clips": listed,
         "prompt": model.prompt_ids(tokenizer, model.prompt, visual=visual),
         "end_id": tokenizer.end_id,
-        "bytes": {name: of_module[name].bytes for name in ("encoder", "decoder")},
+        "bytes": {name: export.bytes for name, export in of_module.items()},
         "queue": arm.queue,
         "threads_alone": arm.threads_alone,
         "threads_beside": arm.threads_beside,
         "sessions": [{"residency": a.residency, "schedule": a.schedule} for a in arms],
     }
+    if pipeline is not None:
+        job["pipeline"] = _pipeline(pipeline, setup, tokenizer)
+        job["embedder"] = _embedder_ids(files["embedder_tokenizer"][0]) | {
+            "longest": of_module["embedder"].description()["longest"]
+        }
     (folder / JOB).write_text(json.dumps(job, indent=1), encoding="utf-8")
     return nonce
 
 
+def _pipeline(pipeline: RunnerPipeline, setup: Setup, tokenizer: Tokenizer) -> dict[str, Any]:
+    before, after = _around_text(setup, tokenizer)
+    return {
+        "session": pipeline.session,
+        "prompts": [{"text": text, "instruction": then} for text, then in pipeline.prompts],
+        "most_hits": pipeline.most_hits,
+        "least_similarity": pipeline.least_similarity,
+        "same_similarity": pipeline.same_similarity,
+        "script": asdict(pipeline.script) if pipeline.script else None,
+        "ids_before": before,
+        "ids_after": after,
+    }
+
+
+def _around_text(setup: Setup, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids before and after the text of a prompt without video, such as a chat template's."""
+    text = tokenizer.encode("captions:")
+    ids = setup.model.prompt_ids(tokenizer, "captions:", visual=None)
+    (start,) = (i for i in range(len(ids)) if ids[i : i + len(text)] == text)
+    return ids[:start], ids[start + len(text) :]
+
+
+def _embedder_ids(path: Path) -> dict[str, int]:
+    """The ids that a text of the embedder begins and ends with."""
+    begin, end = FastTokenizer.from_file(str(path)).encode("").ids[:2]
+    return {"begin": begin, "end": end}
+
+
 def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
+    if setup.engine.name != "executorch":
+        raise AtomError("the runner runs exported modules; add engine=executorch")
     if not isinstance(setup.model.decoder, TextDecoderConfig):
         raise AtomError(f"the runner has Llama decoders; model={setup.model.name} has another")
     if setup.visual_stages:
@@ -170,11 +269,6 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
     if workspaces not in _WORKSPACES:
         raise AtomError(f"workspaces={workspaces} is none of {', '.join(_WORKSPACES)}")
     for arm in arms:
-        if arm.residency not in _RESIDENCIES:
-            raise AtomError(
-                f"the runner does not know residency={arm.residency}; choose of "
-                f"{', '.join(_RESIDENCIES)}"
-            )
         if arm.decode_batch != 1 or arm.load_ahead:
             raise AtomError(
                 "the runner has neither runtime.decode_batch nor runtime.load_ahead; leave both"
@@ -211,7 +305,7 @@ def read_results(path: Path, nonce: str, sessions: int) -> list[RunnerTrace]:
         AtomError: it is incomplete, or of another run.
     """
     lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
@@ -225,17 +319,25 @@ def read_results(path: Path, nonce: str, sessions: int) -> list[RunnerTrace]:
 
 
 def _trace(lines: Sequence[Mapping[str, Any]]) -> RunnerTrace:
-    captions, spans, peak = {}, [], MemoryUse(0, 0)
+    captions: dict[int, dict[str, Generated]] = {0: {}}
+    answers, spans, peak = list[RunnerAnswer](), list[Span](), MemoryUse(0, 0)
     for line in lines:
         if line["kind"] == "caption":
-            log_probs = tuple(line["token_log_probs"])
-            captions[line["clip"]] = Generated(
-                tuple(line["tokens"]), line["log_prob"], 0.0, log_probs
-            )
+            captions.setdefault(line["prompt"], {})[line["clip"]] = Generated(
+                tuple(line["tokens"]), line["log_prob"], 0.0, tuple(line["token_log_probs"]),
+                line["text"],
+            )  # fmt: skip
+        elif line["kind"] == "answer":
+            answers.append(
+                RunnerAnswer(
+                    captions.get(line["prompt"], {}), tuple(line["ranking"]),
+                    tuple(line["texts"]), line["start_s"], line["end_s"],
+                )
+            )  # fmt: skip
         elif line["kind"] == "span":
             content = {k: v for k, v in line.items() if k not in ("kind", "session")}
             spans.append(Span(**content))
         elif line["kind"] == "memory":
             use = MemoryUse(line["anonymous"] + line["swapped"], line["file"])
             peak = peak.largest(use)
-    return RunnerTrace(captions, spans, peak)
+    return RunnerTrace(captions[0], answers, spans, peak)

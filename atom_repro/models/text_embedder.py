@@ -57,6 +57,22 @@ class TextEmbedder:
         assert dimensions is not None, "load_text_embedder refuses such encoders"
         return dimensions
 
+    @property
+    def longest(self) -> int:
+        """Tokens of a text, special ones included; what is longer is cut."""
+        return int(self._encoder.max_seq_length or 512)
+
+    @property
+    def is_normalised_mean(self) -> bool:
+        """Whether a vector is the mean of the last states of all tokens, made of length 1."""
+        from sentence_transformers.models import Normalize, Pooling
+
+        _, *others = self._encoder
+        if [type(module) for module in others] != [Pooling, Normalize]:
+            return False
+        pooling: Any = others[0]
+        return bool(pooling.pooling_mode == "mean")
+
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Embeds texts; each distinct text once, so that equal texts get equal vectors.
 
@@ -123,7 +139,7 @@ def load_text_embedder(
         AtomError: there is no such folder, the hub cannot be reached, or the source is not a
             sentence transformer.
     """
-    folder = _folder(source)
+    folder = source_folder(source)
     # Importing it takes seconds, which callers that embed nothing should not pay.
     from sentence_transformers import SentenceTransformer
 
@@ -146,10 +162,10 @@ def source_files(source: str = BUNDLED) -> list[Path]:
     Raises:
         AtomError: as `load_text_embedder`.
     """
-    return _weight_files(_folder(source))
+    return _weight_files(source_folder(source))
 
 
-def _folder(source: str) -> Path:
+def source_folder(source: str) -> Path:
     """Returns the local folder of a source; a hub id is downloaded unless it is cached."""
     if source == BUNDLED:
         folder = _embedded_folder()

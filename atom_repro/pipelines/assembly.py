@@ -10,6 +10,7 @@ from pathlib import Path
 
 from atom_repro import prompts as prompt_templates
 from atom_repro.datatypes import Clip
+from atom_repro.hosts.runner import RunnerPipeline
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.pipelines.captioned_clips import (
     CaptionedClips,
@@ -79,6 +80,14 @@ class Assembly:
             return TaskResult((), (), Script((), "", written=False))
         script = self.write(runtime, prompt, hits, item)
         return TaskResult(tuple(hits), (script.text,), script)
+
+    def for_runner(self, session: str, prompts: Sequence[str]) -> RunnerPipeline:
+        """The same, up to the script's text, for the C++ runner."""
+        asked = [(prompt, prompt_templates.script_instruction(prompt)) for prompt in prompts]
+        return RunnerPipeline(
+            session, asked, self.candidates, self.least_similarity, self.same_similarity,
+            self.settings,
+        )  # fmt: skip
 
     def write(self, runtime: Runtime, prompt: str, hits: Sequence[Hit], item: str) -> Script:
         """Generate the script for ranked clips with the decoder."""

@@ -4,9 +4,11 @@ A clip without a caption cannot be found. Clips below a similarity threshold are
 match is better than a bad match.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atom_repro.hosts.runner import RunnerPipeline
 from atom_repro.pipelines.captioned_clips import (
     HIT_COLUMNS,
     CaptionedClips,
@@ -42,6 +44,11 @@ class ClipSearch:
             least_similarity=self.least_similarity,
         )
         return TaskResult(tuple(hits), (), tuple(hits))
+
+    def for_runner(self, session: str, prompts: Sequence[str]) -> RunnerPipeline:
+        """The same for the C++ runner."""
+        asked = [(prompt, "") for prompt in prompts]
+        return RunnerPipeline(session, asked, self.most, self.least_similarity, 1.0, None)
 
     def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         summary = (

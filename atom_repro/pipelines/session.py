@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
+from atom_repro.hosts.runner import RunnerAnswer, RunnerPipeline
 from atom_repro.pipelines.captioned_clips import CaptionedClips, Task, caption_and_embed
 from atom_repro.runtime.runtime import Runtime
 
@@ -40,6 +41,37 @@ class Session:
     @property
     def name(self) -> str:
         return self.task.name
+
+    def for_runner(self) -> RunnerPipeline:
+        """The same for the C++ runner.
+
+        Raises:
+            AtomError: the runner does not know the task.
+        """
+        of_task = getattr(self.task, "for_runner", None)
+        if of_task is None:
+            raise AtomError(
+                f"the runner does not know pipeline={self.name}; choose retrieval or assembly"
+            )
+        pipeline: RunnerPipeline = of_task(self.session, self.prompts)
+        return pipeline
+
+    def from_runner(self, answers: Sequence[RunnerAnswer]) -> list[PromptResult]:
+        """Its results, of what the runner answered."""
+        return [
+            PromptResult(
+                prompt,
+                tuple(
+                    Prediction(clip, one.text, one.token_ids, one.log_prob)
+                    for clip, one in answer.captions.items()
+                ),
+                answer.ranking,
+                answer.start_s,
+                answer.end_s,
+                texts=answer.texts,
+            )
+            for prompt, answer in zip(self.prompts, answers, strict=True)
+        ]
 
     def run(self, runtime: Runtime, clips: Sequence[Clip]) -> list[PromptResult]:
         """Answer every prompt over the same clips."""

@@ -111,14 +111,16 @@ class Decoder::Cache {
 };
 
 Decoder::Decoder(const DecoderShape& shape, const std::string& program, const std::string& tables,
-                 const std::string& embedding, const std::string& rotary, int threads)
+                 const std::string& embedding, const std::string& rotary,
+                 std::unique_ptr<Tokenizer> tokenizer, int threads)
     : shape_(shape),
       program_(program, {"prefill", "step"}, threads),
       tables_file_(tables),
       rotary_file_(rotary),
       table_(tables_file_, embedding),
       cos_(rotary_file_.at("cos")),
-      sin_(rotary_file_.at("sin")) {}
+      sin_(rotary_file_.at("sin")),
+      tokenizer_(std::move(tokenizer)) {}
 
 std::vector<float> Decoder::embedded(
     const std::vector<int>& prompt, const VisualTokens& visual) const {

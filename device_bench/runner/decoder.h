@@ -8,6 +8,7 @@
 #include "modules.h"
 #include "safetensors.h"
 #include "search.h"
+#include "tokenizers.h"
 
 namespace atom {
 
@@ -34,7 +35,10 @@ class Decoder {
  public:
   // `rotary` has tensors `cos` and `sin`, a row of `head_width` for each position.
   Decoder(const DecoderShape& shape, const std::string& program, const std::string& tables,
-          const std::string& embedding, const std::string& rotary, int threads);
+          const std::string& embedding, const std::string& rotary,
+          std::unique_ptr<Tokenizer> tokenizer, int threads);
+
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
 
   // Generates a continuation of a prompt in which -1 stands for a visual token.
   Generated generate(const std::vector<int>& prompt, const VisualTokens& visual, int end_id,
@@ -54,6 +58,7 @@ class Decoder {
   Table table_;
   const MappedTensor& cos_;
   const MappedTensor& sin_;
+  std::unique_ptr<Tokenizer> tokenizer_;
   int vocabulary_ = 0;
 };
 

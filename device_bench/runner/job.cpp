@@ -13,16 +13,54 @@ namespace {
 // The methods of exported decoders take at most so many beams in a call.
 constexpr int kMostBeams = 4;
 
+long long whole(const Json& json) { return static_cast<long long>(json.number()); }
+
 Arm read_arm(const Json& json) {
   Arm arm{json.at("residency").string(), json.at("schedule").string()};
   if (arm.residency != "resident" && arm.residency != "reload_stage" &&
-      arm.residency != "reload_input") {
+      arm.residency != "reload_input" && arm.residency != "co_resident") {
     throw std::runtime_error("the runner does not know the residency " + arm.residency);
   }
   if (arm.schedule != "sequential" && arm.schedule != "parallel") {
     throw std::runtime_error("the runner does not know the schedule " + arm.schedule);
   }
   return arm;
+}
+
+ClipFile read_clip(const Json& json) {
+  ClipFile clip{json.at("id").string(), json.at("file").string(), json.at("video").string(),
+                json.at("start_s").number(), std::nullopt};
+  if (!json.at("end_s").is_null()) {
+    clip.end_s = json.at("end_s").number();
+  }
+  return clip;
+}
+
+GenerationSettings read_generation(const Json& json) {
+  const GenerationSettings settings = GenerationSettings::of(json);
+  if (settings.beams < 1 || settings.beams > kMostBeams) {
+    throw std::runtime_error("the runner searches with 1 to 4 beams, not " +
+                             std::to_string(settings.beams));
+  }
+  return settings;
+}
+
+Pipeline read_pipeline(const Json& json) {
+  Pipeline pipeline;
+  pipeline.indexed = json.at("session").string() == "indexed";
+  for (const Json& prompt : json.at("prompts").array()) {
+    pipeline.prompts.push_back({prompt.at("text").string(), prompt.at("instruction").string()});
+  }
+  pipeline.most_hits = static_cast<size_t>(json.at("most_hits").integer());
+  pipeline.least_similarity = json.at("least_similarity").number();
+  pipeline.same_similarity = json.at("same_similarity").number();
+  pipeline.writes_script = !json.at("script").is_null();
+  if (pipeline.writes_script) {
+    pipeline.script = read_generation(json.at("script"));
+    pipeline.ids_before = json.at("ids_before").integers();
+    pipeline.ids_after = json.at("ids_after").integers();
+  }
+  return pipeline;
 }
 
 }  // namespace
@@ -42,27 +80,34 @@ Job Job::read(const std::string& path) {
   job.decoder = files.at("decoder").string();
   job.tables = files.at("tables").string();
   job.rotary = files.at("rotary").string();
+  job.tokenizer = files.at("tokenizer").string();
+  job.unicode = files.at("unicode").string();
   job.embedding = json.at("embedding").string();
   job.workspaces = json.at("workspaces").string();
   job.shape = DecoderShape::of(json.at("decoder"));
-  job.generation = GenerationSettings::of(json.at("generation"));
+  job.generation = read_generation(json.at("generation"));
   job.frame_shape = json.at("frame_shape").integers();
   for (const Json& clip : json.at("clips").array()) {
-    job.clips.push_back({clip.at("id").string(), clip.at("file").string()});
+    job.clips.push_back(read_clip(clip));
   }
   job.prompt = json.at("prompt").integers();
   job.end_id = json.at("end_id").integer();
   job.queue = json.at("queue").integer();
   job.threads_alone = json.at("threads_alone").integer();
   job.threads_beside = json.at("threads_beside").integer();
-  job.encoder_bytes = static_cast<long long>(json.at("bytes").at("encoder").number());
-  job.decoder_bytes = static_cast<long long>(json.at("bytes").at("decoder").number());
+  job.encoder_bytes = whole(json.at("bytes").at("encoder"));
+  job.decoder_bytes = whole(json.at("bytes").at("decoder"));
   for (const Json& session : json.at("sessions").array()) {
     job.sessions.push_back(read_arm(session));
   }
-  if (job.generation.beams < 1 || job.generation.beams > kMostBeams) {
-    throw std::runtime_error("the runner searches with 1 to 4 beams, not " +
-                             std::to_string(job.generation.beams));
+  if (json.has("pipeline")) {
+    job.pipeline = read_pipeline(json.at("pipeline"));
+    job.embedder = files.at("embedder").string();
+    job.embedder_tokenizer = files.at("embedder_tokenizer").string();
+    job.embedder_bytes = whole(json.at("bytes").at("embedder"));
+    const Json& ids = json.at("embedder");
+    job.embedder_ids = {ids.at("begin").integer(), ids.at("end").integer(),
+                        ids.at("longest").integer()};
   }
   return job;
 }

@@ -271,6 +271,10 @@ JsonLine& JsonLine::add(const std::string& key, const std::vector<int>& values) 
   return raw(key, list(values, [](int value) { return std::to_string(value); }));
 }
 
+JsonLine& JsonLine::add(const std::string& key, const std::vector<std::string>& values) {
+  return raw(key, list(values, quoted));
+}
+
 JsonLine& JsonLine::add(const std::string& key, const std::vector<float>& values) {
   return raw(key, list(values, [](float value) { return digits("%.9g", value); }));
 }

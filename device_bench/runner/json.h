@@ -19,6 +19,8 @@ class Json {
   static Json parse(const std::string& text);
 
   const Json& at(const std::string& key) const;
+  bool has(const std::string& key) const { return object().count(key) != 0; }
+  bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
   const Array& array() const { return get<Array>("an array"); }
   const Object& object() const { return get<Object>("an object"); }
   const std::string& string() const { return get<std::string>("a string"); }
@@ -48,6 +50,7 @@ class JsonLine {
   JsonLine& add(const std::string& key, long long value);
   JsonLine& add(const std::string& key, const std::vector<int>& values);
   JsonLine& add(const std::string& key, const std::vector<float>& values);
+  JsonLine& add(const std::string& key, const std::vector<std::string>& values);
   std::string text() const { return "{" + members_ + "}\n"; }
 
  private:

@@ -20,14 +20,34 @@ void write(const atom::JsonLine& line) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
+void write(long long session, long long prompt, const atom::Caption& caption) {
+  write(atom::JsonLine("caption")
+            .add("session", session)
+            .add("prompt", prompt)
+            .add("clip", caption.clip)
+            .add("text", caption.text)
+            .add("tokens", caption.generated.tokens)
+            .add("log_prob", caption.generated.log_prob)
+            .add("token_log_probs", caption.generated.token_log_probs));
+}
+
 void write(long long session, const atom::Trace& trace) {
   for (const atom::Caption& caption : trace.captions) {
-    write(atom::JsonLine("caption")
+    write(session, 0, caption);
+  }
+  for (size_t i = 0; i < trace.answers.size(); ++i) {
+    const atom::Answer& answer = trace.answers[i];
+    const auto prompt = static_cast<long long>(i);
+    for (const atom::Caption& caption : answer.captions) {
+      write(session, prompt, caption);
+    }
+    write(atom::JsonLine("answer")
               .add("session", session)
-              .add("clip", caption.clip)
-              .add("tokens", caption.generated.tokens)
-              .add("log_prob", caption.generated.log_prob)
-              .add("token_log_probs", caption.generated.token_log_probs));
+              .add("prompt", prompt)
+              .add("ranking", answer.ranking)
+              .add("texts", answer.texts)
+              .add("start_s", answer.start_s)
+              .add("end_s", answer.end_s));
   }
   for (const atom::Span& span : trace.spans) {
     write(atom::JsonLine("span")
@@ -61,9 +81,10 @@ int main(int argc, char** argv) {
   }
   try {
     const atom::Job job = atom::Job::read(argv[1]);
+    const atom::Unicode unicode(job.unicode);
     atom::start_runtime(job.threads_alone, job.workspaces);
     for (size_t i = 0; i < job.sessions.size(); ++i) {
-      write(static_cast<long long>(i), atom::run_session(job, job.sessions[i]));
+      write(static_cast<long long>(i), atom::run_session(job, job.sessions[i], unicode));
     }
     write(atom::JsonLine("end").add("nonce", job.nonce));
     return std::fflush(stdout) == 0 ? 0 : 1;

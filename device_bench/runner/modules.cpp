@@ -103,7 +103,9 @@ std::vector<Result> Program::call(
   std::vector<executorch::extension::TensorPtr> tensors;
   std::vector<EValue> values;
   for (const View& view : arguments) {
-    const auto type = view.type == View::Type::kFloat ? ScalarType::Float : ScalarType::Byte;
+    const auto type = view.type == View::Type::kFloat  ? ScalarType::Float
+                      : view.type == View::Type::kByte ? ScalarType::Byte
+                                                       : ScalarType::Long;
     tensors.push_back(executorch::extension::from_blob(
         const_cast<void*>(view.data), {view.shape.begin(), view.shape.end()}, type));
     values.emplace_back(*tensors.back());

@@ -10,7 +10,7 @@ namespace atom {
 
 // A tensor in memory: an argument of a method, not owned.
 struct View {
-  enum class Type { kFloat, kByte };
+  enum class Type { kFloat, kByte, kLong };
   const void* data;
   std::vector<int> shape;
   Type type = Type::kFloat;

@@ -28,16 +28,27 @@ struct Span {
 
 struct Caption {
   std::string clip;
+  std::string text;
   Generated generated;
 };
 
-// What a session left.
+// The answer to one prompt: its hits, best first, the captions that it used, and its script.
+struct Answer {
+  std::vector<Caption> captions;
+  std::vector<std::string> ranking;
+  std::vector<std::string> texts;
+  double start_s = 0.0;
+  double end_s = 0.0;
+};
+
+// What a session left; captions are those of a job without a pipeline.
 struct Trace {
   std::vector<Caption> captions;
+  std::vector<Answer> answers;
   std::vector<Span> spans;
   std::vector<Memory> memory;
 };
 
-Trace run_session(const Job& job, const Arm& arm);
+Trace run_session(const Job& job, const Arm& arm, const Unicode& unicode);
 
 }  // namespace atom

@@ -67,7 +67,7 @@ def clips(model, number):
     ("make", "quantiser", "tolerance"),
     [
         pytest.param(llama, FP32, 1e-4, id="llama"),
-        pytest.param(bert, FP32, 1e-4, id="bert"),
+        pytest.param(bert, FP32, 1e-4, id="bert", marks=pytest.mark.long),
         # The study and README's commands export 8da8w too, and each export compares itself.
         pytest.param(llama, INT8, 3e-2, id="llama-8da8w", marks=pytest.mark.long),
         pytest.param(bert, INT8, 3e-2, id="bert-8da8w", marks=pytest.mark.long),

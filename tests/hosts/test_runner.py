@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from exported_models import FP32, bert, exported_checkpoint, in_this_process, llama
 
+from atom_repro import config
 from atom_repro.data.toy.dataset import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
@@ -33,9 +34,17 @@ pytestmark = [
 ]
 ARMS = [
     Arm(residency=residency, schedule=schedule, threads_beside=1)
-    for residency in ("resident", "reload_stage", "reload_input")
+    for residency in ("resident", "reload_stage", "reload_input", "co_resident")
     for schedule in ("sequential", "parallel")
 ]
+PIPELINES = {
+    "retrieval": {"session": "fresh"},
+    "indexed retrieval": {"session": "indexed", "least_similarity": -1.0, "most": 2},
+    "assembly": {
+        "session": "fresh", "least_similarity": -1.0, "script_tokens": 6, "candidates": 1,
+    },
+    "indexed assembly of nothing": {"session": "indexed", "least_similarity": 1.0},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,24 +81,25 @@ def run(program, folder, setup, clips, arms, **options):
     return runner.read_results(folder / runner.RESULTS, nonce, len(arms))
 
 
-def by_lane(spans):
-    """What each lane did, in its order."""
+def by_lane(spans, bytes_too=True):
+    """What each lane did, in its order; the embedder's files differ between the runtimes."""
     lanes = defaultdict(list)
     for span in sorted(spans, key=lambda s: s.start_s):
         lane = span.lane if span.lane == "encoder" else "main"
-        lanes[lane].append((span.stage, span.module, span.item, span.bytes_read, span.tokens))
+        read = span.bytes_read if bytes_too or span.module != "embedder" else 0
+        lanes[lane].append((span.stage, span.module, span.item, read, span.tokens))
     return dict(lanes)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"beams": 1, "max_new_tokens": 5}, id="greedy"),
+        pytest.param({"beams": 1, "max_new_tokens": 5}, id="greedy", marks=pytest.mark.long),
         pytest.param({"beams": 4, "max_new_tokens": 9}, id="beams"),
         pytest.param({"beams": 3, "max_new_tokens": 9, "length_penalty": 0.4, "forbid_end": True},
-                     id="of one length"),
+                     id="of one length", marks=pytest.mark.long),
         pytest.param({"beams": 3, "max_new_tokens": 9, "min_new_tokens": 4, "length_rule": "gnmt",
-                      "finished": "stay"}, id="released search"),
+                      "finished": "stay"}, id="released search", marks=pytest.mark.long),
     ],
 )  # fmt: skip
 def test_every_arm_is_that_of_the_python_runtime(program, setup, clips, tmp_path, changes):
@@ -108,6 +118,45 @@ def test_every_arm_is_that_of_the_python_runtime(program, setup, clips, tmp_path
         assert by_lane(trace.spans) == by_lane(spans)
         assert trace.memory_peak.anonymous > 0
     assert len({generated.token_ids for generated in traces[0].captions.values()}) > 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "assembly" else pytest.param(name, marks=pytest.mark.long)
+        for name in PIPELINES
+    ],
+)
+def test_pipelines_answer_as_the_python_ones(program, setup, clips, tmp_path, name):
+    changes = [f"pipeline.{key}={value}" for key, value in PIPELINES[name].items()]
+    task = "assembly" if "assembly" in name else "retrieval"
+    prompts = ["pipeline.prompts=['a  red','sea']"]
+    pipeline = config.build(
+        config.compose("latency", [f"pipeline={task}", *changes, *prompts]).pipeline
+    )
+    setup = replace(setup, generation=GenerationSettings(beams=2, max_new_tokens=6))
+    traces = run(program, tmp_path, setup, clips, ARMS, pipeline=pipeline.for_runner())
+    for arm, trace in zip(ARMS, traces, strict=True):
+        with setup.session(arm) as session:
+            answers = pipeline.run(session, clips)
+        assert len(answers) == len(trace.answers) == 2
+        for expected, answer in zip(answers, trace.answers, strict=True):
+            texts = {p.video_id: (p.caption, p.token_ids) for p in expected.predictions}
+            assert texts == {c: (g.text, g.token_ids) for c, g in answer.captions.items()}
+            assert answer.ranking == expected.ranking
+            assert answer.texts == expected.texts
+            assert answer.end_s > answer.start_s
+        assert by_lane(trace.spans, bytes_too=False) == by_lane(
+            session.timeline.spans(), bytes_too=False
+        )
+    wrote = [answer.texts for answer in traces[0].answers]
+    assert all(wrote) == (name == "assembly")
+
+
+def test_a_pipeline_that_the_runner_does_not_know_says_so():
+    summary = config.build(config.compose("latency", ["pipeline=summary"]).pipeline)
+    with pytest.raises(AtomError, match="pipeline=summary; choose retrieval or assembly"):
+        summary.for_runner()
 
 
 def test_clips_overlap_in_the_parallel_arm_alone(program, setup, clips, tmp_path):
@@ -176,7 +225,6 @@ def test_what_the_runner_cannot_do_is_said_before(setup, clips, tmp_path):
         with pytest.raises(AtomError, match=message):
             runner.write_job(tmp_path, setup, clips, [arm], **options)
 
-    refused("residency=co_resident", arm=replace(ARMS[0], residency="co_resident"))
     refused("neither runtime.decode_batch", arm=replace(ARMS[0], decode_batch=2))
     refused("workspaces=shared", workspaces="shared")
     refused("has Llama decoders; model=bert", setup=replace(setup, model=bert()))

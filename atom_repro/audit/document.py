@@ -111,7 +111,7 @@ def _markdown_block(block: Block) -> str:
             )
         case Table(header, rows):
             texts = [[_markdown_text(name) for name in header], ["---"] * len(header)]
-            texts += [[_markdown_line(cell) for cell in row] for row in rows]
+            texts += [[_markdown_cell(cell) for cell in row] for row in rows]
             return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 
@@ -119,12 +119,22 @@ def _markdown_line(line: Line) -> str:
     return "".join(_markdown_inline(part) for part in line)
 
 
+def _markdown_cell(line: Line) -> str:
+    """A line in which a bar ends no cell, in code too, where only tables read the backslash."""
+    return "".join(
+        _markdown_inline(part).replace("|", "\\|")
+        if isinstance(part, Code)
+        else _markdown_inline(part)
+        for part in line
+    )
+
+
 def _markdown_inline(part: Inline) -> str:
     match part:
         case Link(text, target):
             return f"[{_markdown_text(text)}]({target})"
         case Code(text):
-            return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
+            return "`" + text.replace("`", "'") + "`"
         case Strong(text):
             return f"**{_markdown_text(text)}**"
         case _:

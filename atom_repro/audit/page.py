@@ -9,7 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Final
 
-from atom_repro.audit.check import ABOUT, FAILED, PASS, VERDICTS, Finding, Verdict, count_by_verdict
+from atom_repro.audit.check import (
+    ABOUT,
+    FAILED,
+    PASS,
+    VERDICTS,
+    WORDS_APART,
+    Finding,
+    Verdict,
+    count_by_verdict,
+)
 from atom_repro.audit.claims import CARRIES, TOPICS
 from atom_repro.audit.document import (
     Block,
@@ -27,6 +36,7 @@ from atom_repro.audit.document import (
 )
 from atom_repro.audit.families import Family, by_topic, group, weightiest
 from atom_repro.audit.numerals import with_unit
+from atom_repro.audit.sentences import place_name
 from atom_repro.audit.unsaid import Unsaid
 
 TITLE: Final = "The paper, recomputed from its own numbers"
@@ -53,7 +63,7 @@ _KINDS: Final[tuple[tuple[str, tuple[Verdict, ...]], ...]] = (
 """Columns of the table by subject."""
 _SILENT: Final[tuple[Verdict, ...]] = ("rounding", "follows")
 """Verdicts of which a subject lists the ids alone."""
-_LONGEST_FORMULA: Final = 90
+_LONGEST_FORMULA: Final = 120
 """Characters up to which a row shows its formula with numbers; the table (CSV) shows all."""
 
 
@@ -142,7 +152,8 @@ def _reading_guide(families: Sequence[Family]) -> list[Block]:
                 "reading decides for all rows, the one with the fewest failures; the others are "
                 f"listed. “About” means within {int(ABOUT * 100)} %. A weight is what the claim "
                 f"carries ({levels}) times how far off it is: the gap as a share of the larger of "
-                "the two numbers. No verdict is typed in: change a cell in ",
+                f"the two numbers, or {float(WORDS_APART)} between words. No verdict is typed in: "
+                "change a cell in ",
                 Link("results/paper", _PAPER),
                 " and run `make audit`. What the last revision changed: ",
                 Link("changes.csv", "changes.csv"),
@@ -209,7 +220,8 @@ def _family(family: Family) -> list[Block]:
     shown = family.shown
     blocks: list[Block] = [Heading(4, family.id, family.id)]
     several = len(family.checks) > 1
-    about: list[Inline] = [f"{shown.where}{', such as' if several else ''}: {shown.what}"]
+    place = place_name(shown.where)
+    about: list[Inline] = [f"{place}{', such as' if several else ''}: {shown.what}"]
     if shown.quote:
         about.append(f", “{shown.quote}”")
     blocks.append(Paragraph([*about, "."]))
@@ -243,7 +255,7 @@ def _inputs(family: Family) -> list[Inline]:
 def _row(f: Finding) -> list[Line]:
     unit = f.unit
     number = with_unit(f.computed, unit) if f.computed else "?"
-    spread = f" ({f.low} to {f.high})" if f.low != f.high and f.verdict != "follows" else ""
+    spread = f" ({f.low} to {f.high})" if f.low != f.high and f.verdict not in PASS[1:] else ""
     relation = "" if f.relation == "equals" else f"{f.relation} "
     failed = f.verdict in FAILED and f.computed and f.by
     gap = f" by {with_unit(f.by.lstrip('+-'), unit, gap=True)}" if failed else ""

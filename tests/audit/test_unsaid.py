@@ -36,7 +36,7 @@ def test_the_key_of_the_command_has_our_choice(entry: Unsaid) -> None:
     assert type(plain) is type(entry.value)
 
 
-def test_what_the_issue_names_is_there() -> None:
+def test_gaps_that_every_reproduction_meets_are_listed() -> None:
     ids = {entry.id for entry in ENTRIES}
     assert {
         "gallery", "queries", "ablation-data", "prompts", "study-videos", "participants",

@@ -302,7 +302,6 @@ def test_numbers_as_text() -> None:
         ("below-naive-sum [s23/int8]", "unexplained"),
         ("script-below-caption [pixel5a/int8]", "unexplained"),
         ("reload-overhead", "follows in one reading"),
-        ("energy-new-power", "contradicts"),
         ("hyperparameters-of-mplug2 [frames]", "differs from a source"),
         ("hyperparameters-of-mplug2 [beams]", "differs from a source"),
         ("hyperparameters-of-mplug2 [caption length]", "differs from a source"),

@@ -96,7 +96,7 @@ CORRECTIONS: list[tuple[Plant, str, str, str]] = [
     (("table03", "pixel8a/int8/atom", "script", "value", "42.41"),
      "script-below-caption [pixel8a/int8]", "unexplained", "follows"),
     (("energy", "calculation", "new energy", "value", "11.5"),
-     "energy-new-power", "contradicts", "follows"),
+     "energy-new", "does not follow", "follows"),
     (("energy", "calculation", "energy saving", "value", "48"),
      "energy-saving-recomputed", "does not follow", "follows"),
     (("text", "5.1", "beam size", "value", "5"),
@@ -169,6 +169,10 @@ def test_the_smallest_drop_of_table_2_is_told_from_that_of_table_10(tmp_path: Pa
     assert check(PAPER, name).reading == "Tables 2 and 10"
     plant = ("text", "5.2", "R@1 drop/min", "value", "1.4")
     assert check(planted(tmp_path, plant), name).reading == "Table 2 alone"
+
+
+def test_the_power_behind_the_energy_is_told() -> None:
+    assert "11.9 J is 1.7 W for 7.0 s" in check(PAPER, "energy-new").gives
 
 
 def test_a_planted_error_in_a_headline_reaches_the_first_page(tmp_path: Path) -> None:

@@ -155,7 +155,9 @@ def _reading_guide(families: Sequence[Family]) -> list[Block]:
                 f"the two numbers, or {float(WORDS_APART)} between words. No verdict is typed in: "
                 "change a cell in ",
                 Link("results/paper", _PAPER),
-                " and run `make audit`. What the last revision changed: ",
+                " and run ",
+                Code("make audit"),
+                ". What the last revision changed: ",
                 Link("changes.csv", "changes.csv"),
                 ".",
             ]

@@ -86,6 +86,17 @@ def test_a_finding_is_two_sentences_the_first_with_its_place(families: list[Fami
         assert re.search(r"Section \d|Appendix [A-G]|[Aa]bstract|conclusion|Table \d", shown.says)
 
 
+def test_sentences_state_numbers_and_judge_nobody(families: list[Family]) -> None:
+    verdicts = re.compile(
+        r"\b(wrong|false|error|mistake|claims? falsely|invent|fail)", re.IGNORECASE
+    )
+    for family in families:
+        text = f"{family.shown.says} {family.shown.gives}"
+        assert not verdicts.search(text), family.id
+        if family.verdict == "unexplained":
+            assert "contradict" not in text, family.id
+
+
 def test_the_ten_are_in_the_order_of_weight(families: list[Family]) -> None:
     ten = weightiest(families)
     weights = [family.weight for family in ten]

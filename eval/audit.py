@@ -18,20 +18,22 @@ PAPER = Path(__file__).resolve().parents[1] / "results/paper"
 def main(cfg: Any) -> None:
     from atom_repro.audit.check import audit, count_by_verdict
     from atom_repro.audit.claims import load_claims
-    from atom_repro.audit.page import to_csv, to_html, to_markdown
+    from atom_repro.audit.families import group
+    from atom_repro.audit.page import pages
+    from atom_repro.audit.unsaid import load_unsaid
+    from atom_repro.records.atomic import atomic_write
     from atom_repro.report.paper import load_cells
 
     cells = load_cells(PAPER)
     findings = audit(cells, load_claims(PAPER / "claims.toml"))
+    unsaid = load_unsaid(PAPER / "unsaid.toml")
     folder = Path(cfg.paths.results) / "audit"
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = {"csv": to_csv(findings), "md": to_markdown(findings), "html": to_html(findings)}
-    for suffix, text in pages.items():
-        partial = folder / f".audit.{suffix}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / f"audit.{suffix}")
-    print(f"audit: {len(findings)} checks of {len(cells)} cells, pages in {folder}")
-    for verdict, number in count_by_verdict(findings).items():
+    for name, text in pages(findings, unsaid).items():
+        with atomic_write(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    families = group(findings)
+    print(f"audit: {len(families)} checks, {len(findings)} rows, {len(cells)} cells: {folder}")
+    for verdict, number in count_by_verdict(family.verdict for family in families).items():
         print(f"  {number:4d} {verdict}")
 
 

@@ -149,10 +149,12 @@ def test_which_family_captions_better():
 
 
 def test_what_the_audit_counts():
-    checks = (RESULTS / "audit/audit.csv").read_text(encoding="utf-8").count("\n") - 1
+    with (RESULTS / "audit/audit.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    checks = len({row["family"] for row in rows})
     papers = sum(c.table != "facts" for c in PAPER)
     said = (
         f"the paper's numbers as {papers} cells beside {len(PAPER) - papers} facts, and {checks} "
-        "checks computed from them"
+        f"checks with {len(rows)} rows computed from them"
     )
     assert said in text("CHANGELOG.md")

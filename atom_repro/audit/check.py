@@ -5,55 +5,84 @@ whatever is computed from printed numbers. Verdicts:
 
 - follows: the value computed from the printed inputs rounds to the printed digits (or keeps the
   limit).
+- follows in one reading: it does in the reading that decides, and not in another.
 - rounding: it does not, but inputs within their intervals could make it so.
 - does not follow: no inputs within their intervals give what a sentence derives from them.
-- contradicts: the same, where two places state what cannot both hold; the places are named.
+- contradicts: the same, where two places of the paper state what cannot both hold.
+- differs from a source: the same, against a fact from outside the paper, whose source is named.
+- unexplained: the same, if an assumption of ours holds, which is named.
 - cannot be checked: an input is not printed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
-from atom_repro.audit.claims import TOPICS, Claim
+from atom_repro.audit import sentences
+from atom_repro.audit.claims import Claim
 from atom_repro.audit.expressions import (
     Expression,
     IncompatibleUnits,
     Quantity,
     require_same_dimension,
 )
+from atom_repro.audit.numerals import in_unit, plain, printed_text, with_unit
 from atom_repro.datatypes import AtomError
 from atom_repro.report.paper import UNITS, Cell, Cells
 
-Verdict = Literal["follows", "rounding", "does not follow", "contradicts", "cannot be checked"]
+Verdict = Literal[
+    "contradicts",
+    "does not follow",
+    "differs from a source",
+    "unexplained",
+    "cannot be checked",
+    "rounding",
+    "follows in one reading",
+    "follows",
+]
 VERDICTS: Final[tuple[Verdict, ...]] = (
     "contradicts",
     "does not follow",
+    "differs from a source",
+    "unexplained",
     "cannot be checked",
     "rounding",
+    "follows in one reading",
     "follows",
 )
-PASS: Final[tuple[Verdict, ...]] = ("follows", "rounding")
+"""Gravest first."""
+DISAGREE: Final[tuple[Verdict, ...]] = VERDICTS[:3]
+"""Verdicts that rest on the paper and on named sources alone."""
+FAILED: Final[tuple[Verdict, ...]] = VERDICTS[:4]
+PASS: Final[tuple[Verdict, ...]] = VERDICTS[5:]
+
+ABOUT: Final = Fraction(1, 100)
+"""Relation `about`: how far a number that is meant approximately may be off."""
+WORDS_APART: Final = Fraction(1, 4)
+"""How far off a word is that differs: words have no distance."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One checked claim. Numbers are text in the printed number's unit.
 
-    `low` and `high` bound what the printed inputs allow; `by` is computed minus printed;
-    `relative` is its size over the printed number, for ranking. `against` names the other
-    places of a contradiction, or the inputs that are missing.
+    `low` and `high` bound what the printed inputs allow; `by` is computed minus printed; `off` is
+    its size as a share of the larger of the two, at most 1. `others` are the readings that did
+    not decide, `inputs` the cells, `sources` what stands outside the paper.
     """
 
     id: str
     family: str
     topic: str
     kind: str
+    carries: str
     where: str
     what: str
     quote: str
+    assumption: str
     reading: str
+    others: str
     formula: str
     numbers: str
     computed: str
@@ -64,9 +93,11 @@ class Finding:
     unit: str
     verdict: Verdict
     by: str
-    relative: float
-    against: str
-    consequence: str
+    off: float
+    says: str
+    gives: str
+    inputs: str
+    sources: str
 
 
 @dataclass(frozen=True)
@@ -78,15 +109,23 @@ class _Outcome:
     computed: Quantity | str
     printed: Quantity | str
     level: int  # 0 follows, 1 rounding, 2 fails
-    gap: Fraction
-    external: bool = False
     problem: str = ""
 
     @property
-    def relative(self) -> Fraction:
-        if not isinstance(self.printed, Quantity) or not self.printed.mid:
-            return Fraction(self.level, 2)
-        return abs(self.gap / self.printed.mid)
+    def gap(self) -> Fraction:
+        if isinstance(self.computed, Quantity) and isinstance(self.printed, Quantity):
+            return self.computed.mid - self.printed.mid
+        return Fraction(0)
+
+    @property
+    def off(self) -> Fraction:
+        """The gap as a share of the larger number, at most 1."""
+        if self.problem:
+            return Fraction(1)
+        if isinstance(self.computed, Quantity) and isinstance(self.printed, Quantity):
+            largest = max(abs(self.computed.mid), abs(self.printed.mid))
+            return min(Fraction(1), abs(self.gap) / largest) if largest else Fraction(0)
+        return WORDS_APART if self.level else Fraction(0)
 
 
 def audit(cells: Cells, claims: Iterable[Claim]) -> list[Finding]:
@@ -95,91 +134,96 @@ def audit(cells: Cells, claims: Iterable[Claim]) -> list[Finding]:
     Raises:
         AtomError: a claim names a cell that does not exist, or an operation without a value.
     """
-    findings = []
+    families: dict[str, list[Claim]] = {}
     for claim in claims:
+        families.setdefault(claim.family, []).append(claim)
+    return [finding for family in families.values() for finding in _check_family(family, cells)]
+
+
+def unused_cells(cells: Cells, claims: Iterable[Claim]) -> list[Cell]:
+    """Cells that no claim refers to."""
+    used = {cell.key for claim in claims for cell in _references(claim, cells)}
+    return [cell for cell in cells if cell.key not in used]
+
+
+def _references(claim: Claim, cells: Cells) -> list[Cell]:
+    return [
+        cell
+        for expression in (*claim.readings.values(), claim.printed)
+        for cell in expression.references(cells)
+    ]
+
+
+def _check_family(family: Sequence[Claim], cells: Cells) -> list[Finding]:
+    checked: list[list[_Outcome]] = []
+    for claim in family:
         try:
-            findings.append(_check(claim, cells))
+            printed = not _missing(claim, cells)
+            checked.append(
+                [_compare(claim, n, e, cells) for n, e in claim.readings.items()] if printed else []
+            )
+        except AtomError as error:
+            raise AtomError(f"claim {claim.id}: {error}") from error
+    deciding = _deciding_readings(family, checked)
+    failed = sum(
+        outcomes[chosen].level == 2
+        for outcomes, chosen in zip(checked, deciding, strict=True)
+        if outcomes
+    )
+    counts = {"failed": str(failed), "checks": str(len(family))}
+    findings = []
+    for claim, outcomes, chosen in zip(family, checked, deciding, strict=True):
+        try:
+            findings.append(
+                _finding(claim, outcomes, chosen, counts, cells)
+                if outcomes
+                else _uncheckable(claim, cells)
+            )
         except AtomError as error:
             raise AtomError(f"claim {claim.id}: {error}") from error
     return findings
 
 
-def unused_cells(cells: Cells, claims: Iterable[Claim]) -> list[Cell]:
-    """Cells that no claim refers to."""
-    used = {
-        cell.key
-        for claim in claims
-        for expression in (*claim.readings.values(), claim.printed)
-        for cell in expression.references(cells)
-    }
-    return [cell for cell in cells if cell.key not in used]
+def _deciding_readings(family: Sequence[Claim], checked: list[list[_Outcome]]) -> list[int]:
+    """Index of the reading that serves the paper best: by check, or one for the whole family, the
+    one with the fewest failures, then the smallest gaps, then the first."""
 
+    def cost(outcomes: Iterable[_Outcome]) -> tuple[int, Fraction, int]:
+        off = [(outcome.level, outcome.off) for outcome in outcomes if outcome.level]
+        gaps = [gap for level, gap in off if level == 2]
+        return len(gaps), sum(gaps, Fraction(0)), len(off)
 
-def _check(claim: Claim, cells: Cells) -> Finding:
-    missing = [
-        cell
-        for expression in (*claim.readings.values(), claim.printed)
-        for cell in expression.references(cells)
-        if not cell.printed
-    ]
-    if missing:
-        return _uncheckable(claim, cells, missing)
-    outcomes = [_compare(claim, name, e, cells) for name, e in claim.readings.items()]
-    best = min(outcomes, key=lambda o: (o.level, o.relative))
-    verdict = _verdict(claim, best)
-    texts = _OutcomeText(claim, best, cells)
-    against = _conflicting_places(claim, best, cells) if verdict == "contradicts" else ""
-    reading = best.reading if len(outcomes) == 1 else f"{best.reading} (of {len(outcomes)})"
-    return Finding(
-        id=claim.id,
-        family=claim.family,
-        topic=claim.topic,
-        kind=claim.kind,
-        where=claim.where,
-        what=claim.what,
-        quote=claim.quote,
-        reading=reading,
-        formula=best.expression.source,
-        numbers=best.expression.with_numbers(cells),
-        computed=texts.computed,
-        low=texts.low,
-        high=texts.high,
-        relation=claim.relation,
-        printed=texts.printed,
-        unit=texts.unit,
-        verdict=verdict,
-        by=best.problem or ("" if verdict == "follows" else texts.by),
-        relative=float(best.relative),
-        against=against,
-        consequence=_consequence(claim, verdict, texts, against, best),
-    )
+    readings = range(len(family[0].readings))
+    if family[0].reading_by_check:
+        return [
+            min(readings, key=lambda n: cost([outcomes[n]])) if outcomes else 0
+            for outcomes in checked
+        ]
+    best = min(readings, key=lambda n: cost(outcomes[n] for outcomes in checked if outcomes))
+    return [best] * len(family)
 
 
 def _compare(claim: Claim, name: str, expression: Expression, cells: Cells) -> _Outcome:
     printed = claim.printed.evaluate(cells)
-    external = any(c.table == "facts" for c in expression.references(cells))
-    external |= any(c.table == "facts" for c in claim.printed.references(cells))
     try:
         computed = expression.evaluate(cells)
         if isinstance(computed, str) and isinstance(printed, str):
-            level = 0 if computed == printed else 2
-            return _Outcome(name, expression, computed, printed, level, Fraction(0))
+            return _Outcome(name, expression, computed, printed, 0 if computed == printed else 2)
         if not (isinstance(computed, Quantity) and isinstance(printed, Quantity)):
             raise AtomError("computed and printed must both be single numbers, or both words")
         require_same_dimension(computed, printed)
     except IncompatibleUnits as error:
-        problem = f"units disagree, {error}"
-        return _Outcome(name, expression, "", "", 2, Fraction(0), external, problem)
-    level = _level(claim.relation, computed, printed)
-    gap = computed.mid - printed.mid
-    return _Outcome(name, expression, computed, printed, level, gap, external)
+        return _Outcome(name, expression, "", "", 2, f"units disagree, {error}")
+    return _Outcome(name, expression, computed, printed, _level(claim.relation, computed, printed))
 
 
 def _level(relation: str, computed: Quantity, printed: Quantity) -> int:
-    if relation == "equals":
-        if printed.low <= computed.mid <= printed.high:
+    if relation in ("equals", "about"):
+        slack = ABOUT * abs(printed.mid) if relation == "about" else Fraction(0)
+        low, high = printed.low - slack, printed.high + slack
+        if low <= computed.mid <= high:
             return 0
-        return 1 if computed.low <= printed.high and printed.low <= computed.high else 2
+        return 1 if computed.low <= high and low <= computed.high else 2
     if relation in ("at least", "above"):
         computed, printed = _negated(computed), _negated(printed)
     if relation in ("at most", "at least"):
@@ -193,18 +237,24 @@ def _negated(q: Quantity) -> Quantity:
     return Quantity(-q.high, -q.mid, -q.low, q.dimension, q.unit)
 
 
-def _verdict(claim: Claim, outcome: _Outcome) -> Verdict:
-    if outcome.level == 0:
-        return "follows"
-    if outcome.level == 1:
+def _verdict(claim: Claim, outcomes: Sequence[_Outcome], chosen: int, cells: Cells) -> Verdict:
+    level = outcomes[chosen].level
+    if level == 0:
+        ambiguous = any(outcome.level for outcome in outcomes)
+        return "follows in one reading" if ambiguous else "follows"
+    if level == 1:
         return "rounding"
-    if outcome.problem or claim.kind == "consistency":
+    if claim.assumption:
+        return "unexplained"
+    if any(cell.table == "facts" for cell in _references(claim, cells)):
+        return "differs from a source"
+    if outcomes[chosen].problem or claim.kind == "consistency":
         return "contradicts"
     return "does not follow"
 
 
-class _OutcomeText:
-    """The numbers of an outcome as text, with one decimal more than printed."""
+class _Numbers:
+    """The numbers of an outcome as text: the printed digits, and one more where there is a gap."""
 
     def __init__(self, claim: Claim, outcome: _Outcome, cells: Cells) -> None:
         cell = claim.printed.single_cell(cells)
@@ -213,147 +263,162 @@ class _OutcomeText:
             raise AtomError("needs the key unit, because `printed` is not a single cell")
         computed, printed = outcome.computed, outcome.printed
         self.low = self.high = self.by = ""
-        self.truncated = False
         if isinstance(computed, str) or isinstance(printed, str):
             self.computed = str(computed)
-            self.printed = cell.printed if cell else str(printed)
+            self.printed = printed_text(cell) if cell else str(printed)
             return
+        decimals = self._printed_decimals(claim, outcome, cell, cells)
+        self.printed = printed_text(cell) if cell else self._text(printed.mid, decimals)
+        self.computed = self._text(computed.mid, decimals)
+        if outcome.level and not _is_exact(in_unit(computed.mid, self.unit), decimals):
+            decimals += 1
+            self.computed = self._text(computed.mid, decimals)
+        self.low, self.high = (
+            self._text(computed.low, decimals),
+            self._text(computed.high, decimals),
+        )
+        if self.low == self.high:
+            self.low = self.high = self.computed
+        self.by = self._text(outcome.gap, decimals, sign=True)
+
+    def _printed_decimals(
+        self, claim: Claim, outcome: _Outcome, cell: Cell | None, cells: Cells
+    ) -> int:
+        if cell:
+            return cell.digits_after_point
+        if UNITS[self.unit].counted or self.unit == "count":
+            return 0
         used = outcome.expression.references(cells) + claim.printed.references(cells)
-        digits = [c.digits_after_point for c in used if c.unit == self.unit]
-        decimals = cell.digits_after_point if cell else max(digits, default=2)
-        self._decimals = decimals + (0 if computed.low == computed.high and not cell else 1)
-        self._scale = UNITS[self.unit].factor
-        self.printed = cell.printed if cell else self._text(printed.mid)
-        self.computed = self._text(computed.mid)
-        self.low, self.high = self._text(computed.low), self._text(computed.high)
-        self.by = self._text(outcome.gap, sign=True)
-        truncated = int(abs(computed.mid) / self._scale * 10**decimals)
-        self.truncated = truncated == abs(printed.mid) / self._scale * 10**decimals
+        return max((c.digits_after_point for c in used if c.unit == self.unit), default=2)
 
-    def _text(self, value: Fraction, sign: bool = False) -> str:
-        return decimal_text(value / self._scale, self._decimals, sign)
+    def _text(self, value: Fraction, decimals: int, sign: bool = False) -> str:
+        return plain(in_unit(value, self.unit), decimals, sign=sign)
 
 
-def decimal_text(value: Fraction, decimals: int, sign: bool = False) -> str:
-    """Format a fraction in decimals, halves rounded away from zero; small ones get more digits."""
-    while value and abs(value) * 10**decimals < 1 and decimals < 12:
-        decimals += 1
-    scaled = abs(value) * 10**decimals
-    whole = int(scaled + Fraction(1, 2))
-    digits = f"{whole:0{decimals + 1}d}"
-    text = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
-    if value < 0 and whole:
-        return f"-{text}"
-    return f"+{text}" if sign else text
+def _is_exact(value: Fraction, decimals: int) -> bool:
+    scaled: Fraction = value * 10**decimals
+    return scaled.denominator == 1
 
 
-def _conflicting_places(claim: Claim, outcome: _Outcome, cells: Cells) -> str:
-    """Places of the numbers that conflict with the claim, without its own unless it is the only."""
-    own = {cell.key for cell in claim.printed.references(cells)}
-    involved = [c for c in outcome.expression.references(cells) if c.key not in own]
-    involved += claim.printed.references(cells)
-    if outcome.external:
-        involved = [cell for cell in involved if cell.table == "facts"]
-    places = dict.fromkeys(cell.place for cell in involved)
-    return "; ".join(place for place in places if place != claim.where) or claim.where
-
-
-def _uncheckable(claim: Claim, cells: Cells, missing: list[Cell]) -> Finding:
-    name, expression = next(iter(claim.readings.items()))
-    inputs = "; ".join(f"{c.column} ({c.note.split(';', 1)[1].strip()})" for c in missing)
-    printed_cell = claim.printed.single_cell(cells)
-    topic = TOPICS[claim.topic]
+def _finding(
+    claim: Claim,
+    outcomes: Sequence[_Outcome],
+    chosen: int,
+    counts: Mapping[str, str],
+    cells: Cells,
+) -> Finding:
+    outcome = outcomes[chosen]
+    numbers = _Numbers(claim, outcome, cells)
+    verdict = _verdict(claim, outcomes, chosen, cells)
+    others = [
+        f"{other.reading}: {with_unit(_Numbers(claim, other, cells).computed, numbers.unit)}"
+        for other in outcomes
+        if other is not outcome and not other.problem
+    ]
+    texts = {
+        "computed": with_unit(numbers.computed, numbers.unit),
+        "printed": with_unit(numbers.printed, numbers.unit),
+        "gap": with_unit(numbers.by.lstrip("+-"), numbers.unit, gap=True),
+    }
+    says, gives = sentences.of(
+        claim, outcome.problem, {**texts, **counts, **_shown_texts(claim, cells)}
+    )
     return Finding(
         id=claim.id,
         family=claim.family,
         topic=claim.topic,
         kind=claim.kind,
+        carries=claim.carries,
         where=claim.where,
         what=claim.what,
         quote=claim.quote,
+        assumption=claim.assumption,
+        reading=outcome.reading,
+        others="; ".join(others),
+        formula=outcome.expression.source,
+        numbers=outcome.expression.with_numbers(cells),
+        computed=numbers.computed,
+        low=numbers.low,
+        high=numbers.high,
+        relation=claim.relation,
+        printed=numbers.printed,
+        unit=numbers.unit,
+        verdict=verdict,
+        by=outcome.problem or ("" if verdict in PASS[1:] else numbers.by),
+        off=float(outcome.off),
+        says=says,
+        gives=gives,
+        inputs=_inputs(claim, outcome.expression, cells),
+        sources=_sources(claim, cells),
+    )
+
+
+def _shown_texts(claim: Claim, cells: Cells) -> dict[str, str]:
+    texts = {}
+    for name, shown in claim.shown.items():
+        value = shown.expression.evaluate(cells)
+        if not isinstance(value, Quantity):
+            raise AtomError(f"shown.{name} is not a single number")
+        number = plain(in_unit(value.mid, shown.unit), shown.decimals)
+        texts[name] = with_unit(number, shown.unit)
+    return texts
+
+
+def _inputs(claim: Claim, expression: Expression, cells: Cells) -> str:
+    """The cells of a check, each as file, row, column and number."""
+    used = [*expression.references(cells), *claim.printed.references(cells)]
+    by_key = {cell.key: cell for cell in used}
+    return "; ".join(
+        f"{cell.table}.csv {cell.row}, {cell.column}: {with_unit(printed_text(cell), cell.unit)}"
+        for cell in by_key.values()
+    )
+
+
+def _sources(claim: Claim, cells: Cells) -> str:
+    return "; ".join(
+        dict.fromkeys(cell.where for cell in _references(claim, cells) if cell.table == "facts")
+    )
+
+
+def _missing(claim: Claim, cells: Cells) -> list[Cell]:
+    return [cell for cell in _references(claim, cells) if not cell.printed]
+
+
+def _uncheckable(claim: Claim, cells: Cells) -> Finding:
+    name, expression = next(iter(claim.readings.items()))
+    cell = claim.printed.single_cell(cells)
+    says, gives = sentences.of_missing(claim, _missing(claim, cells))
+    return Finding(
+        id=claim.id,
+        family=claim.family,
+        topic=claim.topic,
+        kind=claim.kind,
+        carries=claim.carries,
+        where=claim.where,
+        what=claim.what,
+        quote=claim.quote,
+        assumption=claim.assumption,
         reading=name,
+        others="",
         formula=expression.source,
         numbers=expression.with_numbers(cells),
         computed="",
         low="",
         high="",
         relation=claim.relation,
-        printed=printed_cell.printed if printed_cell else "",
-        unit=printed_cell.unit if printed_cell else claim.unit,
+        printed=printed_text(cell) if cell and cell.printed else "",
+        unit=cell.unit if cell else claim.unit,
         verdict="cannot be checked",
         by="",
-        relative=0.0,
-        against=inputs,
-        consequence=(
-            f"For {topic}, this stays the authors' word: the paper does not print "
-            f"{' or '.join(c.column for c in missing)}."
-        ),
+        off=0.0,
+        says=says,
+        gives=gives,
+        inputs=_inputs(claim, expression, cells),
+        sources=_sources(claim, cells),
     )
 
 
-def _consequence(
-    claim: Claim, verdict: Verdict, texts: _OutcomeText, against: str, outcome: _Outcome
-) -> str:
-    """One sentence on what the verdict means for quoting the number, by rule."""
-    start = f"For {TOPICS[claim.topic]},"
-    if outcome.problem:
-        return f"{start} nothing can be concluded: {outcome.problem}."
-    if verdict in PASS:
-        return f"{start} {_passing_text(claim, verdict, texts)}."
-    if isinstance(outcome.computed, str):
-        return f"{start} it is open whether {texts.computed} or {texts.printed} is meant."
-    gap = with_unit(texts.by.lstrip("+-"), texts.unit, gap=True)
-    computed = with_unit(texts.computed, texts.unit)
-    printed = with_unit(texts.printed, texts.unit)
-    if verdict == "contradicts":
-        return f"{start} {_contradiction_text(claim, against, outcome, gap)}."
-    if len(claim.readings) > 1:
-        return f"{start} no reading gives {printed}; the nearest gives {computed}."
-    if claim.relation != "equals":
-        return f"{start} the sentence fails by {gap}: the numbers give {computed}, not {printed}."
-    if texts.truncated:
-        return f"{start} quote {computed}: {printed} is that figure cut off, not rounded."
-    return f"{start} do not quote {printed}: the numbers behind it give {computed}."
-
-
-def _passing_text(claim: Claim, verdict: Verdict, texts: _OutcomeText) -> str:
-    if claim.relation != "equals":
-        holds = verdict == "follows"
-        return "the limit holds" if holds else "the limit holds only by the inputs' rounding"
-    printed = with_unit(texts.printed, texts.unit)
-    if verdict == "follows":
-        return f"{printed} may be quoted"
-    gap = with_unit(texts.by.lstrip("+-"), texts.unit, gap=True)
-    return f"{printed} may be quoted: the inputs' own rounding covers the gap of {gap}"
-
-
-def _contradiction_text(claim: Claim, against: str, outcome: _Outcome, gap: str) -> str:
-    section = section_name(claim.where)
-    if against == claim.where:
-        return f"the numbers of {section} cannot all be right, by {gap}"
-    if outcome.external:
-        return f"{section} is {gap} away from what stands outside the paper ({against})"
-    others = " and ".join(section_name(place) for place in against.split("; "))
-    number = "both" if "; " not in against else "all"
-    return f"{section} and {others} cannot {number} be right, by {gap}"
-
-
-def section_name(where: str) -> str:
-    """Name a place: "section 5.3, Table 3", "appendix F.1" or "the abstract"."""
-    if where.startswith("abstract"):
-        return f"the {where}"
-    return f"{'section' if where[0].isdigit() else 'appendix'} {where}"
-
-
-def with_unit(number: str, unit: str, *, gap: bool = False) -> str:
-    """Format a number with its unit; a gap between percentages is in percentage points."""
-    names = {"1": "", "count": "", "name": "", "K": " thousand", "frame": " frames"}
-    names |= {"Mparam": "M parameters", "Bparam": "B parameters", "point": " points"}
-    names |= {"percent": " percentage points" if gap else " %"}
-    return number + names.get(unit, f" {unit}")
-
-
-def count_by_verdict(findings: Iterable[Finding]) -> dict[Verdict, int]:
-    """Number of findings by verdict, gravest first."""
-    verdicts = [finding.verdict for finding in findings]
-    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+def count_by_verdict(verdicts: Iterable[Verdict]) -> dict[Verdict, int]:
+    """Number of each verdict, gravest first."""
+    all_verdicts = list(verdicts)
+    return {verdict: all_verdicts.count(verdict) for verdict in VERDICTS}

@@ -3,15 +3,23 @@
 A claim has an expression and the printed number that it should give. It has no verdict: that is
 computed (see `check`). `kind = "claim"` is a sentence that derives or sums up numbers; when it
 fails it "does not follow". `kind = "consistency"` is what two places cannot both say otherwise;
-when it fails one place "contradicts" the other.
+when it fails one place "contradicts" the other. A claim with an `assumption` of ours does neither:
+it stays "unexplained", and the assumption is printed with it.
 
 `each` makes one check for every combination of its lists, `{name}` being replaced throughout; an
-item may be a table that sets several names at once.
+item may be a table that sets several names at once, and `id` to what the check's id shows of it.
+In sentences a value is replaced by its name in `[names]`, if it has one there.
 `readings` holds several expressions for one sentence that can be read in several ways; the
-reading that serves the paper best decides.
+reading that serves the paper best decides, one for all checks of the claim unless
+`reading_by_check` is true.
+`carries` is what would fall with the claim, see `CARRIES`.
+`says` and `gives` are the two sentences of a finding: what the paper says and where, and what its
+numbers give. They hold no number of the paper, but `{computed}`, `{printed}`, `{gap}`, `{failed}`
+and `{checks}`, and what `shown` computes: `name = ["expression", "unit", decimals]`.
 """
 
 import itertools
+import string
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,38 +30,54 @@ from atom_repro.audit.expressions import Expression
 from atom_repro.datatypes import AtomError
 from atom_repro.report.paper import UNITS
 
-RELATIONS: Final = ("equals", "at most", "at least", "below", "above")
+RELATIONS: Final = ("equals", "about", "at most", "at least", "below", "above")
 TOPICS: Final[dict[str, str]] = {
-    "latency": "the end-to-end latency",
-    "load": "the loading time",
-    "component": "the time of single stages",
-    "memory": "the peak memory",
-    "size": "the size of the models",
-    "architecture": "the model that was measured",
-    "captioning": "the captioning quality",
-    "retrieval": "the retrieval quality",
-    "quantisation": "the cost of quantisation",
-    "ablation": "the ablation",
-    "energy": "the energy saving",
-    "human": "the human study",
-    "data": "the data sets",
-    "settings": "the settings",
+    "latency": "End-to-end latency",
+    "load": "Loading time",
+    "component": "Time of single stages",
+    "memory": "Peak memory",
+    "size": "Size of the models",
+    "architecture": "Model that was measured",
+    "captioning": "Captioning quality",
+    "retrieval": "Retrieval quality",
+    "quantisation": "Cost of quantisation",
+    "ablation": "Ablation",
+    "energy": "Energy saving",
+    "human": "Human study",
+    "data": "Data sets",
+    "settings": "Settings",
 }
-"""Subject of a check by key; the phrase is used in its consequence."""
+"""Title of each subject, in the order of the page."""
+CARRIES: Final[dict[str, int]] = {"headline": 8, "evidence": 4, "setting": 2, "detail": 1}
+"""What a claim carries, as a factor of its weight: a figure of the abstract, the contributions or
+the conclusion, or the table it is read from; what such a figure is argued from; what a
+reproduction has to know; all else."""
 
 MAX_QUOTE_WORDS: Final = 12
 _KEYS: Final = {
-    "id", "where", "what", "quote", "kind", "topic", "computed", "readings", "relation",
-    "printed", "unit", "each",
+    "id", "where", "what", "quote", "kind", "topic", "carries", "assumption", "computed",
+    "readings", "reading_by_check", "relation", "printed", "unit", "each", "says", "gives", "shown",
 }  # fmt: skip
 _REQUIRED: Final = {"id", "where", "what", "kind", "topic", "relation", "printed"}
+PLACEHOLDERS: Final = frozenset({"computed", "printed", "gap", "failed", "checks"})
+"""Names that a sentence may hold beside those of `each` and `shown`."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A further number of a finding's sentences."""
+
+    expression: Expression
+    unit: str
+    decimals: int
 
 
 @dataclass(frozen=True)
 class Claim:
     """One check: `what` describes it, `quote` is the paper's sentence, empty if there is none.
 
-    `readings` maps a name (empty if there is only one) to an expression.
+    `readings` maps a name (empty if there is only one) to an expression. `says` and `gives` are
+    empty where the sentences follow from the rest.
     """
 
     id: str
@@ -63,18 +87,24 @@ class Claim:
     quote: str
     kind: str
     topic: str
+    carries: str
+    assumption: str
     readings: Mapping[str, Expression]
+    reading_by_check: bool
     relation: str
     printed: Expression
     unit: str
+    says: str
+    gives: str
+    shown: Mapping[str, Shown]
 
 
 def load_claims(path: Path) -> list[Claim]:
     """Read `claims.toml`, every `each` expanded, in the file's order.
 
     Raises:
-        AtomError: a key is unknown or missing, an id repeated, an expression not supported; the
-            claim is named.
+        AtomError: a key is unknown or missing, an id repeated, an expression not supported, a
+            placeholder without a value; the claim is named.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -82,11 +112,13 @@ def load_claims(path: Path) -> list[Claim]:
         raise AtomError(f"{path} is missing; restore it from version control") from error
     except tomllib.TOMLDecodeError as error:
         raise AtomError(f"{path}: {error}") from error
+    names: dict[str, str] = content.get("names", {})
     claims: list[Claim] = []
     for entry in content.get("claim", []):
         _check(path, entry)
-        for values in _combinations(entry.get("each", {})):
-            claims.append(_claim(path, entry, values))
+        for label, values in _combinations(entry.get("each", {})):
+            name = f"{entry['id']} [{label}]" if label else str(entry["id"])
+            claims.append(_claim(path, name, entry, values, names))
     ids: set[str] = set()
     for claim in claims:
         if claim.id in ids:
@@ -102,6 +134,7 @@ def _check(path: Path, entry: Mapping[str, Any]) -> None:
         f"unknown key {', '.join(sorted(unknown))}": bool(unknown),
         f"missing key {', '.join(sorted(missing))}": bool(missing),
         "needs either computed or readings": ("computed" in entry) == ("readings" in entry),
+        "needs says and gives, or neither": ("says" in entry) != ("gives" in entry),
         f"unknown kind {entry.get('kind')!r}; one of claim, consistency": (
             entry.get("kind") not in ("claim", "consistency")
         ),
@@ -110,6 +143,9 @@ def _check(path: Path, entry: Mapping[str, Any]) -> None:
         ),
         f"unknown topic {entry.get('topic')!r}; one of {', '.join(TOPICS)}": (
             entry.get("topic") not in TOPICS
+        ),
+        f"unknown carries {entry.get('carries')!r}; one of {', '.join(CARRIES)}": (
+            entry.get("carries", "detail") not in CARRIES
         ),
         f"unknown unit {entry.get('unit')!r}; one of {', '.join(UNITS)}": (
             entry.get("unit", "1") not in UNITS
@@ -123,37 +159,84 @@ def _check(path: Path, entry: Mapping[str, Any]) -> None:
             raise AtomError(f"{path}: {name}: {problem}")
 
 
-def _combinations(each: Mapping[str, list[str | dict[str, str]]]) -> Iterator[dict[str, str]]:
-    """Values by name for every combination of the lists; an item may set several names."""
+def _combinations(
+    each: Mapping[str, list[str | dict[str, str]]],
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Label and values by name for every combination of the lists."""
     for items in itertools.product(*each.values()):
+        labels: list[str] = []
         values: dict[str, str] = {}
         for name, item in zip(each, items, strict=True):
-            values |= item if isinstance(item, dict) else {name: item}
-        yield values
+            of_item = item if isinstance(item, dict) else {name: item}
+            labels.append(of_item.get("id") or ", ".join(of_item.values()))
+            values |= of_item
+        yield ", ".join(labels), values
 
 
-def _claim(path: Path, entry: Mapping[str, Any], values: Mapping[str, str]) -> Claim:
+def _claim(
+    path: Path,
+    name: str,
+    entry: Mapping[str, Any],
+    values: Mapping[str, str],
+    names: Mapping[str, str],
+) -> Claim:
     def fill(text: str) -> str:
-        for name, value in values.items():
-            text = text.replace("{" + name + "}", value)
+        for key, value in values.items():
+            text = text.replace("{" + key + "}", value)
         return text
 
-    suffix = ", ".join(values.values())
-    name = f"{entry['id']} [{suffix}]" if suffix else str(entry["id"])
+    def sentence(text: str) -> str:
+        for key, value in values.items():
+            text = text.replace("{" + key + "}", names.get(value, value))
+        return text
+
     sources = entry.get("readings", {"": entry.get("computed", "")})
     try:
-        return Claim(
+        shown = {
+            key: _shown(fill(text), unit, decimals)
+            for key, (text, unit, decimals) in entry.get("shown", {}).items()
+        }
+        claim = Claim(
             id=name,
             family=entry["id"],
             where=fill(entry["where"]),
-            what=fill(entry["what"]),
+            what=sentence(entry["what"]),
             quote=fill(entry.get("quote", "")),
             kind=entry["kind"],
             topic=entry["topic"],
+            carries=entry.get("carries", "detail"),
+            assumption=entry.get("assumption", ""),
             readings={reading: Expression(fill(text)) for reading, text in sources.items()},
+            reading_by_check=entry.get("reading_by_check", False),
             relation=entry["relation"],
             printed=Expression(fill(entry["printed"])),
             unit=entry.get("unit", ""),
+            says=sentence(entry.get("says", "")),
+            gives=sentence(entry.get("gives", "")),
+            shown=shown,
         )
+        _check_placeholders(claim)
     except AtomError as error:
         raise AtomError(f"{path}: {name}: {error}") from error
+    return claim
+
+
+def _shown(source: str, unit: str, decimals: int) -> Shown:
+    if unit not in UNITS:
+        raise AtomError(f"unknown unit {unit!r}; one of {', '.join(UNITS)}")
+    return Shown(Expression(source), unit, decimals)
+
+
+def _check_placeholders(claim: Claim) -> None:
+    used = {
+        name
+        for text in (claim.says, claim.gives)
+        for _, name, _, _ in string.Formatter().parse(text)
+        if name is not None
+    }
+    unknown = used - PLACEHOLDERS - set(claim.shown)
+    if unknown:
+        raise AtomError(
+            f"nothing gives {{{', '.join(sorted(unknown))}}}; a sentence may hold the names of "
+            f"each and shown, and {', '.join(sorted(PLACEHOLDERS))}"
+        )

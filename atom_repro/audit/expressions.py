@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from atom_repro.audit.numerals import printed_text
 from atom_repro.datatypes import AtomError
 from atom_repro.report.paper import NAME, UNITS, Cell, Cells, Dimension
 
@@ -286,7 +287,8 @@ class Expression:
 
         class Fill(ast.NodeTransformer):
             def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-                names = [ast.Name(id=c.printed or "?") for c in _matching_cells(node, cells)]
+                matches = _matching_cells(node, cells)
+                names = [ast.Name(id=printed_text(cell, grouped=False)) for cell in matches]
                 return names[0] if not _is_list(node) else ast.List(elts=list(names))
 
         tree = ast.parse(self.source, mode="eval")

@@ -59,6 +59,8 @@ UNITS: Final[dict[str, Unit]] = {
     "byte": Unit(Fraction(1), (("byte", 1),)),
     "MB": Unit(Fraction(10**6), (("byte", 1),)),
     "GB": Unit(Fraction(10**9), (("byte", 1),)),
+    "MiB": Unit(Fraction(2**20), (("byte", 1),)),
+    "GiB": Unit(Fraction(2**30), (("byte", 1),)),
     "frame": Unit(Fraction(1), counted=True),
     "fps": Unit(Fraction(1), (("s", -1),)),
     "px": Unit(Fraction(1), (("px", 1),), counted=True),

@@ -1,8 +1,6 @@
-"""The audit: its language, its verdicts, and that a wrong number in the data is found."""
+"""The audit: its language, its verdicts, and what they are for the paper."""
 
-import csv
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -10,18 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from atom_repro.audit.check import (
-    VERDICTS,
-    Finding,
-    audit,
-    count_by_verdict,
-    decimal_text,
-    unused_cells,
-    with_unit,
-)
-from atom_repro.audit.claims import Claim, load_claims
+from atom_repro.audit.check import FAILED, Finding, audit, count_by_verdict, unused_cells
+from atom_repro.audit.claims import Claim, Shown, load_claims
 from atom_repro.audit.expressions import Expression, Quantity
-from atom_repro.audit.page import to_csv, to_html, to_markdown
+from atom_repro.audit.numerals import plain, with_unit
 from atom_repro.datatypes import AtomError
 from atom_repro.report.paper import Cell, Cells, load_cells
 
@@ -57,9 +47,25 @@ def made(*printed: str, unit: str = "s") -> Cells:
 
 def claim(computed: str, relation: str = "equals", kind: str = "claim", unit: str = "") -> Claim:
     """`computed` against the cell c0."""
-    readings = {"": Expression(computed)}
-    printed = Expression("t3['r', 'c0']")
-    return Claim("id", "id", "5.3", "what", "", kind, "latency", readings, relation, printed, unit)
+    return Claim(
+        id="id",
+        family="id",
+        where="5.3",
+        what="what",
+        quote="",
+        kind=kind,
+        topic="latency",
+        carries="detail",
+        assumption="",
+        readings={"": Expression(computed)},
+        reading_by_check=False,
+        relation=relation,
+        printed=Expression("t3['r', 'c0']"),
+        unit=unit,
+        says="",
+        gives="",
+        shown={},
+    )
 
 
 def verdict(cells: Cells, made_claim: Claim) -> str:
@@ -154,33 +160,53 @@ def test_a_percentage_is_judged_by_the_digits_of_its_inputs(printed: str, expect
         ("at least", "12.00", "does not follow"),
         ("above", "12.12", "rounding"),
         ("below", "12.11", "follows"),
+        ("about", "12.24", "follows"),
+        ("about", "12.26", "does not follow"),
     ],
 )
 def test_limits(relation: str, computed: str, expected: str) -> None:
     assert verdict(made("12.12", computed), claim("t3['r', 'c1']", relation)) == expected
 
 
-def test_a_failed_consistency_contradicts_and_names_the_other_place() -> None:
+def test_a_failed_consistency_contradicts() -> None:
     there = Cell("table05", "r", "c", "5.75", "s", "", "F.1, Table 5", "")
     both = Cells([*made("5.57"), there])
     (finding,) = audit(both, [claim("t5['r', 'c']", kind="consistency")])
     assert finding.verdict == "contradicts"
-    assert finding.against == "F.1, Table 5; 5.3, Table 3"
-    assert finding.by == "+0.180"
+    assert finding.inputs == "table05.csv r, c: 5.75 s; table03.csv r, c0: 5.57 s"
+    assert finding.by == "+0.18"
+    assert finding.off == pytest.approx(0.18 / 5.75)
+
+
+def test_against_a_fact_it_differs_from_a_source() -> None:
+    fact = Cell("facts", "r", "c", "5.75", "s", "", "a published file", "")
+    (finding,) = audit(Cells([*made("5.57"), fact]), [claim("facts['r', 'c']", kind="consistency")])
+    assert finding.verdict == "differs from a source"
+    assert finding.sources == "a published file"
+
+
+@pytest.mark.parametrize("kind", ["claim", "consistency"])
+@pytest.mark.parametrize("table", ["table05", "facts"])
+def test_with_an_assumption_of_ours_it_never_contradicts(kind: str, table: str) -> None:
+    name = {"table05": "t5", "facts": "facts"}[table]
+    there = Cell(table, "r", "c", "5.75", "s", "", "F.1", "")
+    assumed = replace(claim(f"{name}['r', 'c']", kind=kind), assumption="the sky is blue")
+    (finding,) = audit(Cells([*made("5.57"), there]), [assumed])
+    assert (finding.verdict, finding.assumption) == ("unexplained", "the sky is blue")
 
 
 def test_unlike_units_contradict() -> None:
     watts = Cell("table05", "r", "c", "5.57", "W", "", "F.1, Table 5", "")
     (finding,) = audit(Cells([*made("5.57"), watts]), [claim("t5['r', 'c']")])
     assert finding.verdict == "contradicts"
-    assert "units disagree, W against s" in finding.consequence
+    assert "units disagree, W against s" in finding.gives
 
 
 def test_an_input_that_is_not_printed_cannot_be_checked() -> None:
     unknown = Cell("table05", "r", "c", "", "s", "", "F.1, Table 5", "not printed; the spread")
     (finding,) = audit(Cells([*made("1"), unknown]), [claim("t5['r', 'c']")])
     assert finding.verdict == "cannot be checked"
-    assert finding.against == "c (the spread)"
+    assert finding.gives == "The paper does not print the spread."
 
 
 def test_the_reading_that_serves_the_paper_best_decides() -> None:
@@ -188,20 +214,62 @@ def test_the_reading_that_serves_the_paper_best_decides() -> None:
         claim("1"), readings={"a": Expression("t3['r', 'c1']"), "b": Expression("t3['r', 'c2']")}
     )
     (finding,) = audit(made("3", "9", "3"), [two])
-    assert (finding.verdict, finding.reading) == ("follows", "b (of 2)")
+    assert (finding.verdict, finding.reading) == ("follows in one reading", "b")
+    assert finding.others == "a: 9 s"
+    (finding,) = audit(made("3", "3", "3"), [two])
+    assert (finding.verdict, finding.reading) == ("follows", "a")
 
 
-def test_a_figure_cut_off_is_told_from_another_figure() -> None:
+@pytest.mark.parametrize(
+    ("by_check", "expected"),
+    [
+        (False, ["follows in one reading", "follows in one reading", "does not follow"]),
+        (True, ["follows in one reading"] * 3),
+    ],
+)
+def test_a_table_has_one_reading_unless_each_row_has_its_own(
+    by_check: bool, expected: list[str]
+) -> None:
+    rows = [
+        replace(
+            claim("1"),
+            id=f"id [{column}]",
+            printed=Expression(f"t3['r', '{column}']"),
+            readings={"a": Expression("t3['r', 'c3']"), "b": Expression("t3['r', 'c4']")},
+            reading_by_check=by_check,
+        )
+        for column in ("c0", "c1", "c2")
+    ]
+    found = audit(made("3", "3", "9", "3", "9"), rows)
+    assert [finding.verdict for finding in found] == expected
+
+
+def test_sentences_are_filled_from_cells() -> None:
+    told = replace(
+        claim("t3['r', 'c1']"),
+        says="Section 5.3 says {printed}.",
+        gives="It is {computed}, {gap} more, in {failed} of {checks}, beside {other}.",
+        shown={"other": Shown(Expression("t3['r', 'c1'] * 1000"), "s", 1)},
+    )
+    (finding,) = audit(made("5.57", "5.75"), [told])
+    assert finding.says == "Section 5.3 says 5.57 s."
+    assert finding.gives == "It is 5.75 s, 0.18 s more, in 1 of 1, beside 5,750.0 s."
+
+
+def test_one_more_digit_shows_a_figure_that_was_cut_off() -> None:
     (finding,) = audit(made("0.81", "0.8156"), [claim("t3['r', 'c1']")])
-    assert finding.verdict == "does not follow"
-    assert "cut off, not rounded" in finding.consequence
+    assert (finding.verdict, finding.computed) == ("does not follow", "0.816")
 
 
 def test_numbers_as_text() -> None:
-    assert decimal_text(Fraction(2, 3), 2) == "0.67"
-    assert decimal_text(Fraction(-1, 8), 2, sign=True) == "-0.13"
-    assert decimal_text(Fraction(1, 1000), 1) == "0.001"
+    assert plain(Fraction(2, 3), 2) == "0.67"
+    assert plain(Fraction(-1, 8), 2, sign=True) == "-0.13"
+    assert plain(Fraction(1, 1000), 1) == "0.001"
+    assert plain(Fraction(0), 6) == "0"
+    assert plain(Fraction(983251, 10), 1) == "98,325"
+    assert plain(Fraction(1, 10**9), 2) == "less than 0.000001"
     assert with_unit("1.5", "percent") == "1.5 %"
+    assert with_unit("1.5", "percent", gap=True) == "1.5 percentage points"
 
 
 # --- the paper's own findings
@@ -220,21 +288,45 @@ def test_numbers_as_text() -> None:
         ("load-up-to-50", "follows"),
         ("energy-nearly-half", "follows"),
         ("t3-saving [retrieval, s23/int8]", "rounding"),
-        ("latency-range-every-row", "does not follow"),
         ("cider-drop-first [max]", "does not follow"),
-        ("reload-overhead", "does not follow"),
         ("energy-new", "does not follow"),
-        ("lower-drop-retrieval [MSVD/R@10]", "does not follow"),
-        ("one-input-fits [baseline, retrieval, index, a40/fp32]", "contradicts"),
-        ("saving-explained [retrieval, pixel5a/int8]", "contradicts"),
-        ("rouge-over-meteor [MSR-VTT, mPLUG2/fp32]", "contradicts"),
+        ("one-input-fits [assembly, a40/fp32]", "contradicts"),
         ("t5-default-latency", "contradicts"),
         ("mplug2-at-8-bits", "contradicts"),
-        ("t9-embedding", "contradicts"),
-        ("minilm-file", "follows"),
         ("quantised-loads-faster [x86-cpu, baseline]", "contradicts"),
-        ("frames-of-a-clip", "contradicts"),
         ("free-memory", "cannot be checked"),
+        # What was missed.
+        ("r1-drop-5.2 [min]", "follows in one reading"),
+        ("drop-beside-the-saving", "does not follow"),
+        ("below-naive-sum [pixel8a/int8]", "unexplained"),
+        ("below-naive-sum [s23/int8]", "unexplained"),
+        ("script-below-caption [pixel5a/int8]", "unexplained"),
+        ("reload-overhead", "follows in one reading"),
+        ("hyperparameters-of-mplug2 [frames]", "differs from a source"),
+        ("hyperparameters-of-mplug2 [beams]", "differs from a source"),
+        ("hyperparameters-of-mplug2 [caption length]", "differs from a source"),
+        ("hyperparameters-of-mplug2 [learning rate]", "follows"),
+        ("px112-positions", "unexplained"),
+        ("tokens-against-latency", "unexplained"),
+        ("t9-is-peak", "contradicts"),
+        ("rouge-over-meteor [MSR-VTT, mPLUG2/fp32]", "differs from a source"),
+        # What was overclaimed or inconsistent.
+        ("saving-explained [retrieval, pixel5a/int8]", "follows in one reading"),
+        ("index-work [pixel5a/int8]", "unexplained"),
+        ("load-by-parameters [pixel5a/int8]", "unexplained"),
+        ("t4-minute-differences [2]", "unexplained"),
+        ("baseline-is-the-published [MSVD]", "unexplained"),
+        ("mplug2-released-total", "follows in one reading"),
+        ("weights-are-table-9", "follows in one reading"),
+        ("weights-are-the-files", "unexplained"),
+        ("latency-range-min [abstract]", "follows"),
+        ("energy-saving-recomputed", "does not follow"),
+        ("minilm-file", "unexplained"),
+        ("r1-gain [5.2, max]", "follows in one reading"),
+        ("lower-drop-retrieval", "follows in one reading"),
+        ("t9-embedding", "differs from a source"),
+        ("frames-of-a-clip [default]", "contradicts"),
+        ("frames-of-a-clip [fps2]", "contradicts"),
     ],
 )
 def test_known_findings(findings: dict[str, Finding], name: str, expected: str) -> None:
@@ -243,88 +335,13 @@ def test_known_findings(findings: dict[str, Finding], name: str, expected: str) 
 
 def test_it_is_thorough(findings: dict[str, Finding], cells: Cells, claims: list[Claim]) -> None:
     assert len(findings) >= 400
-    assert all(number > 0 for number in count_by_verdict(findings.values()).values())
+    counts = count_by_verdict(finding.verdict for finding in findings.values())
+    assert all(number > 0 for number in counts.values())
     assert [c.key for c in unused_cells(cells, claims) if c.table.startswith("table")] == []
 
 
 def test_no_unit_of_the_committed_data_disagrees(findings: dict[str, Finding]) -> None:
-    assert [f.id for f in findings.values() if "units disagree" in f.consequence] == []
-
-
-PLANTS = [
-    # file, row, column, field, planted, finding, before, after
-    ("table03", "pixel5a/int8/atom", "retrieval", "value", "118.66",
-     "t3-saving [retrieval, pixel5a/int8]", "follows", "does not follow"),
-    ("table03", "x86-cpu/fp32/atom", "load_saving", "value", "43.44",
-     "t3-load-saving [x86-cpu/fp32]", "follows", "does not follow"),
-    ("table03", "s23/int8/atom", "encode", "value", "6.38",
-     "stages-alike [s23/int8]", "follows", "contradicts"),
-    ("table03", "x86-cpu/fp32/baseline", "retrieval", "value", "16.05",
-     "one-input-fits [baseline, retrieval, index, x86-cpu/fp32]", "follows", "contradicts"),
-    ("table08", "peak", "atom", "value", "5.371", "t8-sum [atom]", "follows", "does not follow"),
-    ("table06", "total", "storage", "value", "1238", "t6-sum", "follows", "does not follow"),
-    ("table09", "Embedding", "share", "value", "16.07",
-     "t9-share [Embedding]", "follows", "does not follow"),
-    ("table09", "Conv3d", "parameters", "value", "61", "t9-conv3d", "follows", "contradicts"),
-    ("table01", "mPLUG2+/fp32", "MSVD/CIDEr", "value", "164.6",
-     "caption-gain-min [CIDEr]", "follows", "does not follow"),
-    ("table02", "mPLUG2+/int8", "MSR-VTT/R@1", "value", "58.5",
-     "int8-r1-gain [max]", "follows", "does not follow"),
-    ("table10", "mPLUG2/int8", "DiDeMo/R@5", "value", "51.7",
-     "recall-grows-with-k-10 [R@1, R@5]", "follows", "contradicts"),
-    ("table05", "batch4", "MSR-VTT/CIDEr", "value", "85.2",
-     "t5-batch-cider", "follows", "does not follow"),
-    ("table07", "all-MiniLM-L6-v2/fp32", "STS-B/Pearson", "value", "0.8827",
-     "pearson-in-text [fp32]", "follows", "does not follow"),
-    ("energy", "calculation", "baseline energy", "value", "24",
-     "energy-baseline", "follows", "does not follow"),
-    ("text", "5.1", "MSVD test", "value", "760", "msvd-sum", "follows", "does not follow"),
-    ("text", "6", "latency saving/max", "value", "43",
-     "latency-range-max [6]", "follows", "does not follow"),
-    ("text", "5.1", "epochs", "value", "20", "hyperparameters [epochs]", "follows", "contradicts"),
-    ("table08", "activations", "atom", "unit", "MB", "t8-sum [atom]", "follows", "does not follow"),
-    ("table08", "activations", "atom", "unit", "s", "t8-sum [atom]", "follows", "contradicts"),
-    ("text", "F.1", "default latency", "value", "5.57",
-     "t5-default-latency", "contradicts", "follows"),
-    ("text", "5.4", "free RAM of a 6 GB phone", "value", "4.1",
-     "free-memory", "cannot be checked", "does not follow"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("file", "row", "column", "field", "planted", "name", "before", "after"),
-    PLANTS,
-    ids=[f"{p[0]}-{p[2]}-{p[3]}".replace(" ", "_") for p in PLANTS],
-)
-def test_a_planted_error_is_found(
-    tmp_path: Path,
-    findings: dict[str, Finding],
-    file: str,
-    row: str,
-    column: str,
-    field: str,
-    planted: str,
-    name: str,
-    before: str,
-    after: str,
-) -> None:
-    folder = Path(shutil.copytree(PAPER, tmp_path / "paper"))
-    path = folder / f"{file}.csv"
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    hits = [r for r in rows if (r["row"], r["column"]) == (row, column)]
-    assert len(hits) == 1
-    hits[0][field] = planted
-    hits[0]["note"] = hits[0]["note"].removeprefix("not printed;")
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-    claims = [c for c in load_claims(folder / "claims.toml") if c.id == name]
-    (found,) = audit(load_cells(folder), claims)
-    assert findings[name].verdict == before
-    assert found.verdict == after
+    assert [f.id for f in findings.values() if "units disagree" in f.gives] == []
 
 
 def test_no_verdict_is_typed_in(cells: Cells, claims: list[Claim]) -> None:
@@ -341,7 +358,7 @@ def test_no_verdict_is_typed_in(cells: Cells, claims: list[Claim]) -> None:
         changed = Cells([wrong if c.key == cell.key else c for c in cells])
         if cell.key in {c.key for e in each.readings.values() for c in e.references(changed)}:
             continue
-        assert verdict(changed, each) in ("does not follow", "contradicts"), each.id
+        assert verdict(changed, each) in FAILED, each.id
         checked += 1
     assert checked >= 150
 
@@ -372,6 +389,10 @@ def test_exchanged_columns_are_told_from_right_ones(cells: Cells, claims: list[C
         (lambda t: t.replace("equals", "resembles"), "relation 'resembles'"),
         (lambda t: t.replace("a quote", "word " * 13), "more than 12 words"),
         (lambda t: t.replace("1 + 1", "eval('1')"), "is not supported"),
+        (lambda t: t + 'carries = "much"\n', "carries 'much'"),
+        (lambda t: t + 'says = "a"\n', "needs says and gives, or neither"),
+        (lambda t: t + 'says = "{a}"\ngives = "b"\n', "nothing gives {a}"),
+        (lambda t: t + 'shown = { a = ["1", "ell", 0] }\n', "unknown unit 'ell'"),
         (lambda t: t + t, "two claims have the id x"),
         (lambda t: t.replace('computed = "1 + 1"\n', ""), "either computed or readings"),
         (lambda t: t + "=", "claims.toml: "),
@@ -403,37 +424,3 @@ def test_quotes_are_the_papers_words(claims: list[Claim]) -> None:
 
     paper = letters(TEXT.read_text(encoding="utf-8"))
     assert [c.quote for c in claims if letters(c.quote) not in paper] == []
-
-
-# --- the pages
-
-
-def test_the_committed_pages_are_what_the_data_give(findings: dict[str, Finding]) -> None:
-    found = list(findings.values())
-    for suffix, write in (("csv", to_csv), ("md", to_markdown), ("html", to_html)):
-        committed = (ROOT / f"results/audit/audit.{suffix}").read_text(encoding="utf-8")
-        assert write(found) == committed, f"audit.{suffix} is stale: make audit"
-
-
-def test_the_same_data_give_the_same_bytes(findings: dict[str, Finding]) -> None:
-    again = audit(load_cells(PAPER), load_claims(PAPER / "claims.toml"))
-    assert to_html(again) == to_html(list(findings.values()))
-    assert to_markdown(again) == to_markdown(list(findings.values()))
-
-
-def test_pages_escape_what_they_show(findings: dict[str, Finding]) -> None:
-    finding = replace(findings["t6-sum"], what="<script>alert('x')</script>", quote='a "b" | c')
-    page = to_html([finding])
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "a “a" not in page
-    row = next(line for line in to_markdown([finding]).splitlines() if "alert" in line)
-    assert "<script>" not in row
-    assert r"\| c" in row
-
-
-def test_the_page_counts_what_it_shows(findings: dict[str, Finding]) -> None:
-    page = to_markdown(list(findings.values()))
-    for name, number in count_by_verdict(findings.values()).items():
-        assert f"| {name} | {number} |" in page
-    assert set(count_by_verdict([])) == set(VERDICTS)

@@ -17,12 +17,14 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from atom_repro.video.file import (
+    EMPTY_STREAM,
+    DecodedFrames,
     VideoError,
-    decoded_frames,
     error_text,
     open_video,
     packets,
     seconds,
+    video_stream,
 )
 
 
@@ -46,7 +48,7 @@ class FrameTimes:
 def read_frame_times(path: Path, start_s: float, end_s: float | None) -> FrameTimes:
     """Reads the frame_times of a window from its packets, decoding if they have no timestamps."""
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         # Read now: a stream's fields are freed memory once its container is closed.
         start_pts, time_base = stream.start_time or 0, stream.time_base
         packet_times = _packet_times(container, stream, start_pts, start_s, end_s)
@@ -58,13 +60,13 @@ def read_frame_times(path: Path, start_s: float, end_s: float | None) -> FrameTi
             packet_times = None  # no usable index: read from the beginning instead
     if packet_times is None:
         with open_video(path) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             packet_times = _packet_times(container, stream, start_pts, 0.0, end_s)
     if packet_times is None:
         return _decoded_frame_times(path)
     pts, last_s, fault = packet_times
     if not pts:
-        raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
+        raise VideoError(path, f"no frame can be decoded ({fault or EMPTY_STREAM})")
     times = np.array([float((value - start_pts) * time_base) for value in pts])
     return FrameTimes(pts, times, _last_frame_end(times, last_s), ordinal=False, fault=fault)
 
@@ -112,16 +114,14 @@ def _packet_times(
 def _decoded_frame_times(path: Path) -> FrameTimes:
     """Frame times of a file without timestamps (old AVI): frame number over the declared rate."""
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        count, fault = 0, ""
-        try:
-            for _ in decoded_frames(container, stream):
-                count += 1
-        except FFmpegError as error:
-            fault = f"the file breaks after {count} frames ({error_text(error)})"
+        frames = DecodedFrames(container, stream)
+        for _ in frames:
+            pass
+        count, fault = frames.count, frames.fault
     if not count:
-        raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
+        raise VideoError(path, f"no frame can be decoded ({fault or EMPTY_STREAM})")
     return FrameTimes(list(range(count)), np.arange(count) / rate, count / rate, True, fault)
 
 

@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
 from atom_repro.datatypes import AtomError, Clip, ClipStatus
 from atom_repro.video.file import (
+    EMPTY_STREAM,
     RESIZE,
+    DecodedFrames,
     VideoError,
-    decoded_frames,
     error_text,
     open_video,
     quarter_turns,
-    seconds,
+    video_stream,
 )
 from atom_repro.video.frame_times import (
     FrameTimes,
@@ -61,7 +61,8 @@ class Frames:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Metadata of a video file; `width` and `height` are those after display rotation."""
+    """Metadata of a video file; `width` and `height` are those after display rotation. `fault` says
+    why the file ends early, and is empty where it does not."""
 
     duration_s: float
     fps: float
@@ -72,6 +73,7 @@ class VideoInfo:
     codec: str
     container: str
     has_audio: bool
+    fault: str
 
 
 def read_frames(
@@ -113,18 +115,23 @@ def read_frames(
     jitter_rng = rng if sampling == "jitter" else None
     indices = sample_indices(path, frame_times, frames, start_s, end_s, jitter_rng)
     needed = {frame_times.keys[i] for i in indices}
-    decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, start_s)
-    if start_s > 0 and len(pixels) < len(needed):
+    from_s = start_s
+    decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, from_s, end_s)
+    first_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
+    if len(pixels) < len(needed) and start_s > 0 and min(decoded_keys, default=None) != first_key:
         # The seek went past the window (transport streams have no index): decode from the start.
-        decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, 0.0)
-    fault = fault or frame_times.fault
+        from_s = 0.0
+        decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, from_s, end_s)
+    fault = "; ".join(text for text in (fault, frame_times.fault) if text)
     if len(pixels) < len(needed):
         # Some of the sampled frames do not decode. Sample again among those that do.
+        fault = fault or "some of its frames cannot be decoded"
         frame_times = restrict_to_keys(frame_times, decoded_keys)
         if not frame_times.keys:
-            raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
+            raise VideoError(path, f"no frame can be decoded ({fault})")
         indices = sample_indices(path, frame_times, frames, start_s, end_s, jitter_rng)
-        _, pixels, _ = _decode(path, frame_times, {frame_times.keys[i] for i in indices}, size, 0.0)
+        needed = {frame_times.keys[i] for i in indices}
+        _, pixels, _ = _decode(path, frame_times, needed, size, from_s, end_s)
     return Frames(
         pixels=np.stack([pixels[frame_times.keys[i]] for i in indices]),
         times_s=frame_times.times_s[indices],
@@ -151,37 +158,32 @@ def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dty
 
 
 def probe(path: Path) -> VideoInfo:
-    """Reads a video file's metadata; what the header lacks is computed from the packets.
+    """Reads a video file's metadata. Length and number of frames are those of its packets: what a
+    header says may be that of another stream, or wrong.
 
     Raises:
         VideoError: the file is not a video, or its first frame cannot be decoded.
     """
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         codec, container_format = stream.codec_context.name, container.format.name
         has_audio = bool(container.streams.audio)
-        declared_s = seconds(stream.duration, stream.time_base)
-        if declared_s is None and container.duration is not None:
-            declared_s = container.duration / av.time_base
-        rate, count = stream.average_rate, stream.frames
-        try:
-            first = next(decoded_frames(container, stream), None)
-        except FFmpegError as error:
-            raise VideoError(path, f"no frame can be decoded ({error_text(error)})") from None
+        rate = stream.average_rate
+        frames = DecodedFrames(container, stream)
+        first = next(frames, None)
         if first is None:
-            raise VideoError(path, "no frame can be decoded")
+            raise VideoError(path, f"no frame can be decoded ({frames.fault or EMPTY_STREAM})")
         rotation = int(first.rotation)
         width, height = first.width, first.height
     if quarter_turns(rotation) % 2:
         width, height = height, width
-    if declared_s is None or not count or not rate:
-        frame_times = read_frame_times(path, 0.0, None)
-        count = count or len(frame_times.keys)
-        declared_s = frame_times.end_s if declared_s is None else declared_s
-    fps = float(rate) if rate else count / max(declared_s, 1e-9)
+    frame_times = read_frame_times(path, 0.0, None)
+    duration_s, count = round(frame_times.end_s, 6), len(frame_times.keys)
+    fps = float(rate) if rate else count / max(duration_s, 1e-9)
     return VideoInfo(
-        declared_s, fps, width, height, rotation, count, codec, container_format, has_audio
-    )
+        duration_s, fps, width, height, rotation, count, codec, container_format, has_audio,
+        frame_times.fault,
+    )  # fmt: skip
 
 
 def sliding_windows(
@@ -262,33 +264,43 @@ def _with_status(clip: Clip, frames: int) -> Clip:
 
 
 def _decode(
-    path: Path, frame_times: FrameTimes, needed: set[int], size: int, start_s: float
+    path: Path,
+    frame_times: FrameTimes,
+    needed: set[int],
+    size: int,
+    start_s: float,
+    end_s: float | None,
 ) -> tuple[list[int], dict[int, npt.NDArray[np.uint8]], str]:
-    """Decodes until all needed frames are found.
+    """Decodes until all needed frames are found, at most to the window's end.
 
     Returns the keys of all frames decoded, the needed frames (size, size, 3) by key, and the
     fault, empty if none.
     """
     decoded_keys: list[int] = []
     pixels: dict[int, npt.NDArray[np.uint8]] = {}
-    fault = ""
+    stop_key = frame_times.keys[
+        -1 if end_s is None else frame_on_screen(frame_times.times_s, end_s)
+    ]
     with open_video(path) as container:
-        stream = container.streams.video[0]
-        try:
-            if start_s > 0 and not frame_times.ordinal:
-                # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
-                seek_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
+        stream = video_stream(container)
+        if start_s > 0 and not frame_times.ordinal:
+            # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
+            seek_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
+            try:
                 container.seek(seek_key, stream=stream)
-            for ordinal, frame in enumerate(decoded_frames(container, stream)):
-                key = ordinal if frame_times.ordinal else frame.pts
-                decoded_keys.append(key)
-                if key in needed and key not in pixels:
-                    pixels[key] = _resized_upright(frame, size)
-                    if len(pixels) == len(needed):
-                        break
-        except FFmpegError as error:
-            fault = f"decoding breaks after {len(decoded_keys)} frames ({error_text(error)})"
-    return decoded_keys, pixels, fault
+            except FFmpegError as error:
+                return [], {}, f"seeking fails ({error_text(error)})"
+        frames = DecodedFrames(container, stream)
+        for ordinal, frame in enumerate(frames):
+            key = ordinal if frame_times.ordinal else frame.pts
+            if key is None:
+                continue
+            decoded_keys.append(key)
+            if key in needed and key not in pixels:
+                pixels[key] = _resized_upright(frame, size)
+            if len(pixels) == len(needed) or key > stop_key:
+                break
+    return decoded_keys, pixels, frames.fault
 
 
 def _resized_upright(frame: Any, size: int) -> npt.NDArray[np.uint8]:

@@ -20,14 +20,16 @@ from av.video.reformatter import ColorRange, Colorspace
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import Box
 from atom_repro.video.file import (
+    EMPTY_STREAM,
     RESIZE,
+    DecodedFrames,
     VideoError,
-    decoded_frames,
     error_text,
     open_video,
     packets,
     quarter_turns,
     seconds,
+    video_stream,
 )
 from atom_repro.video.frame_times import frame_on_screen, read_frame_times
 
@@ -72,13 +74,11 @@ def source_format(path: Path) -> SourceFormat:
         VideoError: no frame can be decoded.
     """
     with open_video(path) as container:
-        stream = container.streams.video[0]
-        try:
-            first = next(decoded_frames(container, stream), None)
-        except FFmpegError as error:
-            raise VideoError(path, f"no frame can be decoded ({error_text(error)})") from None
+        stream = video_stream(container)
+        frames = DecodedFrames(container, stream)
+        first = next(frames, None)
         if first is None:
-            raise VideoError(path, "no frame can be decoded")
+            raise VideoError(path, f"no frame can be decoded ({frames.fault or EMPTY_STREAM})")
         width, height = _display_size(first, stream.sample_aspect_ratio)
         return SourceFormat(width, height, _sound_stream(container) is not None)
 
@@ -121,7 +121,7 @@ class FrameReader:
         self._frames = self._frames_of_cut()
         first = next(self._frames, None)
         if first is None:
-            reason = self._fault or self._timeline.fault or "the stream is empty"
+            reason = self._fault or self._timeline.fault or EMPTY_STREAM
             raise VideoError(cut.path, f"no frame of the cut can be decoded ({reason})")
         self._first = first
         self.begin_s = max(cut.start_s, first[0])
@@ -160,8 +160,11 @@ class FrameReader:
         return self.begin_s + float(self.yielded_frames / self._rate)
 
     @property
-    def shortfall(self) -> str:
-        """The missing part of the cut and the reason, as text; empty if the cut is complete."""
+    def fault(self) -> str:
+        """What of the cut is missing or damaged, as text; empty if it is complete and sound."""
+        return self._shortfall() or self._fault
+
+    def _shortfall(self) -> str:
         late_s = self.begin_s - self._cut.start_s
         early_s = self._requested_end_s - self.end_s
         reason = self._fault or self._timeline.fault
@@ -195,31 +198,34 @@ class FrameReader:
         """Generator of (time, frame), starting at the last frame at or before the cut's start."""
         timeline, before = self._timeline, None
         with open_video(self._cut.path) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             start_pts, time_base = stream.start_time or 0, stream.time_base
             self.start_pts_s = float(start_pts * time_base)
             self._aspect = stream.sample_aspect_ratio
-            try:
-                if seek_pts is not None:
+            if seek_pts is not None:
+                try:
                     container.seek(seek_pts, stream=stream)
-                for ordinal, frame in enumerate(decoded_frames(container, stream)):
-                    if timeline.ordinal:
-                        if ordinal == len(timeline.times_s):
-                            break
-                        time_s = float(timeline.times_s[ordinal])
-                    elif frame.pts is None:
-                        continue
-                    else:
-                        time_s = float((frame.pts - start_pts) * time_base)
-                    if time_s <= self._cut.start_s + ROUNDING_S:
-                        before = (time_s, frame)
-                        continue
-                    if before is not None:
-                        yield before
-                        before = None
-                    yield time_s, frame
-            except FFmpegError as error:
-                self._fault = f"decoding breaks ({error_text(error)})"
+                except FFmpegError:
+                    return  # and from the start, as where a seek goes too far
+            frames = DecodedFrames(container, stream)
+            for ordinal, frame in enumerate(frames):
+                self._fault = frames.fault
+                if timeline.ordinal:
+                    if ordinal == len(timeline.times_s):
+                        break
+                    time_s = float(timeline.times_s[ordinal])
+                elif frame.pts is None:
+                    continue
+                else:
+                    time_s = float((frame.pts - start_pts) * time_base)
+                if time_s <= self._cut.start_s + ROUNDING_S:
+                    before = (time_s, frame)
+                    continue
+                if before is not None:
+                    yield before
+                    before = None
+                yield time_s, frame
+            self._fault = frames.fault
             if before is not None:
                 yield before
 

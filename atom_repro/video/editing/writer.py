@@ -217,7 +217,7 @@ def _render(
         for canvas in frames:
             movie.add(canvas, sound, keyframe=movie.frames == start_frame)
             yield frames.yielded_frames / frames.expected_frames
-    faults = [fault for fault in (frames.shortfall, sound.fault) if fault]
+    faults = [fault for fault in (frames.fault, sound.fault) if fault]
     rendered = {
         "source_start_s": round(frames.begin_s, 6),
         "source_end_s": round(frames.end_s, 6),

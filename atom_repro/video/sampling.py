@@ -143,6 +143,9 @@ def read_frames(
 def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Centre-sampled frames of a clip's window, resized: (T, 3, H, W) uint8 RGB.
 
+    What of the window could not be seen is added to the list `faults` of the clip's `meta`, if it
+    has one.
+
     Raises:
         VideoError: no frame of the window can be decoded.
     """
@@ -154,6 +157,8 @@ def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dty
         start_s=clip.start_s,
         end_s=clip.end_s,
     )
+    if read.detail and "faults" in clip.meta:
+        clip.meta["faults"].append(read.detail)
     return np.ascontiguousarray(read.pixels.transpose(0, 3, 1, 2))
 
 

@@ -41,7 +41,7 @@ def test_every_file_gives_frames(name, capfd):
 def test_a_damaged_file_is_read_to_its_end():
     got = read_frames(FOLDER / "decord_corrupted.mp4", frames=50, size=16, sampling="centre")
     assert got.detail == (
-        "2 frames are damaged, the first at 2.9 s (Invalid data found when processing input)"
+        "2 frames are damaged, the first at 3.0 s (Invalid data found when processing input)"
     )
     assert got.times_s[-1] == pytest.approx(4.9)
 

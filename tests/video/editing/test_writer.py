@@ -384,7 +384,7 @@ def test_real_films_of_all_kinds_in_one_movie(tmp_path, capfd):
     found = {cut.source: cut for cut in edited.cuts}
     broken = found["decord_corrupted.mp4"]
     assert (broken.status, broken.source_end_s) == ("partial", pytest.approx(3.2))
-    assert broken.detail.startswith("2 frames are damaged, the first at 2.9 s")
+    assert broken.detail.startswith("2 frames are damaged, the first at 3.0 s")
     turned = found["decord_video_90.mov"].box
     assert turned.width / turned.height == pytest.approx(320 / 568, abs=0.02)
     anamorphic = found["mmaction2_demo.mp4"].box  # 340 x 256 pixels of 64:51

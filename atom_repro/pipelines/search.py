@@ -13,6 +13,7 @@ from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Progress,
     TaskResult,
+    counted,
     hit_data,
     hit_rows,
     no_match_message,
@@ -44,9 +45,8 @@ class ClipSearch:
         return TaskResult(tuple(hits), (), tuple(hits))
 
     def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
-        summary = (
-            f"{len(reply.hits)} clips" if reply.hits else no_match_message(self.least_similarity)
-        )
+        found = counted(len(reply.hits), "clip")
+        summary = found if reply.hits else no_match_message(self.least_similarity)
         return Delivery(summary, HIT_COLUMNS, hit_rows(reply.hits), {"clips": hit_data(reply.hits)})
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from atom_repro.datatypes import AtomError, Clip, ClipStatus
+from atom_repro.video.display import Display, source_matrix
 from atom_repro.video.file import (
     EMPTY_STREAM,
     RESIZE,
@@ -295,21 +296,30 @@ def _decode(
                 container.seek(seek_key, stream=stream)
             except FFmpegError as error:
                 return [], {}, f"seeking fails ({error_text(error)})"
-        frames = DecodedFrames(container, stream)
+        frames, display = DecodedFrames(container, stream), Display()
         for ordinal, frame in enumerate(frames):
             key = ordinal if frame_times.ordinal else frame.pts
             if key is None:
                 continue
             decoded_keys.append(key)
             if key in needed and key not in pixels:
-                pixels[key] = _resized_upright(frame, size)
+                pixels[key] = _resized_upright(frame, size, display)
             if len(pixels) == len(needed) or key > stop_key:
                 break
-    return decoded_keys, pixels, frames.fault
+    fault = "; ".join(text for text in (frames.fault, display.fault) if text)
+    return decoded_keys, pixels, fault
 
 
-def _resized_upright(frame: Any, size: int) -> npt.NDArray[np.uint8]:
-    small = frame.reformat(width=size, height=size, format="rgb24", interpolation=RESIZE, threads=1)
+def _resized_upright(frame: Any, size: int, display: Display) -> npt.NDArray[np.uint8]:
+    shown = display(frame, size, size)
+    small = shown.reformat(
+        width=size,
+        height=size,
+        format="rgb24",
+        interpolation=RESIZE,
+        threads=1,
+        src_colorspace=source_matrix(shown),
+    )
     # PyAV reports the display rotation and leaves applying it to the caller.
     upright: npt.NDArray[np.uint8] = np.rot90(small.to_ndarray(), quarter_turns(frame.rotation))
     return upright

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 
+from atom_repro.video.display import Display, source_matrix
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import Box
 from atom_repro.video.file import (
@@ -53,9 +54,6 @@ _GAP_S = 0.04
 _MIN_BAR = 0.005
 
 BLACK_Y, _GREY_UV = 16, 128
-
-# Values of AVColorSpace that define no colour matrix: unspecified, and reserved.
-_UNSPECIFIED_MATRICES = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class FrameReader:
             )
         self.start_pts_s = 0.0
         self._aspect: Fraction | None = None
-        self._fault = ""
+        self._fault, self._display = "", Display()
         self._frames = self._frames_of_cut()
         first = next(self._frames, None)
         if first is None:
@@ -162,7 +160,8 @@ class FrameReader:
     @property
     def fault(self) -> str:
         """What of the cut is missing or damaged, as text; empty if it is complete and sound."""
-        return self._shortfall() or self._fault
+        faults = (self._shortfall() or self._fault, self._display.fault)
+        return "; ".join(text for text in faults if text)
 
     def _shortfall(self) -> str:
         late_s = self.begin_s - self._cut.start_s
@@ -239,13 +238,14 @@ class FrameReader:
         turns = quarter_turns(frame.rotation)
         box = fit_box(_display_size(frame, self._aspect), self._width, self._height)
         width, height = (box.height, box.width) if turns % 2 else (box.width, box.height)
-        small = frame.reformat(
+        shown = self._display(frame, width, height)
+        small = shown.reformat(
             width=width,
             height=height,
             format="yuv420p",
             interpolation=RESIZE,
             threads=1,
-            src_colorspace=_source_matrix(frame),
+            src_colorspace=source_matrix(shown),
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
@@ -278,13 +278,6 @@ def _display_size(frame: Any, pixel_aspect: Fraction | None) -> tuple[float, flo
     """Width and height of a frame after display rotation, in square pixels."""
     width, height = frame.width * float(pixel_aspect or 1), float(frame.height)
     return (height, width) if quarter_turns(frame.rotation) % 2 else (width, height)
-
-
-def _source_matrix(frame: Any) -> Colorspace | None:
-    """Colour matrix guessed from the height, as players do; None where the frame states its own."""
-    if frame.colorspace not in _UNSPECIFIED_MATRICES or frame.format.is_rgb:
-        return None
-    return Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
 
 
 def _sound_stream(container: Any) -> Any:

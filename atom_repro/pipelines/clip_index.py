@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ import torch
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.pipelines.captioned_clips import CaptionedClips, counted, time_range
-from atom_repro.records.lock import hold
+from atom_repro.records.lock import Lock, hold
 from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.captioning import CaptionOutcome
 from atom_repro.runtime.runtime import Runtime
@@ -145,7 +145,7 @@ class ClipIndex:
         path: Path,
         connection: sqlite3.Connection,
         provenance: IndexProvenance,
-        lock: IO[str],
+        lock: Lock,
     ) -> None:
         self.path, self.provenance = path, provenance
         self._connection, self._lock = connection, lock

@@ -8,10 +8,27 @@ from typing import IO
 from atom_repro.datatypes import AtomError
 
 
-def hold(path: Path, what: object, otherwise: str) -> IO[str]:
-    """Lock the file `path`, which is created, until the returned file is closed or this process
-    ends, however it ends. The file stays: deleting it would let two processes lock two files of
-    one name.
+class Lock:
+    """A locked file, until it is closed or this process ends, however it ends."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self._path, self._file = path, file
+
+    def close(self) -> None:
+        """Release the lock and delete its file."""
+        if not self._file.closed:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def hold(path: Path, what: object, otherwise: str) -> Lock:
+    """Lock the file `path`, which is created.
 
     Args:
         what: the thing that is used by one run at a time.
@@ -21,6 +38,18 @@ def hold(path: Path, what: object, otherwise: str) -> IO[str]:
         AtomError: another process holds it; names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked(path, what, otherwise)
+    # A file that its last holder has deleted since it was opened locks nothing.
+    while not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+        file.close()
+        file = _locked(path, what, otherwise)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return Lock(path, file)
+
+
+def _locked(path: Path, what: object, otherwise: str) -> IO[str]:
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,7 +62,4 @@ def hold(path: Path, what: object, otherwise: str) -> IO[str]:
         ) from None
     except OSError:
         pass  # a file system without locks, as some network drives are
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
     return file

@@ -20,7 +20,7 @@ from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.records.atomic import atomic_write
 from atom_repro.records.journal import Journal
-from atom_repro.records.lock import hold
+from atom_repro.records.lock import Lock, hold
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.lora import merged
 from atom_repro.training.sharding import full_state, restore_state
@@ -52,7 +52,7 @@ class TrainingState:
         self._earlier = checkpoint.folder / "earlier"
         self._journal_file = checkpoint.state / "curve.jsonl"
         self._journal: Journal | None = None
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
 
     def begin(self, *, fresh: bool, wait: Callable[[], object]) -> int:
         """Load the state of an interrupted run of the same key and delete any other; return the

@@ -30,6 +30,7 @@ from atom_repro.video.file import (
     video_stream,
 )
 from atom_repro.video.frame_times import (
+    Clock,
     FrameTimes,
     frame_on_screen,
     read_frame_times,
@@ -289,7 +290,7 @@ def _decode(
     ]
     with open_video(path) as container:
         stream = video_stream(container)
-        if start_s > 0 and not frame_times.ordinal:
+        if start_s > 0 and frame_times.seekable:
             # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
             seek_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
             try:
@@ -297,10 +298,11 @@ def _decode(
             except FFmpegError as error:
                 return [], {}, f"seeking fails ({error_text(error)})"
         frames, display = DecodedFrames(container, stream), Display()
+        clock = Clock(frame_times.offsets, stream.time_base)
         for ordinal, frame in enumerate(frames):
-            key = ordinal if frame_times.ordinal else frame.pts
-            if key is None:
+            if frame.pts is None and not frame_times.ordinal:
                 continue
+            key = ordinal if frame_times.ordinal else clock.key(frame.pts)
             decoded_keys.append(key)
             if key in needed and key not in pixels:
                 pixels[key] = _resized_upright(frame, size, display)

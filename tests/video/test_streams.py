@@ -9,6 +9,7 @@ import pytest
 from av.stream import Disposition
 
 from atom_repro.video.editing.cuts import Cut
+from atom_repro.video.editing.verify import verify_movie
 from atom_repro.video.editing.writer import render_movie
 from atom_repro.video.file import MOST_PIXELS, VideoError, write_video
 from atom_repro.video.sampling import probe, read_frames
@@ -119,3 +120,55 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
     write_video(tmp_path / "part:2.mp4", np.zeros((4, 32, 32, 3), np.uint8), 4)
     monkeypatch.chdir(tmp_path)
     assert probe(Path("part:2.mp4")).frames == 4
+
+
+def parts(tmp_path: Path, *colours: tuple[int, int, int]) -> Path:
+    """Recordings of two seconds each, one after the other in a transport stream."""
+    path = tmp_path / "parts.ts"
+    content = b""
+    for number, part in enumerate(colours):
+        content += write(
+            tmp_path / f"{number}.ts", {"colour": part, "seconds": 2.0}, sound_s=2.0
+        ).read_bytes()
+    path.write_bytes(content)
+    return path
+
+
+def test_a_clock_that_starts_anew_goes_on(tmp_path):
+    path = parts(tmp_path, RED, GREY, RED)
+    info = probe(path)
+    assert info.duration_s == pytest.approx(6.0, abs=0.2)
+    assert info.frames == 60
+    for start_s, seen in ((0.2, RED), (2.4, GREY), (4.4, RED)):
+        got = read_frames(
+            path, frames=3, size=16, sampling="centre", start_s=start_s, end_s=start_s + 1.2
+        )
+        assert (got.status, got.detail) == ("ok", "")
+        np.testing.assert_allclose(got.pixels.mean((0, 1, 2)), seen, atol=12)
+        assert start_s <= got.times_s[0] < got.times_s[-1] < start_s + 1.2
+
+
+def test_cuts_of_such_a_file_are_what_was_captioned(tmp_path):
+    path = parts(tmp_path, RED, GREY)
+    edited = render_movie([Cut("a", path, 2.5, 3.5)], tmp_path / "movie.mp4", fps=10)
+    verify_movie(edited, tmp_path / "movie.mp4")
+    np.testing.assert_allclose(colour(tmp_path / "movie.mp4"), GREY, atol=12)
+    (cut,) = edited.cuts
+    assert cut.frames == 10
+    assert cut.detail == "its sound is left out, as its clock starts anew within the file"
+
+
+def test_a_hole_in_a_broadcast_is_closed(tmp_path):
+    path = write(tmp_path / "a.ts", {"colour": RED, "seconds": 2.0})
+    late = tmp_path / "b.ts"
+    with av.open(str(path)) as source, av.open(str(late), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                packet.pts += 90_000 * 3600
+                packet.dts += 90_000 * 3600
+                out.mux(packet)
+    both = tmp_path / "both.ts"
+    both.write_bytes(path.read_bytes() + late.read_bytes())
+    assert probe(both).duration_s == pytest.approx(4.0, abs=0.2)

@@ -32,7 +32,7 @@ from atom_repro.video.file import (
     seconds,
     video_stream,
 )
-from atom_repro.video.frame_times import frame_on_screen, read_frame_times
+from atom_repro.video.frame_times import Clock, frame_on_screen, read_frame_times
 
 SOUND_HZ = 48_000
 
@@ -153,6 +153,11 @@ class FrameReader:
         self._frames.close()
 
     @property
+    def has_one_clock(self) -> bool:
+        """Whether sound can be found by its timestamps: not in a source of several parts."""
+        return len(self._timeline.offsets) == 1
+
+    @property
     def end_s(self) -> float:
         """Source time at which the frames yielded so far end."""
         return self.begin_s + float(self.yielded_frames / self._rate)
@@ -180,7 +185,7 @@ class FrameReader:
     def _frames_of_cut(self) -> Any:
         """Generator of (time, frame) from the frame on screen at the cut's start on."""
         timeline = self._timeline
-        if self._cut.start_s > 0 and not timeline.ordinal:
+        if self._cut.start_s > 0 and timeline.seekable:
             at = frame_on_screen(timeline.times_s, self._cut.start_s)
             frames = self._decoded(timeline.keys[at])
             first = next(frames, None)
@@ -206,7 +211,7 @@ class FrameReader:
                     container.seek(seek_pts, stream=stream)
                 except FFmpegError:
                     return  # and from the start, as where a seek goes too far
-            frames = DecodedFrames(container, stream)
+            frames, clock = DecodedFrames(container, stream), Clock(timeline.offsets, time_base)
             for ordinal, frame in enumerate(frames):
                 self._fault = frames.fault
                 if timeline.ordinal:
@@ -216,7 +221,7 @@ class FrameReader:
                 elif frame.pts is None:
                     continue
                 else:
-                    time_s = float((frame.pts - start_pts) * time_base)
+                    time_s = float((clock.key(frame.pts) - start_pts) * time_base)
                 if time_s <= self._cut.start_s + ROUNDING_S:
                     before = (time_s, frame)
                     continue
@@ -290,11 +295,14 @@ class SoundReader:
 
     `start_s` is in seconds since the first video frame, whose timestamp is `start_pts_s`.
     `has_samples` is true once `read` returned decoded sound; `fault` says what failed to decode.
+    The sound of a source whose clock starts anew within it (not `has_one_clock`) is left out.
     """
 
-    def __init__(self, path: Path, start_pts_s: float, start_s: float) -> None:
+    def __init__(
+        self, path: Path, start_pts_s: float, start_s: float, *, has_one_clock: bool = True
+    ) -> None:
         self._path, self._start_pts_s, self._start_s = path, start_pts_s, start_s
-        self._blocks = self._blocks_from_start()
+        self._blocks = self._blocks_from_start() if has_one_clock else self._left_out()
         self._position = 0
         self._pending: tuple[int, npt.NDArray[np.float32]] | None = None
         self.fault = ""
@@ -321,6 +329,13 @@ class SoundReader:
     def close(self) -> None:
         """Closes the source before its end."""
         self._blocks.close()
+
+    def _left_out(self) -> Any:
+        """Generator of no blocks."""
+        with open_video(self._path) as container:
+            if _sound_stream(container) is not None:
+                self.fault = "its sound is left out, as its clock starts anew within the file"
+        yield from ()
 
     def _blocks_from_start(self) -> Any:
         """Generator of (position, samples), the position counted in samples from the start."""

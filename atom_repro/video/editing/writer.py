@@ -212,7 +212,9 @@ def _render(
     except VideoError as error:
         rows.append(_row(cut, source, movie, start_frame, status=error.status, detail=error.reason))
         return
-    sound = SoundReader(cut.path, frames.start_pts_s, frames.begin_s)
+    sound = SoundReader(
+        cut.path, frames.start_pts_s, frames.begin_s, has_one_clock=frames.has_one_clock
+    )
     with closing(frames), closing(sound):
         for canvas in frames:
             movie.add(canvas, sound, keyframe=movie.frames == start_frame)

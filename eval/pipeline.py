@@ -31,7 +31,7 @@ def main(cfg: Any) -> None:
     if not prompt and cfg.pipeline.name != "summary":
         raise AtomError(f'pipeline={cfg.pipeline.name} needs prompt="…"; see --help for examples')
     listing = list_videos(videos)
-    print(f"{len(listing.names)} videos in {videos}; loading {cfg.model.name}", flush=True)
+    print(f"videos in {videos}: {len(listing.names)}; loading {cfg.model.name}", flush=True)
 
     from tqdm import tqdm
 

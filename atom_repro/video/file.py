@@ -175,7 +175,8 @@ class DecodedFrames(Iterator[Any]):
 
     def __init__(self, container: Any, stream: Any) -> None:
         self.count = 0
-        self._damaged, self._first_s, self._reason, self._end = 0, 0.0, "", ""
+        self._damaged: dict[int, str] = {}  # reason by timestamp
+        self._end = ""
         self._start_pts, self._time_base = stream.start_time or 0, stream.time_base
         self._frames = self._decode(container, stream)
 
@@ -186,34 +187,34 @@ class DecodedFrames(Iterator[Any]):
     def fault(self) -> str:
         damage = ""
         if self._damaged:
-            counted = "1 frame is" if self._damaged == 1 else f"{self._damaged} frames are"
-            first = "at" if self._damaged == 1 else "the first at"
-            damage = f"{counted} damaged, {first} {self._first_s:.1f} s ({self._reason})"
+            (first, reason), count = next(iter(self._damaged.items())), len(self._damaged)
+            counted = "1 frame is damaged, at" if count == 1 else f"{count} frames are damaged, the"
+            at = "" if count == 1 else " first at"
+            first_s = float((first - self._start_pts) * self._time_base)
+            damage = f"{counted}{at} {first_s:.1f} s ({reason})"
         return "; ".join(text for text in (damage, self._end) if text)
 
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         with packets(container, stream) as demuxed:
             try:
                 for packet in demuxed:
+                    if packet.is_corrupt:
+                        self._add_damage(packet, "a part of it is missing")
                     try:
                         decoded = packet.decode()
                     except FFmpegError as error:
-                        at = packet.dts if packet.pts is None else packet.pts
-                        self._add_damage(at, error_text(error))
+                        self._add_damage(packet, error_text(error))
                         continue
                     for frame in decoded:
                         if not self.count:
-                            self._damaged = 0
+                            self._damaged.clear()
                         elif frame.is_corrupt:
-                            self._add_damage(frame.pts, "it is incomplete")
+                            self._add_damage(frame, "a part of it is missing")
                         self.count += 1
                         yield frame
             except FFmpegError as error:
                 self._end = f"decoding breaks after {self.count} frames ({error_text(error)})"
 
-    def _add_damage(self, pts: int | None, reason: str) -> None:
-        if not self._damaged:
-            self._reason = reason
-            at = self._start_pts if pts is None else pts
-            self._first_s = float((at - self._start_pts) * self._time_base)
-        self._damaged += 1
+    def _add_damage(self, unit: Any, reason: str) -> None:
+        at = unit.dts if unit.pts is None else unit.pts
+        self._damaged.setdefault(self._start_pts if at is None else at, reason)

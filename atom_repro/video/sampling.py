@@ -9,10 +9,12 @@ holds in memory no more than the requested frames, already resized.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
@@ -40,6 +42,12 @@ from atom_repro.video.frame_times import (
 
 Sampling = Literal["centre", "jitter"]
 OnBad = Literal["fail", "count", "drop"]
+
+# Containers whose header states the length (MP4's table of frames is checked as such).
+_STATES_LENGTH = {"matroska", "avi", "flv", "asf"}
+
+# A file that ends this much before its header's length was cut short.
+_CUT_SHORT_S = 1.0
 
 # A last window with less new footage than this would come from rounding of the duration.
 _MIN_NEW_S = 0.1
@@ -175,7 +183,7 @@ def probe(path: Path) -> VideoInfo:
         stream = video_stream(container)
         codec, container_format = stream.codec_context.name, container.format.name
         has_audio = bool(container.streams.audio)
-        rate = stream.average_rate
+        rate, declared_s = stream.average_rate, _declared_s(container)
         frames = DecodedFrames(container, stream)
         first = next(frames, None)
         if first is None:
@@ -187,10 +195,36 @@ def probe(path: Path) -> VideoInfo:
     frame_times = read_frame_times(path, 0.0, None)
     duration_s, count = round(frame_times.end_s, 6), len(frame_times.keys)
     fps = float(rate) if rate else count / max(duration_s, 1e-9)
+    fault = frame_times.fault
+    if not fault and declared_s > duration_s + _CUT_SHORT_S:
+        end_s = _last_packet_s(path)
+        if declared_s > max(end_s, duration_s) + _CUT_SHORT_S:
+            fault = f"the file ends at {duration_s:.1f} s, its header says {declared_s:,.1f} s"
     return VideoInfo(
         duration_s, fps, width, height, rotation, count, codec, container_format, has_audio,
-        frame_times.fault,
+        fault,
     )  # fmt: skip
+
+
+def _declared_s(container: Any) -> float:
+    """Length in seconds that a container's header states; 0 where FFmpeg estimates it."""
+    states_it = set(container.format.name.split(",")) & _STATES_LENGTH
+    return container.duration / av.time_base if states_it and container.duration else 0.0
+
+
+def _last_packet_s(path: Path) -> float:
+    """Time of the last packet of any stream, in seconds since the container's beginning."""
+    last_s = 0.0
+    with open_video(path) as container:
+        begin_s = (container.start_time or 0) / av.time_base
+        try:
+            with closing(container.demux()) as demuxed:
+                for packet in demuxed:
+                    if packet.pts is not None and packet.size:
+                        last_s = max(last_s, float(packet.pts * packet.time_base) - begin_s)
+        except FFmpegError:
+            pass  # the file ends there
+    return last_s
 
 
 def sliding_windows(

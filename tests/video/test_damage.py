@@ -12,7 +12,7 @@ from atom_repro.video.editing.reader import FrameReader
 from atom_repro.video.editing.verify import verify_movie
 from atom_repro.video.editing.writer import render_movie
 from atom_repro.video.file import X264
-from atom_repro.video.sampling import read_frames
+from atom_repro.video.sampling import probe, read_frames
 
 STEP = 5  # grey levels between neighbouring frames
 
@@ -84,3 +84,25 @@ def test_a_keyframe_that_is_lost_costs_what_depends_on_it_alone(tmp_path):
     reader = FrameReader(Cut("a", path, 2.0, 4.0), rate=Fraction(10), width=64, height=64)
     assert len(list(reader)) == 20
     assert "damaged" in reader.fault
+
+
+def test_packets_that_a_broadcast_lost_are_said(tmp_path):
+    path = film(tmp_path / "a.ts")
+    content = bytearray(path.read_bytes())
+    at = len(content) // 2 // 188 * 188
+    content[at : at + 188 * 2] = b"\xff" * 188 * 2
+    path.write_bytes(content)
+    got = read_frames(path, frames=40, size=16, sampling="centre")
+    assert got.status == "partial"
+    assert "damaged" in got.detail
+    assert got.times_s[-1] > 3.5
+
+
+def test_a_file_that_was_cut_short_is_said_where_its_header_has_its_length(tmp_path):
+    path = film(tmp_path / "a.mkv")
+    assert probe(path).fault == ""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    info = probe(path)
+    assert info.duration_s < 3
+    assert info.fault == f"the file ends at {info.duration_s:.1f} s, its header says 4.0 s"

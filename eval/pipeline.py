@@ -27,7 +27,10 @@ def main(cfg: Any) -> None:
     prompt = cfg.prompt.strip()
     if not cfg.videos or not videos.is_dir():
         problem = "is a file" if videos.is_file() else "is no folder"
-        raise AtomError(f"videos={cfg.videos} {problem}; name the folder that holds the videos")
+        raise AtomError(
+            f"videos={cfg.videos} {problem}; name the folder that holds the videos, as in "
+            'videos=DIR prompt="two boats at night"'
+        )
     if not prompt and cfg.pipeline.name != "summary":
         raise AtomError(f'pipeline={cfg.pipeline.name} needs prompt="…"; see --help for examples')
     listing = list_videos(videos)

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.error import FFmpegError
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.pipelines.captioned_clips import CaptionedClips, counted, time_range
@@ -37,12 +38,13 @@ from atom_repro.records.lock import Lock, hold
 from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.captioning import CaptionOutcome
 from atom_repro.runtime.runtime import Runtime
-from atom_repro.video.file import VideoError
+from atom_repro.video.file import VideoError, error_text
 from atom_repro.video.folder import FolderListing, list_videos
 from atom_repro.video.sampling import probe, sliding_windows
 
 FORMAT = 2  # raise it with any change to the tables, or to what a caption depends on
 _BATCH = 8  # clips per transaction
+_REPLACED = "\n"  # begins the path of a changed video's rows during an update; no path does
 
 # A longer video is one whose timestamps are wrong: one stray packet makes it last years.
 _LONGEST_S = 48 * 3600.0
@@ -362,7 +364,8 @@ class ClipIndex:
                 "UPDATE videos SET size = ?, mtime_ns = ? WHERE path = ?", (*state[:2], name)
             )
             return "unchanged"
-        self._delete_video(name)
+        if known:  # its rows may be those of another file by now, as where two names are swapped
+            self._rename_video(name, _REPLACED + name)
         if not same:
             self._insert_video(name, file, state)
             return "changed" if known else "added"
@@ -382,15 +385,21 @@ class ClipIndex:
         return "moved"
 
     def _sync_missing(self, listing: FolderListing, *, drop_missing: bool) -> dict[str, int]:
-        """Count the indexed videos that are not in the folder, and delete them if asked to."""
+        """Count the indexed videos that are not in the folder, and delete them if asked to, and
+        what is left of replaced ones."""
         paths = [path for (path,) in self._connection.execute("SELECT path FROM videos")]
         missing = [path for path in paths if path not in listing.names]
-        if not drop_missing:
-            return {"away": len(missing)}
+        away = [path for path in missing if not path.startswith(_REPLACED)]
         with self._transaction():
             for path in missing:
-                self._delete_video(path)
-        return {"dropped": len(missing)}
+                if drop_missing or path.startswith(_REPLACED):
+                    self._delete_video(path)
+        return {"dropped" if drop_missing else "away": len(away)}
+
+    def _rename_video(self, name: str, new_name: str) -> None:
+        self._delete_video(new_name)
+        self._connection.execute("UPDATE clips SET path = ? WHERE path = ?", (new_name, name))
+        self._connection.execute("UPDATE videos SET path = ? WHERE path = ?", (new_name, name))
 
     def _delete_video(self, name: str) -> None:
         self._connection.execute("DELETE FROM clips WHERE path = ?", (name,))
@@ -411,8 +420,9 @@ class ClipIndex:
                 info.duration_s, self.provenance.window_s, self.provenance.stride_s
             )
             fault = info.fault
-        except (VideoError, ValueError) as error:  # ValueError: a duration of zero
-            reason = error.reason if isinstance(error, VideoError) else str(error)
+        except (VideoError, FFmpegError, ValueError, OSError) as error:
+            # ValueError: a duration of zero. A damaged file can break a demuxer in any way.
+            reason = error.reason if isinstance(error, VideoError) else error_text(error)
             self._insert(name, 0.0, None, Failure(name, "decode_video", reason), None)
         self._connection.execute(
             "INSERT INTO videos VALUES (?, ?, ?, ?, ?, ?)",

@@ -156,6 +156,22 @@ def test_captions_follow_a_file_by_its_content(tmp_path, folder):
         assert set(contents(index)[1]) == set(before[1])
 
 
+def test_two_files_that_swap_their_names_swap_their_captions(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        before = {(r.path, r.start_s): r.caption for r in index.rows()}
+        (folder / "a.mp4").rename(folder / "x")
+        (folder / "c.mp4").rename(folder / "a.mp4")
+        (folder / "x").rename(folder / "c.mp4")
+        stub = Stub()
+        done = index.update(stub, folder)
+        assert (stub.asked, done.moved, done.away) == ([], 2, 0)
+        after = {(r.path, r.start_s): r.caption for r in index.rows()}
+        assert after[("a.mp4", 10.0)] == before[("c.mp4", 10.0)]
+        assert after[("c.mp4", 0.0)] == before[("a.mp4", 0.0)]
+        assert len(after) == len(before)
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path, folder, monkeypatch):
     opened = Path.open
 

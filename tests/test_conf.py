@@ -129,7 +129,8 @@ def test_a_setting_with_dashes_is_told_how_it_is_written(arguments, said):
     with pytest.raises(AtomError, match="settings have no dashes") as caught:
         _check_dashes("pipeline", arguments)
     assert said in str(caught.value)
-    _check_dashes("pipeline", ["--help", "--multirun", "seed=1,2"])
+    for passed in ([], ["seed=1"], ["--help", "--multirun", "seed=1,2"]):
+        _check_dashes("pipeline", passed)
 
 
 def test_right_overrides_pass():

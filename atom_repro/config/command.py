@@ -3,6 +3,7 @@
 import errno
 import functools
 import io
+import itertools
 import logging
 import os
 import re
@@ -94,7 +95,7 @@ def _check_dashes(primary: str, arguments: Sequence[str]) -> None:
     Raises:
         AtomError: one is; says how it is written.
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         option = re.match(r"--?([\w.]+)(?:=(.*))?$", argument, re.S)
         if option and option[1] in config_keys(primary):
             value = following if option[2] is None else option[2]

@@ -4,6 +4,7 @@ One thread, so that decoding a file always gives the same pixels, and encoding t
 always gives the same bytes. Which frames of a file to take is decided in `sampling`.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -33,6 +34,8 @@ X264 = "mbtree=0:asm=mmx2,sse2"
 MOST_PIXELS = 2**26
 
 EMPTY_STREAM = "the stream is empty"
+_MISSING = "a part of it is missing"
+_FLAGGED_BEFORE_PART = 4  # packets in the parser when a broadcast's packets leap
 
 
 class VideoError(AtomError):
@@ -151,6 +154,17 @@ def seconds(value: int | None, time_base: Any) -> float | None:
     return None if value is None else float(value * time_base)
 
 
+# FFmpeg, too, takes a clock that leaps forward by 10 s for one that starts anew.
+_BACK_S, _FORWARD_S = 1.0, 10.0
+
+
+def starts_anew(step: int, time_base: Any, share: float = 1.0) -> bool:
+    """Whether a clock that moves by `step` from one packet to the next starts anew there, as
+    between two recordings in one file. `share` scales what counts as a leap."""
+    step_s = float(step * time_base)
+    return step_s < -_BACK_S * share or step_s > _FORWARD_S * share
+
+
 def quarter_turns(rotation: float) -> int:
     """Quarter turns counter-clockwise, the unit of np.rot90, for a display rotation."""
     return round(rotation / 90) % 4
@@ -197,9 +211,15 @@ class DecodedFrames(Iterator[Any]):
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         with packets(container, stream) as demuxed:
             try:
+                before: deque[Any] = deque(maxlen=_FLAGGED_BEFORE_PART)
                 for packet in demuxed:
+                    if before and self._parted(before[-1], packet):
+                        # Their flag is of the leap between two recordings: nothing is missing.
+                        for flagged in before:
+                            self._damaged.pop(_timestamp(flagged), None)
+                    before.append(packet)
                     if packet.is_corrupt:
-                        self._add_damage(packet, "a part of it is missing")
+                        self._add_damage(packet, _MISSING)
                     try:
                         decoded = packet.decode()
                     except FFmpegError as error:
@@ -209,12 +229,23 @@ class DecodedFrames(Iterator[Any]):
                         if not self.count:
                             self._damaged.clear()
                         elif frame.is_corrupt:
-                            self._add_damage(frame, "a part of it is missing")
+                            self._add_damage(frame, _MISSING)
                         self.count += 1
                         yield frame
             except FFmpegError as error:
                 self._end = f"decoding breaks after {self.count} frames ({error_text(error)})"
 
+    def _parted(self, first: Any, second: Any) -> bool:
+        """Whether two packets that follow each other are of two recordings."""
+        if first.dts is None or second.dts is None:
+            return False
+        return starts_anew(second.dts - first.dts, self._time_base)
+
     def _add_damage(self, unit: Any, reason: str) -> None:
-        at = unit.dts if unit.pts is None else unit.pts
+        at = _timestamp(unit)
         self._damaged.setdefault(self._start_pts if at is None else at, reason)
+
+
+def _timestamp(unit: Any) -> Any:
+    """Of a packet or frame: when it is shown, or else decoded; None for neither."""
+    return unit.dts if unit.pts is None else unit.pts

@@ -26,6 +26,7 @@ from atom_repro.video.file import (
     open_video,
     packets,
     seconds,
+    starts_anew,
     video_stream,
 )
 
@@ -74,23 +75,14 @@ class Clock:
         if (
             self._last is not None
             and self._part + 1 < len(self._offsets)
-            and _is_new_part(pts - self._last, self._time_base, 0.5)
+            and starts_anew(pts - self._last, self._time_base, 0.5)
         ):
             self._part += 1
         self._last = pts
         return pts + self._offsets[self._part]
 
 
-# FFmpeg, too, takes a clock that leaps forward by 10 s for one that starts anew.
-_BACK_S, _FORWARD_S = 1.0, 10.0
-
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: containers of broadcasts and DVDs
-
-
-def _is_new_part(step: int, time_base: Fraction, share: float = 1.0) -> bool:
-    """Whether a clock that moves by `step` from one packet to the next starts anew."""
-    step_s = float(step * time_base)
-    return step_s < -_BACK_S * share or step_s > _FORWARD_S * share
 
 
 def _part_offsets(path: Path, container: Any) -> tuple[int, ...]:
@@ -113,7 +105,7 @@ def _scanned_offsets(path: Path, size: int, mtime_ns: int) -> tuple[int, ...]:
                     at = packet.pts if packet.dts is None else packet.dts
                     if packet.size == 0 or at is None:
                         continue
-                    if last is not None and _is_new_part(at - last, stream.time_base):
+                    if last is not None and starts_anew(at - last, stream.time_base):
                         offsets.append(offsets[-1] + last + duration - at)
                     last, duration = at, packet.duration or duration
         except FFmpegError:
@@ -163,7 +155,7 @@ def _times_of_parts(path: Path, offsets: tuple[int, ...]) -> FrameTimes:
                     at = packet.pts if packet.dts is None else packet.dts
                     if packet.size == 0 or at is None:
                         continue
-                    if last is not None and _is_new_part(at - last, time_base):
+                    if last is not None and starts_anew(at - last, time_base):
                         part += 1
                     last = at
                     keys.append((at if packet.pts is None else packet.pts) + offsets[part])

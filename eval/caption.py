@@ -44,6 +44,7 @@ def main(cfg: Any) -> None:
         return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
+    caption_scores.require_references(checked.clips)
     if cfg.from_predictions:
         inputs = {"dataset": dataset.fingerprint, "predictions": predicted}
         source = {"inputs": inputs, "weights": "unknown (from_predictions)"}
@@ -77,9 +78,8 @@ def main(cfg: Any) -> None:
         references = {c.video_id: c.references for c in checked.clips}
         captions = {p.video_id: p.caption for p in predictions}
         scores = score_captions(captions, references, java=java)
-        training = {c.video_id: c.references for c in dataset.clips("train")}
-        constant = caption_scores.constant_sentence(training, java=java)
-        baselines = caption_scores.baselines(references, constant, java=java)
+        constant = caption_scores.constant_sentence(dataset, java=java)
+        baselines, left_out = caption_scores.baselines(references, constant, java=java)
         run.values |= {
             **setup.labels,
             "videos": len(checked.clips),
@@ -88,7 +88,8 @@ def main(cfg: Any) -> None:
             "empty_captions": scores.empty,
             "constant_sentence": constant,
             **scores.corpus,
-            **{name: dict(row.corpus) for name, row in baselines.items()},
+            **{name: dict(row) for name, row in baselines.items()},
+            "left_out": left_out,
             "quantised": quantised,
         }
 
@@ -106,9 +107,10 @@ def main(cfg: Any) -> None:
                 scores, captions, fp32, resamples=cfg.bootstrap_draws, seed=cfg.seed
             )
         run.samples += caption_scores.samples(predictions, scores)
-    floor = baselines["floor_constant_sentence"].corpus["cider"]
-    print(f"caption {precision}: CIDEr {scores.corpus['cider']:.1f}, of {constant!r} {floor:.1f}")
-    print(summary(run.folder))
+    floor = baselines["floor_constant_sentence"]["cider"]
+    of_constant = "" if floor is None else f", of {constant!r} {floor:.1f}"
+    print(f"caption {precision}: CIDEr {scores.corpus['cider']:.1f}{of_constant}")
+    print("\n".join([*left_out, summary(run.folder)]))
 
 
 if __name__ == "__main__":

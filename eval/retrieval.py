@@ -20,7 +20,13 @@ def main(cfg: Any) -> None:
     from tqdm import tqdm
 
     from atom_repro.evaluation.captioning import journaled_captions
-    from atom_repro.evaluation.retrieval import minus_fp32, recalls_by_group, samples, search
+    from atom_repro.evaluation.retrieval import (
+        minus_fp32,
+        recalls_by_group,
+        require_gallery,
+        samples,
+        search,
+    )  # fmt: skip
     from atom_repro.metrics.floors import shuffled_predictions
     from atom_repro.models.text_embedder import load_text_embedder
     from atom_repro.report.console import summary
@@ -35,6 +41,7 @@ def main(cfg: Any) -> None:
         return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
+    require_gallery(checked.clips)
     setup.prepare_modules(for_quality=True)
     stage = setup.stage("retrieval", __file__, settings, protocol.name)
     if stage.unchanged(f"retrieval {precision}"):

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from atom_repro import config
 from atom_repro.datatypes import AtomError
@@ -68,6 +69,8 @@ def _is(value: Any, hint: Any) -> bool:
         ("finetune", "quant=int8", "quant is not a choice of this command"),
         ("caption", "quant.linear=3", "quant.linear=3 is a whole number"),
         ("caption", "bogus", "'bogus'"),
+        ("pipeline", "pipeline.margin=0.1", "the chosen pipeline has no margin; it is a setting of "
+         "pipeline=localisation"),
         ("sweep", "grid.batch_size=3", "grid.batch_size: invalid value assigned: int is not"),
     ],
 )  # fmt: skip
@@ -85,8 +88,49 @@ def test_a_mistake_is_one_line_with_the_key(primary, override, said):
 def test_a_persons_sentence_reaches_the_program_as_it_is(words):
     from atom_repro.config.command import _quoted
 
-    cfg = config.compose("pipeline", [_quoted(f"prompt={words}", ("prompt",))])
+    cfg = config.compose("pipeline", [_quoted(f"prompt={words}", ("prompt",), ())])
     assert config.to_dict(cfg)["prompt"] == words
+
+
+@pytest.mark.parametrize(
+    ("primary", "key"),
+    [
+        ("pipeline", "paths.work"), ("caption", "from_predictions"), ("convert", "sources.whole"),
+        ("finetune", "checkpoint.folder"), ("pipeline", "videos"),
+    ],
+)  # fmt: skip
+def test_a_path_reaches_the_program_as_it_is(primary, key):
+    path = "/a b,c/x=1 (2)/{3}/l'été/[4]: new"
+    from atom_repro.config.command import _PATHS, _quoted
+
+    cfg = config.compose(primary, [_quoted(f"{key}={path}", (), _PATHS)])
+    assert OmegaConf.select(cfg, key) == path
+
+
+def test_a_path_may_refer_to_a_setting():
+    from atom_repro.config.command import _PATHS, _quoted
+
+    folder = _quoted("checkpoint.folder=${paths.work}/rate=${train.learning_rate}", (), _PATHS)
+    cfg = config.compose("finetune", ["paths.work=w", folder])
+    assert cfg.checkpoint.folder == "w/rate=0.002"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompt", "a dog"], "write prompt='a dog'"),
+        (["--videos=here"], "write videos='here'"),
+        (["-seed", "3"], "write seed='3'"),
+    ],
+)
+def test_a_setting_with_dashes_is_told_how_it_is_written(arguments, said):
+    from atom_repro.config.command import _check_dashes
+
+    with pytest.raises(AtomError, match="settings have no dashes") as caught:
+        _check_dashes("pipeline", arguments)
+    assert said in str(caught.value)
+    for passed in ([], ["seed=1"], ["--help", "--multirun", "seed=1,2"]):
+        _check_dashes("pipeline", passed)
 
 
 def test_right_overrides_pass():
@@ -163,6 +207,7 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "max_steps" in done.stdout
+    assert "python -m train.finetune train.max_steps=200" in done.stdout[:1500]
 
 
 @pytest.mark.parametrize("dataset", ["msrvtt", "msvd", "didemo"])

@@ -118,16 +118,22 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
         (["eval.pipeline", "videos=/nowhere", "prompt=a, b"], {}, "videos=/nowhere is no folder"),
         (["eval.pipeline", "videos=README.md", "prompt=a"], {}, "README.md is a file; name the"),
         (["eval.pipeline", "videos=tests"], {}, 'pipeline=assembly needs prompt="'),
-        (["eval.pipeline", "videos=tests", "prompt=a"], {}, "no checkpoint in"),
+        (["eval.pipeline", "videos=tests", "prompt=a"], {}, "tests contains no videos (other"),
+        (["eval.pipeline", "videos={films}", "prompt=a"], {}, "no checkpoint in"),
         (
-            ["eval.pipeline", "videos=tests", "prompt=a", "pipeline.candidates=0"],
+            ["eval.pipeline", "videos={films}", "prompt=a", "pipeline.candidates=0"],
             {},
             "candidates=0: must be at least 1",
         ),
+        (["eval.pipeline", "--prompt", "a dog"], {}, "settings have no dashes; write prompt='a d"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path_factory, arguments, environment, said):
     folder = tmp_path_factory.getbasetemp() / "bad-input"  # its data set serves all cases
+    films = folder / "films"
+    films.mkdir(parents=True, exist_ok=True)
+    (films / "a.mp4").touch()
+    arguments = [argument.replace("{films}", str(films)) for argument in arguments]
     done = command(*arguments, f"paths.work={folder}", f"paths.results={folder}/r", env=environment)
     assert done.returncode == 1
     (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]

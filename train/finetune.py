@@ -2,7 +2,8 @@
 
 Reads the training split, learns a tokenizer from its texts, minimises the caption loss (and, at
 tiny scale, that of text tasks), and keeps the modules with the best validation CIDEr. A run that
-was killed goes on at its last saved step and ends with the same weights.
+was killed goes on at its last saved step and ends with the same weights. `train.sweep` runs a grid,
+each point in a process and a checkpoint folder of its own.
 
     python -m train.finetune
     python -m train.finetune train.max_steps=200 seed=1
@@ -10,8 +11,6 @@ was killed goes on at its last saved step and ends with the same weights.
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m train.finetune [train.shard=true]
     python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
         'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
-
-`train.sweep` runs a grid instead, each point in a process and a checkpoint folder of its own.
 """
 
 import time
@@ -42,11 +41,12 @@ def main(cfg: Any) -> None:
     from atom_repro.training.data import training_data
     from atom_repro.training.disk import training_bytes
     from atom_repro.training.resume import TrainingState
-    from atom_repro.training.trainer import Trainer, require_steps
+    from atom_repro.training.settings import require_sensible
+    from atom_repro.training.trainer import Trainer
 
     # What is trained, on what; nothing to do if this very run is on record.
     train, settings = cfg.train, config.to_dict(cfg)
-    require_steps(train, cfg.scale.name)
+    require_sensible(train, cfg.scale.name)
     model, dataset = config.build(cfg.model), config.build(cfg.dataset)
     start = starting_checkpoint(train.start, model, cfg.scale.name)
     written = partial(training_bytes, model, dataset, train, cfg.scale.train_clips)
@@ -112,7 +112,7 @@ def main(cfg: Any) -> None:
         run.values |= state.values() | trainer.values()
     state.close()
     if is_main:
-        print(f"finetune: modules in {checkpoint.folder}\n{summary(run.folder)}")
+        print(f"finetune: modules in {checkpoint.folder}{state.moved}\n{summary(run.folder)}")
     accelerator.end_training()
 
 

@@ -5,6 +5,7 @@
         int8/encoder  int8/decoder    quantised from fp32 on first use, with quant_report.json;
                                       a folder for each recipe of quantisation
         state/                        the state that an unfinished training resumes from
+        earlier/                      a checkpoint: the modules that a training replaced last
 
 Encoder and decoder are separate in every precision: each is loaded and released on its own.
 """
@@ -69,7 +70,7 @@ class Checkpoint:
 
     def has_weights(self, weights: str) -> bool:
         """Whether both fp32 modules exist and have this weights label."""
-        return self.complete and self.weights() == weights
+        return self.complete and self._labels() == (weights, weights)
 
     def encoder(self, quantiser: Quantiser = TRAINED) -> Path:
         """Folder of the encoder as a quantiser stores it; by default as trained."""
@@ -83,10 +84,22 @@ class Checkpoint:
         """The label of the fp32 weights.
 
         Raises:
-            AtomError: the fp32 encoder is missing.
+            AtomError: an fp32 module is missing, or the two are of different trainings.
         """
-        label: str = module_files.read_config(self.encoder(), module_files.ENCODER)["weights"]
-        return label
+        encoder, decoder = self._labels()
+        if encoder != decoder:
+            raise AtomError(
+                f"{self.encoder().parent}: the encoder is of {encoder} and the decoder of "
+                f"{decoder}; let the training that was killed between them go on, or put two of "
+                "one training together"
+            )
+        return encoder
+
+    def _labels(self) -> tuple[str, str]:
+        """The weights labels of encoder and decoder."""
+        encoder = module_files.read_config(self.encoder(), module_files.ENCODER)
+        decoder = module_files.read_config(self.decoder(), module_files.DECODER)
+        return encoder["weights"], decoder["weights"]
 
     def prepare(self, quantiser: Quantiser, model: VideoLanguageModel) -> Mapping[str, Any]:
         """Write the quantised modules if they are missing or were made from other weights.

@@ -2,54 +2,104 @@
 
 import errno
 import functools
+import io
+import itertools
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from atom_repro.config.composition import CONF, compose
+from atom_repro.config.composition import CONF, compose, config_keys
 from atom_repro.config.schemas import register
 from atom_repro.datatypes import AtomError
 from atom_repro.records.system_load import METER
 
 Main = Callable[[Any], None]
 
+# Keys whose values are paths of the user's.
+_PATHS = (
+    "paths.work", "paths.results", "checkpoint.folder", "dataset.annotations", "dataset.file",
+    "dataset.videos", "from_predictions", "java", "train.start", "target", "sources.video",
+    "sources.text", "sources.whole", "sources.tokenizer", "videos", "index", "output",
+)  # fmt: skip
+
+# Errors of the operating system that are no fault of ours, and the way out.
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.EACCES: "change its permissions, or name another",
+    errno.EPERM: "change its permissions, or name another",
+    errno.EROFS: "name one that can be written",
+    errno.EIO: "the drive or the network fails; check it and run the same command again",
+    errno.ENAMETOOLONG: "name a shorter one",
+    errno.ENOTDIR: "a part of that path is a file; name another",
+}
+
 
 def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callable[[], None]]:
     """Decorate `main(cfg)` as a command whose configuration is `conf/<primary>.yaml`.
 
     `prose` names keys whose values are free text, in which commas, quotes and colons are escaped
-    from Hydra's grammar.
+    from Hydra's grammar; so they are in paths, which may refer to other settings by `${…}`.
 
     Overrides are checked before Hydra starts, so that an error is one line naming the key, as is
-    an `AtomError` from `main`. Exit status 1 for those, 130 after Ctrl-C.
+    an `AtomError` from `main`. Exit status 1 for those, 130 after Ctrl-C. `--help` begins with the
+    docstring of the command's module.
     """
 
     def decorate(main: Main) -> Callable[[], None]:
         @functools.wraps(main)
         def command() -> None:
             METER.start()
-            arguments = sys.argv[1:] = [_quoted(a, prose) for a in sys.argv[1:]]
-            try:
-                if all(_is_single_override(a) for a in arguments):
-                    compose(primary, arguments)
-            except AtomError as error:
-                _fail(error)
-            configure_libraries()
-            register()
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
-                _with_error_exits(main)
-            )()
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):  # a file's name may not be UTF-8
+                    stream.reconfigure(errors="backslashreplace")
+            _run(primary, main, prose)
 
         return command
 
     return decorate
+
+
+def _run(primary: str, main: Main, prose: Sequence[str]) -> None:
+    given = sys.argv[1:]
+    if {"-h", "--help"} & set(given):
+        sys.stdout.write(f"{cast(FunctionType, main).__globals__['__doc__']}\n")
+    sweeps = bool({"-m", "--multirun"} & set(given))
+    arguments = sys.argv[1:] = [_quoted(a, prose, () if sweeps else _PATHS) for a in given]
+    try:
+        _check_dashes(primary, given)
+        if all(_is_single_override(a) for a in arguments):
+            compose(primary, arguments)
+    except AtomError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        _interrupted()
+    configure_libraries()
+    register()
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
+        _with_error_exits(main)
+    )()
+
+
+def _check_dashes(primary: str, arguments: Sequence[str]) -> None:
+    """Check that no setting is written as an option.
+
+    Raises:
+        AtomError: one is; says how it is written.
+    """
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option = re.match(r"--?([\w.]+)(?:=(.*))?$", argument, re.S)
+        if option and option[1] in config_keys(primary):
+            value = following if option[2] is None else option[2]
+            raise AtomError(f"{argument}: settings have no dashes; write {option[1]}={value!r}")
 
 
 def configure_libraries() -> None:
@@ -61,15 +111,17 @@ def configure_libraries() -> None:
         logging.getLogger(name).addFilter(_is_relevant)
 
 
-def _quoted(argument: str, prose: Sequence[str]) -> str:
-    """Quote the value of a free-text argument for Hydra, unless it is quoted already."""
+def _quoted(argument: str, prose: Sequence[str], paths: Sequence[str]) -> str:
+    """Quote the value of a free-text argument, or of a path, for Hydra, unless it is quoted
+    already."""
     key, equals, value = argument.partition("=")
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    if not equals or key not in prose or is_quoted:
+    if not equals or key not in (*prose, *paths) or is_quoted:
         return argument
     # Hydra's grammar: a quote is escaped, and so are the backslashes before one.
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-    escaped = escaped.replace("${", "\\${")
+    if key in prose:
+        escaped = escaped.replace("${", "\\${")
     return f"{key}='{escaped}'"
 
 
@@ -88,18 +140,20 @@ def _with_error_exits(main: Main) -> Main:
         except AtomError as error:
             _fail(error)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _OF_THE_SYSTEM:
                 raise
-            _fail(AtomError(f"no space left on the disk ({error.filename}); free some and rerun"))
+            _fail(AtomError(f"{error.filename}: {error.strerror}; {_OF_THE_SYSTEM[error.errno]}"))
         except MemoryError as error:
             _fail(AtomError(str(error) or "out of memory; free some, or choose a smaller scale"))
         except KeyboardInterrupt:
-            sys.stderr.write(
-                "\ninterrupted; finished work is kept, run the same command to resume\n"
-            )
-            sys.exit(130)
+            _interrupted()
 
     return guarded
+
+
+def _interrupted() -> None:
+    sys.stderr.write("\ninterrupted; finished work is kept, run the same command to resume\n")
+    sys.exit(130)
 
 
 def _fail(error: AtomError) -> None:

@@ -103,6 +103,9 @@ def _explain(primary: str, error: Exception) -> str:
         r"Key '([^']+)' (?:is not in struct|not in)", text
     )
     if unknown and ("not in" in text or "is not in struct" in text):
+        if owners := _choices_with(unknown[1]):
+            group, _, key = unknown[1].partition(".")
+            return f"the chosen {group} has no {key}; it is a setting of {', '.join(owners)}"
         return f"unknown key {unknown[1]}{did_you_mean(unknown[1], config_keys(primary))}"
     choice = re.search(r"Could not find '([^/']+)/([^']+)'", text)
     if choice:
@@ -118,6 +121,18 @@ def _explain(primary: str, error: Exception) -> str:
     if value and key:
         return f"{key}: {value[0].lower()}{value[1:]}"
     return lines[0]
+
+
+def _choices_with(key: str) -> list[str]:
+    """The choices of a group, as `group=choice`, whose files have the dotted key `key`."""
+    group, _, inner = key.partition(".")
+    files = sorted((CONF / group).glob("*.yaml")) if inner else []
+    missing = object()
+    return [
+        f"{group}={file.stem}"
+        for file in files
+        if OmegaConf.select(OmegaConf.load(file), inner, default=missing) is not missing
+    ]
 
 
 @functools.cache

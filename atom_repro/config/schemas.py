@@ -319,7 +319,8 @@ class CompareConfig(SetupConfig, RecordedConfig):
 @dataclass
 class PipelineConfig(SetupConfig):
     """`eval.pipeline`: one pipeline on a folder of videos. Empty `index` and `output` mean the
-    work folder; `dataset` is what the weights were trained on."""
+    work folder; `dataset` is what the weights were trained on. `drop_missing` deletes the captions
+    of videos that are no longer in the folder, which are kept otherwise: a drive may be away."""
 
     pipeline: Any = MISSING
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -329,6 +330,7 @@ class PipelineConfig(SetupConfig):
     prompt: str = ""
     index: str = ""
     output: str = ""
+    drop_missing: bool = False
     embedder: str = "embedded"
 
 

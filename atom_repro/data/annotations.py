@@ -21,6 +21,9 @@ from atom_repro.video.folder import VideoFolder
 
 Progress = Callable[[int, int], None]
 
+# Far above any published file; a zip of a few kilobytes can hold terabytes.
+_MOST_UNZIPPED = 2**31
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -110,7 +113,7 @@ def read_text(path: Path) -> str:
     Line ends stay as they are, so that a caption's own separators cannot split a line.
 
     Raises:
-        AtomError: not UTF-8, not a zip, or a zip without exactly one JSON file.
+        AtomError: not UTF-8, not a zip, or a zip without exactly one JSON file of sensible size.
     """
     try:
         if path.suffix.lower() != ".zip":
@@ -119,6 +122,12 @@ def read_text(path: Path) -> str:
             members = [n for n in archive.namelist() if n.endswith(".json")]
             if len(members) != 1:
                 raise AtomError(f"{path}: holds {len(members)} JSON files, not one")
+            size = archive.getinfo(members[0]).file_size
+            if size > _MOST_UNZIPPED:
+                raise AtomError(
+                    f"{path}: unpacks to {size:,} bytes, more than {_MOST_UNZIPPED:,}; fetch it "
+                    "again, or unpack it"
+                )
             return archive.read(members[0]).decode("utf-8-sig")
     except (UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise AtomError(f"{path}: cannot be read ({error}); fetch it again") from error

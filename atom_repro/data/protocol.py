@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from atom_repro.datatypes import AtomError, Clip, QueryKind
 
 ANY = -1  # a count that the protocol does not check
+ANY_DATASET = "any"
 
 
 class ClipSource(typing.Protocol):
@@ -26,7 +27,8 @@ class ClipSource(typing.Protocol):
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """An evaluation's data set, split and expected counts; ANY (-1) leaves a count unchecked."""
+    """An evaluation's data set, split and expected counts; ANY (-1) leaves a count unchecked, and
+    ANY_DATASET the data set."""
 
     name: str
     dataset: str
@@ -44,10 +46,11 @@ class EvaluationProtocol:
             AtomError: another data set, or counts other than the protocol's; names the expected
                 and the actual value.
         """
-        if dataset.name != self.dataset:
+        if self.dataset not in (dataset.name, ANY_DATASET):
             raise AtomError(
                 f"protocol {self.name} is about the data set {self.dataset}, not {dataset.name}; "
-                f"set dataset={self.dataset} or choose another protocol"
+                f"set dataset={self.dataset} or choose another protocol, protocol=own for data of "
+                "your own"
             )
         clips = dataset.clips(self.split)
         self._check("videos", self.videos, len({clip.video_id for clip in clips}))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atom_repro.datatypes import Clip, Prediction
+from atom_repro.datatypes import AtomError, Clip, Prediction
 from atom_repro.metrics.attributes import attribute_accuracy
 from atom_repro.metrics.bootstrap import paired_bleu_difference, paired_difference
 from atom_repro.metrics.caption import (
@@ -25,32 +25,74 @@ from atom_repro.records.record import Record
 
 References = Mapping[str, Sequence[str]]
 _PER_CLIP = ("rouge_l", "meteor", "cider")
+_CORPUS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", *_PER_CLIP)
 
 
 # Of so many central sentences the strongest is taken, by its scores on so many training clips.
 _CANDIDATES, _CLIPS = 50, 500
 
 
-def constant_sentence(training: References, *, java: str | Path | None) -> str:
-    """The sentence that earns the most as the caption of every training clip."""
+def require_references(clips: Sequence[Clip]) -> None:
+    """Check, before any clip is captioned, that every caption can be scored.
+
+    Raises:
+        AtomError: a clip has no reference; names the first.
+    """
+    bare = [clip.video_id for clip in clips if not clip.references]
+    if bare or not clips:
+        first = f", such as {bare[0]}" if bare else ""
+        raise AtomError(
+            f"{len(bare)} of {len(clips)} clips have no reference{first}; scores need at least one "
+            "for each clip"
+        )
+
+
+def constant_sentence(dataset: Any, *, java: str | Path | None) -> str:
+    """The sentence that earns the most as the caption of every training clip; empty where the data
+    set has no sentences to train on."""
+    splits = getattr(dataset, "splits", ("train",))
+    clips = dataset.clips("train") if "train" in splits else []
+    training = {clip.video_id: clip.references for clip in clips if clip.references}
+    if not training:
+        return ""
     ids = list(training)
     some = {video: training[video] for video in ids[:: max(1, len(ids) // _CLIPS)]}
     return strongest_constant(central_sentences(training, _CANDIDATES), some, java=java)
 
 
-def baselines(references: References, constant: str, *, java: str) -> dict[str, Any]:
+def baselines(
+    references: References, constant: str, *, java: str
+) -> tuple[dict[str, Mapping[str, float | None]], list[str]]:
     """Scores of captioners that ignore the video, and of human captions against each other.
 
     Args:
-        constant: the sentence of the constant captioner, chosen without these references.
+        constant: the sentence of the constant captioner, chosen without these references; empty
+            for none.
+
+    Returns:
+        Corpus scores of each baseline, None for every metric of one that these data do not allow;
+        and a line for each of those.
     """
-    return {
-        "floor_constant_sentence": score_captions(
-            constant_predictions(constant, references), references, java=java
-        ),
-        "floor_next_video": score_captions(shuffled_predictions(references), references, java=java),
-        "people_leave_one_out": leave_one_out(references, java=java),
-    }
+    rows: dict[str, Mapping[str, float | None]] = {}
+    left_out = []
+    shuffled = shuffled_predictions(references) if len(references) > 1 else {}
+    for name, predictions, reason in (
+        ("floor_constant_sentence", constant_predictions(constant, references) if constant else {},
+         "no floor of a constant sentence: the data set has no training split to choose one from"),
+        ("floor_next_video", shuffled,
+         "no floor of the next video's caption: there is one clip"),
+    ):  # fmt: skip
+        if predictions:
+            rows[name] = score_captions(predictions, references, java=java).corpus
+        else:
+            rows[name] = dict.fromkeys(_CORPUS)
+            left_out.append(reason)
+    if min(map(len, references.values())) > 1:
+        rows["people_leave_one_out"] = leave_one_out(references, java=java).corpus
+    else:
+        rows["people_leave_one_out"] = dict.fromkeys(_CORPUS)
+        left_out.append("no scores of people against each other: a clip has one reference alone")
+    return rows, left_out
 
 
 def groups_of(clips: Sequence[Clip]) -> list[str]:

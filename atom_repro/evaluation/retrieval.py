@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from atom_repro.datatypes import Clip
-from atom_repro.evaluation.caption_scores import groups_of
+from atom_repro.datatypes import AtomError, Clip
+from atom_repro.evaluation.caption_scores import groups_of, require_references
 from atom_repro.metrics.bootstrap import paired_difference
 from atom_repro.metrics.retrieval import (
     RECALL_AT,
@@ -49,6 +49,22 @@ class SearchResult:
             if recall.bounds:
                 values[f"r{k}_pessimistic"], values[f"r{k}_optimistic"] = recall.bounds
         return values
+
+
+def require_gallery(clips: Sequence[Clip]) -> None:
+    """Check, before any clip is captioned, that clips can be searched among and compared.
+
+    Raises:
+        AtomError: fewer than two, no query, or one without a reference, of which the ceiling of
+            true captions is made.
+    """
+    if len(clips) < 2:
+        raise AtomError(
+            f"retrieval needs at least two clips to choose from, there are {len(clips)}"
+        )
+    if not any(clip.queries for clip in clips):
+        raise AtomError('no clip has a query; give some of them "queries": ["…"]')
+    require_references(clips)
 
 
 def search(

@@ -47,6 +47,11 @@ class MPlug2:
     specials = SpecialTokens(begin="[CLS]", end="[SEP]", pad="[PAD]")
 
     @property
+    def unscored_ids(self) -> int:
+        """Labels 0 to 2 are masked in the released code, and label 0 is the begin token."""
+        return 2 if self.released_text else 0
+
+    @property
     def components(self) -> Mapping[str, Sequence[str]]:
         """Parameter groups. The universal layers are `visual.connector`: the released code trains
         them with the text layers, not with the visual encoder."""
@@ -93,14 +98,16 @@ class MPlug2:
         prefix_ids = self.prompt_ids(tokenizer, self.prompt, visual=visual)
         target_mask = captions_BRL != tokenizer.pad_id
         if self.released_text:
-            # Labels 0 to 2 are masked, and label 0 is the begin token.
-            masked_ids = torch.tensor(tokenizer.encode(self.prompt)[:2], device=captions_BRL.device)
-            if (captions_BRL[:, :, :2] != masked_ids).any():
+            unscored = self.unscored_ids
+            masked_ids = torch.tensor(
+                tokenizer.encode(self.prompt)[:unscored], device=captions_BRL.device
+            )
+            if (captions_BRL[:, :, :unscored] != masked_ids).any():
                 raise AtomError(
                     f"model.released_text=true and a caption does not begin with {self.prompt!r}; "
                     "make its ids with training_ids, or set model.released_text=false"
                 )
-            target_mask[:, :, :2] = False
+            target_mask[:, :, :unscored] = False
         prefix = torch.tensor(prefix_ids, device=captions_BRL.device)
         prefix = prefix.expand(*captions_BRL.shape[:2], -1)
         hidden = decoder(torch.cat((prefix, captions_BRL[:, :, :-1]), dim=2), visual)

@@ -31,6 +31,7 @@ class MPlug2Plus:
     prompt: str
     chat: bool
     writes_text = True
+    unscored_ids = 0
     decoder_export = TEXT_DECODER_EXPORT
 
     @property

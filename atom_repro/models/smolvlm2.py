@@ -153,6 +153,7 @@ class SmolVLM2:
     decoder: TextDecoderConfig
     prompt: str
     writes_text = True
+    unscored_ids = 0
     decoder_export = TEXT_DECODER_EXPORT
 
     @property

@@ -120,12 +120,15 @@ class DecoderNetwork(Network, DecodingNetwork, Protocol):
 
 class VideoLanguageModel(Protocol):
     """A model architecture. `prompt` asks for a caption; `writes_text` says whether the decoder
-    works without a video, and so can write scripts, summaries and answers."""
+    works without a video, and so can write scripts, summaries and answers. `unscored_ids` is how
+    many ids at the beginning of a caption's `training_ids` have no part in `caption_loss`."""
 
     @property
     def name(self) -> str: ...
     @property
     def prompt(self) -> str: ...
+    @property
+    def unscored_ids(self) -> int: ...
     @property
     def writes_text(self) -> bool: ...
     @property

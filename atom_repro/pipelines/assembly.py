@@ -18,9 +18,11 @@ from atom_repro.pipelines.captioned_clips import (
     Hit,
     Progress,
     TaskResult,
+    counted,
     hit_data,
     no_match_message,
     rank_clips,
+    source_name,
     time_range,
 )
 from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
@@ -28,7 +30,7 @@ from atom_repro.runtime.runtime import Runtime
 from atom_repro.video.editing.cuts import Cut, without_overlap
 from atom_repro.video.editing.subtitles import write_srt
 from atom_repro.video.editing.verify import verify_movie
-from atom_repro.video.editing.writer import render_movie
+from atom_repro.video.editing.writer import exact_rate, render_movie
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,23 @@ class Assembly:
         verify_movie(edited, movie)
         shown_cuts = [cut for cut in edited.cuts if cut.frames]
         summary = (
-            f"{len(shown_cuts)} shots, {edited.duration_s:.1f} s, {edited.width}x{edited.height}"
+            f"{counted(len(shown_cuts), 'shot')}, {edited.duration_s:.1f} s, "
+            f"{edited.width}x{edited.height}"
         )
         if not script.written:
-            summary += "; the decoder wrote no script, so the clips stand as they were ranked"
-        faults = [f"{cut.source}: {cut.detail}" for cut in edited.cuts if cut.detail]
+            summary += (
+                "; the decoder wrote no script that could be used, so the clips that fit best come "
+                "first, each with its caption as narration"
+            )
+        names = {shot.clip.path.resolve(): source_name(shot.clip) for shot in script.shots}
+        faults = tuple(
+            f"{names[cut.path]}, {time_range(cut.source_start_s, cut.source_end_s)}: {cut.detail}"
+            for cut in edited.cuts
+            if cut.detail
+        )
         rows = tuple(
             (
-                cut.source,
+                names[cut.path],
                 time_range(cut.source_start_s, cut.source_end_s),
                 cut.caption,
                 cut.narration,
@@ -145,9 +156,8 @@ class Assembly:
             "script": script.text,
             "written_by_decoder": script.written,
             "candidates": hit_data(reply.hits),
-            "faults": faults,
         }
-        return Delivery(summary, columns, rows, data, movie.name)
+        return Delivery(summary, columns, rows, data, movie.name, faults)
 
 
 def parse_script(text: str, hits: Sequence[Hit]) -> Script:
@@ -189,6 +199,7 @@ def build(
         script_tokens: maximum length of a script.
         forbid_end: generate exactly `script_tokens`, for random weights.
     """
+    exact_rate(fps)
     task = Assembly(
         name,
         checked_count("candidates", candidates),
@@ -196,6 +207,10 @@ def build(
         checked_similarity("same_similarity", same_similarity),
         fps,
         least_cut_s,
-        GenerationSettings(beams=script_beams, max_new_tokens=script_tokens, forbid_end=forbid_end),
+        GenerationSettings(
+            beams=checked_count("script_beams", script_beams),
+            max_new_tokens=checked_count("script_tokens", script_tokens),
+            forbid_end=forbid_end,
+        ),
     )
     return session_of(task, session=session, prompts=prompts)

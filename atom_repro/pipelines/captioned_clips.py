@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atom_repro.datatypes import Clip, Failure, Prediction
 from atom_repro.runtime.runtime import Runtime
+from atom_repro.video.folder import printable
 
 Progress = Callable[[float], None]
 
@@ -54,13 +55,15 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A reply for display: a sentence, a table, the same as JSON, and a movie's file name."""
+    """A reply for display: a sentence, a table, the same as JSON, a movie's file name, and a line
+    for everything that is missing or damaged in it."""
 
     summary: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     data: Mapping[str, Any]
     movie: str = ""
+    faults: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -81,12 +84,26 @@ class Task(Protocol):
 
 
 def time_range(start_s: float, end_s: float | None) -> str:
-    """Format a time span of a video, as `0:05.0 to 0:15.0`."""
+    """Format a time span of a video, as `0:05.0 to 0:15.0` or `1:59:58.0 to 2:00:08.0`."""
 
     def clock_time(at_s: float) -> str:
-        return f"{int(at_s // 60)}:{at_s % 60:04.1f}"
+        tenths = round(10 * at_s)
+        minutes, tenths = divmod(tenths, 600)
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+        return f"{clock}:{tenths // 10:02}.{tenths % 10}"
 
     return f"{clock_time(start_s)} to {'the end' if end_s is None else clock_time(end_s)}"
+
+
+def source_name(clip: Clip) -> str:
+    """Name of a clip's video for display: in a folder its path there, so that two differ."""
+    return clip.source_id or printable(clip.path.name)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun, as `1 clip` or `2 clips`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def no_match_message(least_similarity: float) -> str:
@@ -100,7 +117,7 @@ def hit_rows(hits: Sequence[Hit]) -> tuple[tuple[str, ...], ...]:
     """Hits as table rows with the columns `HIT_COLUMNS`."""
     return tuple(
         (
-            hit.clip.source_id,
+            source_name(hit.clip),
             time_range(hit.clip.start_s, hit.clip.end_s),
             hit.caption,
             f"{hit.similarity:.2f}",
@@ -116,7 +133,7 @@ def hit_data(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     """Hits as JSON objects; times in seconds."""
     return [
         {
-            "video": hit.clip.source_id,
+            "video": source_name(hit.clip),
             "start_s": hit.clip.start_s,
             "end_s": hit.clip.end_s,
             "caption": hit.caption,

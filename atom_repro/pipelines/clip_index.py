@@ -2,8 +2,9 @@
 
 Paper A.1 and appendix B: a clip is a window of 10 s, one every 5 s. Videos are indexed once and
 searched many times: a video whose file has not changed is never captioned again, and neither is
-a clip that could not be decoded. The file stores the provenance of its captions (weights, prompt,
-embedder, …), and opening it with another provenance is an error.
+a clip that could not be decoded. Captions follow a file by its content, under another name too, and
+those of files that are away are kept. The index stores the provenance of its captions (weights,
+prompt, embedder, …), and opening it with another provenance is an error.
 
 A rollback journal keeps it one file, and a batch of clips is one transaction: a kill at any point
 leaves an index that the next update completes. A batch is always the same windows of one video,
@@ -16,6 +17,8 @@ so that a resumed index is bit-identical to an uninterrupted one.
 
 import hashlib
 import json
+import math
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,23 +30,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from av.error import FFmpegError
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
-from atom_repro.pipelines.captioned_clips import CaptionedClips
+from atom_repro.pipelines.captioned_clips import CaptionedClips, counted, time_range
+from atom_repro.records.lock import Lock, hold
 from atom_repro.records.provenance import file_hash
 from atom_repro.runtime.captioning import CaptionOutcome
 from atom_repro.runtime.runtime import Runtime
-from atom_repro.video.file import VideoError
-from atom_repro.video.folder import video_files
+from atom_repro.video.file import VideoError, error_text
+from atom_repro.video.folder import FolderListing, list_videos
 from atom_repro.video.sampling import probe, sliding_windows
 
-FORMAT = 1  # raise it with any change to the tables, or to what a caption depends on
+FORMAT = 2  # raise it with any change to the tables, or to what a caption depends on
 _BATCH = 8  # clips per transaction
+_REPLACED = "\n"  # begins the path of a changed video's rows during an update; no path does
+
+# A longer video is one whose timestamps are wrong: one stray packet makes it last years.
+_LONGEST_S = 48 * 3600.0
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE videos (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    windows TEXT NOT NULL
+    windows TEXT NOT NULL, fault TEXT NOT NULL
 );
 CREATE TABLE clips (
     path TEXT NOT NULL REFERENCES videos, start_s REAL NOT NULL, end_s REAL, status TEXT NOT NULL,
@@ -71,14 +80,16 @@ class IndexProvenance:
 
     def file_name(self, videos: Path) -> str:
         """File name of a folder's index; each provenance has its own."""
-        text = f"{videos.resolve()}\n{self}"
-        return f"{videos.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.index"
+        folder = videos.resolve()
+        text = os.fsencode(folder) + f"\n{self}".encode()
+        return f"{folder.name[:40]}-{hashlib.sha256(text).hexdigest()[:12]}.index"
 
 
 @dataclass(frozen=True)
 class IndexedClip:
-    """A window of a video and its caption. `path` is relative to the folder; `status` is ok or
-    corrupt, and `detail` says why there is no caption."""
+    """A window of a video and its caption. `path` is relative to the folder, as in `list_videos`.
+    `status` is ok, partial (`detail` says what of it could not be seen) or corrupt (`detail` says
+    why there is no caption)."""
 
     path: str
     start_s: float
@@ -92,42 +103,77 @@ class IndexedClip:
 
 @dataclass(frozen=True)
 class UpdateCounts:
-    """Counts of an update: videos by change, and clips that were captioned or failed."""
+    """Counts of an update: videos by change, and clips that were captioned or failed.
+
+    `moved` videos have the content of one that was indexed under another name, `away` ones are in
+    the index and not in the folder, `dropped` ones are no longer in the index. `remarks` has a line
+    for each file or folder that could not be read.
+    """
 
     added: int
     changed: int
-    removed: int
+    moved: int
+    away: int
+    dropped: int
     unchanged: int
     captioned: int
     failed: int
+    remarks: tuple[str, ...]
+
+    def summary(self, captioned: CaptionedClips) -> str:
+        """The counts in words; `captioned` is what the index then has of the folder."""
+        videos = [f"{counted(self.unchanged, 'video')} unchanged"] if self.unchanged else []
+        videos += [f"{counted(self.moved, 'video')} known by content"] if self.moved else []
+        known = ", ".join(videos)
+        text = (
+            f"{counted(self.captioned, 'clip')} captioned, {len(captioned):,} in the index"
+            f"{f' ({known})' if known else ''}"
+        )
+        failures = len(captioned.failures)
+        text += f", {failures:,} without a caption" if failures else ""
+        if self.away:
+            text += (
+                f"\n{counted(self.away, 'indexed video')} not in the folder now: kept in the "
+                "index, not used; drop_missing=true deletes what is known of them"
+            )
+        return text
 
 
 class ClipIndex:
     """An open clip index. Single writer process; use from one thread."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, provenance: IndexProvenance
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        provenance: IndexProvenance,
+        lock: Lock,
     ) -> None:
         self.path, self.provenance = path, provenance
-        self._connection = connection
-        self._captioned: tuple[Path, CaptionedClips] | None = None
+        self._connection, self._lock = connection, lock
+        self._files: Mapping[str, Path] = {}
+        self._captioned: CaptionedClips | None = None
 
     @classmethod
     def open(cls, path: Path, provenance: IndexProvenance) -> "ClipIndex":
         """Open the index at `path`, or create it.
 
         Raises:
-            AtomError: the file is no index, is damaged, or has another provenance.
+            AtomError: the file is no index, is damaged, has another provenance, or is in use.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _explained_sqlite_errors(path):
-            connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-        index = cls(path, connection, provenance)
+        lock = hold(path.with_name(f".{path.name}.lock"), path, "name another index=")
+        try:
+            with _explained_sqlite_errors(path):
+                connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        except AtomError:
+            lock.close()
+            raise
+        index = cls(path, connection, provenance, lock)
         try:
             with _explained_sqlite_errors(path):
                 index._check_or_create()
         except BaseException:
-            connection.close()
+            index.close()
             raise
         return index
 
@@ -144,9 +190,16 @@ class ClipIndex:
 
     def close(self) -> None:
         self._connection.close()
+        self._lock.close()
 
     def update(
-        self, runtime: Runtime, folder: Path, progress: Progress | None = None
+        self,
+        runtime: Runtime,
+        folder: Path,
+        progress: Progress | None = None,
+        *,
+        looked: Progress | None = None,
+        drop_missing: bool = False,
     ) -> UpdateCounts:
         """Bring the index up to date with the videos in `folder`.
 
@@ -154,17 +207,19 @@ class ClipIndex:
 
         Args:
             runtime: must run the model of `provenance`.
-            progress: called with (clips done, clips to do) after every clip.
+            progress: called with (clips done, clips to do), first with none done.
+            looked: called with (bytes read, bytes to read) while new files are looked at.
+            drop_missing: delete what is indexed of videos that are not in the folder.
 
         Raises:
             AtomError: no video in the folder: more likely a wrong path than an emptied folder.
         """
-        files = video_files(folder)
-        if not files:
-            raise AtomError(f"{folder} contains no videos; name the folder that holds the videos")
+        listing = list_videos(folder)
         with _explained_sqlite_errors(self.path):
-            counts = self._sync_videos(folder, files)
-            todo = list(self._uncaptioned_clips(folder))
+            counts, remarks = self._sync_videos(listing, looked, drop_missing=drop_missing)
+            todo = list(self._uncaptioned_clips())
+            if progress is not None:
+                progress(0, len(todo))
             captioned = failed = 0
             batch: list[tuple[Clip, CaptionOutcome]] = []
             stage = runtime.caption(todo)
@@ -180,48 +235,57 @@ class ClipIndex:
                         progress(done, len(todo))
             finally:
                 stage.close()
-        return UpdateCounts(**counts, captioned=captioned, failed=failed)
+        return UpdateCounts(
+            **counts, captioned=captioned, failed=failed, remarks=(*listing.remarks, *remarks)
+        )
 
     def rows(self) -> list[IndexedClip]:
         """All clips, ordered by video path and start time."""
         with _explained_sqlite_errors(self.path):
             return [clip for clip, _ in self._select_clips()]
 
-    def captioned_clips(self, folder: Path) -> CaptionedClips:
-        """Captioned clips in the order of `rows`, with embeddings, and the others as failures.
-
-        The result is cached until the index changes.
-
-        Args:
-            folder: the folder of the videos, as in `update`.
-        """
-        if self._captioned is None or self._captioned[0] != folder:
+    def captioned_clips(self) -> CaptionedClips:
+        """Captioned clips of the videos that the last update found, in the order of `rows`, with
+        embeddings, and the others as failures. The result is cached until the index changes."""
+        if self._captioned is None:
             with _explained_sqlite_errors(self.path):
-                rows = list(self._select_clips())
+                rows = [
+                    (row, blob) for row, blob in self._select_clips() if row.path in self._files
+                ]
             captioned = [(row, blob) for row, blob in rows if blob is not None]
             matrix = np.array([np.frombuffer(blob, "<f4") for _, blob in captioned], np.float32)
-            self._captioned = (
-                folder,
-                CaptionedClips(
-                    clips=tuple(_as_clip(folder, row) for row, _ in captioned),
-                    predictions=tuple(
-                        Prediction(
-                            _clip_id(row.path, row.start_s),
-                            row.caption,
-                            row.token_ids,
-                            row.log_prob,
-                        )
-                        for row, _ in captioned
-                    ),
-                    vectors=torch.from_numpy(matrix),
-                    failures=tuple(
-                        Failure(_clip_id(row.path, row.start_s), "decode_video", row.detail)
-                        for row, blob in rows
-                        if blob is None
-                    ),
+            self._captioned = CaptionedClips(
+                clips=tuple(self._as_clip(row) for row, _ in captioned),
+                predictions=tuple(
+                    Prediction(
+                        _clip_id(row.path, row.start_s), row.caption, row.token_ids, row.log_prob
+                    )
+                    for row, _ in captioned
+                ),
+                vectors=torch.from_numpy(matrix),
+                failures=tuple(
+                    Failure(_clip_id(row.path, row.start_s), "decode_video", row.detail)
+                    for row, blob in rows
+                    if blob is None
                 ),
             )
-        return self._captioned[1]
+        return self._captioned
+
+    def faults(self) -> list[str]:
+        """What could not be seen of the videos that the last update found: a line for each video
+        and reason, with the first window that it concerns and how many more."""
+        with _explained_sqlite_errors(self.path):
+            videos = self._connection.execute("SELECT path, fault FROM videos ORDER BY path")
+            lines = [f"{name}: {fault}" for name, fault in videos if fault and name in self._files]
+            grouped: dict[tuple[str, str], list[IndexedClip]] = {}
+            for row, _ in self._select_clips():
+                if row.detail and row.path in self._files:
+                    grouped.setdefault((row.path, row.detail), []).append(row)
+        for (name, detail), (first, *more) in grouped.items():
+            where = "" if first.end_s is None else f", {time_range(first.start_s, first.end_s)}"
+            others = f" (and {len(more)} more of its clips)" if more else ""
+            lines.append(f"{name}{where}: {detail}{others}")
+        return sorted(lines)
 
     def _check_or_create(self) -> None:
         check = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -243,80 +307,157 @@ class ClipIndex:
             if stored.get(key) != value:
                 raise AtomError(
                     f"{self.path} was built with {key}={stored.get(key)}, this run has {value}; "
-                    "delete it to rebuild it, or name another file"
+                    "name another index="
                 )
 
-    def _sync_videos(self, folder: Path, files: Sequence[Path]) -> dict[str, int]:
-        """Update the table `videos`, and delete the clips of changed and removed videos."""
+    def _sync_videos(
+        self, listing: FolderListing, looked: Progress | None, *, drop_missing: bool
+    ) -> tuple[dict[str, int], list[str]]:
+        """Update the table `videos`, and delete the clips of changed videos; returns the counts of
+        an `UpdateCounts`, and a line for each file that cannot be read."""
+        self._captioned = None
         stored = {
             path: (size, mtime_ns, sha256)
             for path, size, mtime_ns, sha256 in self._connection.execute(
                 "SELECT path, size, mtime_ns, sha256 FROM videos"
             )
         }
-        names = {file.relative_to(folder).as_posix(): file for file in files}
-        counts = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
-        for name in sorted(stored.keys() - names.keys()):
-            with self._transaction():
-                self._delete_video(name)
-            counts["removed"] += 1
-        for name, file in names.items():
-            stat = file.stat()
-            before = stored.get(name)
-            if before is not None and before[:2] == (stat.st_size, stat.st_mtime_ns):
-                counts["unchanged"] += 1
+        counts = dict.fromkeys(("added", "changed", "moved", "away", "dropped", "unchanged"), 0)
+        readable, states, remarks = _readable_files(listing.names)
+        self._files = readable
+        new = [name for name in readable if stored.get(name, ())[:2] != states[name]]
+        counts["unchanged"] = len(readable) - len(new)
+        total, read = sum(states[name][0] for name in new), 0
+
+        def advance(count: int) -> None:
+            nonlocal read
+            read += count
+            if looked is not None:
+                looked(read, total)
+
+        for name in new:
+            try:
+                sha256 = file_hash(readable[name], advance)
+            except OSError as error:
+                remarks.append(f"{name}: cannot be read ({error.strerror})")
+                self._files = {key: file for key, file in self._files.items() if key != name}
                 continue
-            sha256 = file_hash(file)
             with self._transaction():
-                if before is not None and before[2] == sha256:  # touched or copied, not changed
-                    self._connection.execute(
-                        "UPDATE videos SET mtime_ns = ? WHERE path = ?", (stat.st_mtime_ns, name)
-                    )
-                    counts["unchanged"] += 1
-                    continue
-                self._delete_video(name)
-                self._insert_video(name, file, (stat.st_size, stat.st_mtime_ns, sha256))
-            counts["added" if before is None else "changed"] += 1
-        return counts
+                change = self._sync_video(name, readable[name], (*states[name], sha256), listing)
+            counts[change] += 1
+        counts |= self._sync_missing(listing, drop_missing=drop_missing)
+        return counts, remarks
+
+    def _sync_video(
+        self, name: str, file: Path, state: tuple[int, int, str], listing: FolderListing
+    ) -> str:
+        """Update a new or touched video, and return which count of an `UpdateCounts` it is."""
+        same = [
+            path
+            for (path,) in self._connection.execute(
+                "SELECT path FROM videos WHERE sha256 = ? ORDER BY path", (state[2],)
+            )
+        ]
+        known = self._connection.execute("SELECT 1 FROM videos WHERE path = ?", (name,)).fetchone()
+        if name in same:  # touched, not changed
+            self._connection.execute(
+                "UPDATE videos SET size = ?, mtime_ns = ? WHERE path = ?", (*state[:2], name)
+            )
+            return "unchanged"
+        if known:  # its rows may be those of another file by now, as where two names are swapped
+            self._rename_video(name, _REPLACED + name)
+        if not same:
+            self._insert_video(name, file, state)
+            return "changed" if known else "added"
+        # A copy, or the same film under another name.
+        self._connection.execute(
+            "INSERT INTO videos SELECT ?, ?, ?, sha256, windows, fault FROM videos WHERE path = ?",
+            (name, *state[:2], same[0]),
+        )
+        self._connection.execute(
+            "INSERT INTO clips SELECT ?, start_s, end_s, status, detail, caption, token_ids, "
+            "log_prob, embedding FROM clips WHERE path = ?",
+            (name, same[0]),
+        )
+        for path in same:
+            if path not in listing.names:
+                self._delete_video(path)
+        return "moved"
+
+    def _sync_missing(self, listing: FolderListing, *, drop_missing: bool) -> dict[str, int]:
+        """Count the indexed videos that are not in the folder, and delete them if asked to, and
+        what is left of replaced ones."""
+        paths = [path for (path,) in self._connection.execute("SELECT path FROM videos")]
+        missing = [path for path in paths if path not in listing.names]
+        away = [path for path in missing if not path.startswith(_REPLACED)]
+        with self._transaction():
+            for path in missing:
+                if drop_missing or path.startswith(_REPLACED):
+                    self._delete_video(path)
+        return {"dropped" if drop_missing else "away": len(away)}
+
+    def _rename_video(self, name: str, new_name: str) -> None:
+        self._delete_video(new_name)
+        self._connection.execute("UPDATE clips SET path = ? WHERE path = ?", (new_name, name))
+        self._connection.execute("UPDATE videos SET path = ? WHERE path = ?", (new_name, name))
 
     def _delete_video(self, name: str) -> None:
-        self._captioned = None
         self._connection.execute("DELETE FROM clips WHERE path = ?", (name,))
         self._connection.execute("DELETE FROM videos WHERE path = ?", (name,))
 
-    def _insert_video(self, name: str, file: Path, file_state: tuple[int, int, str]) -> None:
+    def _insert_video(self, name: str, file: Path, state: tuple[int, int, str]) -> None:
+        windows: list[tuple[float, float]] = []
+        fault = ""
         try:
-            duration_s = probe(file).duration_s
+            info = probe(file)
+            if info.duration_s > _LONGEST_S:
+                raise VideoError(
+                    file,
+                    f"by its timestamps it lasts {info.duration_s / 3600:,.0f} hours; more than "
+                    f"{_LONGEST_S / 3600:.0f} are not captioned: write it anew or cut it",
+                )
             windows = sliding_windows(
-                duration_s, self.provenance.window_s, self.provenance.stride_s
+                info.duration_s, self.provenance.window_s, self.provenance.stride_s
             )
-        except (VideoError, ValueError) as error:  # ValueError: a duration of zero
-            windows = []
-            self._insert(name, 0.0, None, Failure(name, "decode_video", str(error)), None)
+            fault = info.fault
+        except (VideoError, FFmpegError, ValueError, OSError) as error:
+            # ValueError: a duration of zero. A damaged file can break a demuxer in any way.
+            reason = error.reason if isinstance(error, VideoError) else error_text(error)
+            self._insert(name, 0.0, None, Failure(name, "decode_video", reason), None)
         self._connection.execute(
-            "INSERT INTO videos VALUES (?, ?, ?, ?, ?)", (name, *file_state, json.dumps(windows))
+            "INSERT INTO videos VALUES (?, ?, ?, ?, ?, ?)",
+            (name, *state, json.dumps(windows), fault),
         )
 
-    def _uncaptioned_clips(self, folder: Path) -> Iterator[Clip]:
-        """Windows without a row in `clips`, in order; `meta` holds their batch number."""
+    def _uncaptioned_clips(self) -> Iterator[Clip]:
+        """Windows of the present videos without a row in `clips`, in order; `meta` holds their
+        batch number, and a list to which reading adds what could not be seen."""
         indexed = set(self._connection.execute("SELECT path, start_s FROM clips").fetchall())
         videos = self._connection.execute("SELECT path, windows FROM videos ORDER BY path")
         for name, windows in videos.fetchall():
             for number, (start_s, end_s) in enumerate(json.loads(windows)):
-                if (name, start_s) not in indexed:
+                if (name, start_s) not in indexed and name in self._files:
                     yield Clip(
-                        "folder", "", _clip_id(name, start_s), folder / name, name, start_s, end_s,
-                        meta={"batch": number // _BATCH},
+                        "folder", "", _clip_id(name, start_s), self._files[name], name, start_s,
+                        end_s, meta={"batch": number // _BATCH, "faults": []},
                     )  # fmt: skip
 
     def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, CaptionOutcome]]) -> None:
+        for clip, outcome in batch:
+            if isinstance(outcome, Prediction) and not math.isfinite(outcome.log_prob):
+                raise AtomError(
+                    f"{clip.video_id}: the decoder's probabilities are not finite; its weights are "
+                    "damaged, train or convert them anew"
+                )
         captions = [o.caption for _, o in batch if isinstance(o, Prediction) and o.caption.strip()]
         vectors = iter(runtime.embed(captions, batch[0][0].video_id).numpy() if captions else ())
         with self._transaction():
             for clip, outcome in batch:
                 has_caption = isinstance(outcome, Prediction) and outcome.caption.strip()
                 vector = next(vectors) if has_caption else None
-                self._insert(clip.source_id, clip.start_s, clip.end_s, outcome, vector)
+                self._insert(
+                    clip.source_id, clip.start_s, clip.end_s, outcome, vector, clip.meta["faults"]
+                )
         self._captioned = None
 
     def _insert(
@@ -326,19 +467,27 @@ class ClipIndex:
         end_s: float | None,
         outcome: CaptionOutcome,
         vector: npt.NDArray[np.float32] | None,
+        faults: Sequence[str] = (),
     ) -> None:
         values: tuple[Any, ...]
         if isinstance(outcome, Failure):
-            values = ("corrupt", outcome.detail, "", "[]", 0.0)
+            reason = outcome.detail.removeprefix(f"{self._files[name]}: ")
+            values = ("corrupt", reason, "", "[]", 0.0)
         else:
-            detail = "" if vector is not None else "the decoder said nothing"
+            said = () if vector is not None else ("the decoder said nothing",)
+            detail = "; ".join((*faults, *said))
             ids = json.dumps(outcome.token_ids)
-            values = ("ok", detail, outcome.caption, ids, outcome.log_prob)
+            status = "partial" if faults else "ok"
+            values = (status, detail, outcome.caption, ids, outcome.log_prob)
         blob = None if vector is None else np.ascontiguousarray(vector, "<f4").tobytes()
         self._connection.execute(
             "INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (name, start_s, end_s, *values, blob),
         )
+
+    def _as_clip(self, row: IndexedClip) -> Clip:
+        name = _clip_id(row.path, row.start_s)
+        return Clip("folder", "", name, self._files[row.path], row.path, row.start_s, row.end_s)
 
     def _select_clips(self) -> Iterator[tuple[IndexedClip, bytes | None]]:
         rows = self._connection.execute(
@@ -364,9 +513,24 @@ def _clip_id(path: str, start_s: float) -> str:
     return f"{path}@{start_s:g}"
 
 
-def _as_clip(folder: Path, row: IndexedClip) -> Clip:
-    name = _clip_id(row.path, row.start_s)
-    return Clip("folder", "", name, folder / row.path, row.path, row.start_s, row.end_s)
+def _readable_files(
+    names: Mapping[str, Path],
+) -> tuple[dict[str, Path], dict[str, tuple[int, int]], list[str]]:
+    """The files that can be opened, their sizes and modification times, and a line for each that
+    cannot."""
+    readable: dict[str, Path] = {}
+    states: dict[str, tuple[int, int]] = {}
+    remarks = []
+    for name, file in names.items():
+        try:
+            stat = file.stat()
+            with file.open("rb"):
+                pass
+        except OSError as error:
+            remarks.append(f"{name}: cannot be read ({error.strerror})")
+            continue
+        readable[name], states[name] = file, (stat.st_size, stat.st_mtime_ns)
+    return readable, states, remarks
 
 
 def _batch_id(clip: Clip) -> tuple[str, int]:
@@ -388,6 +552,8 @@ def _explained_sqlite_errors(path: Path) -> Iterator[None]:
             "name a file that can be created",
         )
         raise AtomError(f"{path}: {error}; {remedy}") from error
+    except sqlite3.IntegrityError:
+        raise  # a fault of ours: the index is sound
     except sqlite3.DatabaseError as error:
         raise AtomError(
             f"{path} is damaged or no index ({str(error).splitlines()[0]}); delete it to "

@@ -17,8 +17,10 @@ from atom_repro.pipelines.captioned_clips import (
     Hit,
     Progress,
     TaskResult,
+    counted,
     no_match_message,
     rank_clips,
+    source_name,
     time_range,
 )
 from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
@@ -31,6 +33,7 @@ class Moment:
     """A time span of one video, in seconds since its first frame."""
 
     video: Path
+    name: str
     start_s: float
     end_s: float
     similarity: float
@@ -67,10 +70,11 @@ class Localisation:
 
     def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
         moments: tuple[Moment, ...] = reply.result
-        summary = f"{len(moments)} moments" if moments else no_match_message(self.least_similarity)
+        found = counted(len(moments), "moment")
+        summary = found if moments else no_match_message(self.least_similarity)
         rows = tuple(
             (
-                moment.video.name,
+                moment.name,
                 time_range(moment.start_s, moment.end_s),
                 "; ".join(moment.captions),
                 f"{moment.similarity:.2f}",
@@ -80,7 +84,7 @@ class Localisation:
         data = {
             "moments": [
                 {
-                    "video": moment.video.name,
+                    "video": moment.name,
                     "start_s": moment.start_s,
                     "end_s": moment.end_s,
                     "similarity": round(moment.similarity, 6),
@@ -132,7 +136,8 @@ def best_moment(hits: Sequence[Hit], margin: float) -> Moment:
         key=lambda hit: hit.clip.start_s,
     )
     captions = tuple(dict.fromkeys(hit.caption for hit in overlapping))
-    return Moment(hits[0].clip.path, start_s, end_s, segments[best][2], captions)
+    clip = hits[0].clip
+    return Moment(clip.path, source_name(clip), start_s, end_s, segments[best][2], captions)
 
 
 def _end_s(clip: Clip) -> float:

@@ -1,15 +1,20 @@
 """Result folder of a pipeline: an HTML page, the same data as JSON, and the movie if any.
 
-Text in the page comes from file names, prompts and decoders, so all of it is escaped.
+A prompt and a folder of videos have one result folder, which is replaced as a whole: nothing of an
+earlier result stays in it. Text in the page comes from file names, prompts and decoders, so all of
+it is escaped.
 """
 
+import hashlib
 import html
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from atom_repro.datatypes import AtomError
 from atom_repro.pipelines.captioned_clips import Delivery
 from atom_repro.records.atomic import atomic_write
 
@@ -21,29 +26,57 @@ _STYLE = (
 )
 
 
-def folder_for(parent: Path, pipeline: str, prompt: str) -> Path:
-    """Path of the result folder of a pipeline and prompt; the same prompt gives the same path."""
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].strip("-")
-    return parent / pipeline / (slug or "all")
+def folder_for(parent: Path, pipeline: str, prompt: str, videos: Path) -> Path:
+    """Path of the result folder of a pipeline, prompt and folder of videos: their words, and a hash
+    that tells apart what has the same words."""
+    words = re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:40].strip("-")
+    key = hashlib.sha256(prompt.encode("utf-8", "surrogateescape"))
+    key.update(b"\0" + os.fsencode(videos.resolve()))
+    return parent / pipeline / f"{words or 'all'}-{key.hexdigest()[:8]}"
+
+
+def require_writable(folder: Path) -> None:
+    """Check, before any work, that a result folder can be written.
+
+    Raises:
+        AtomError: it cannot, or another kind of file has its place.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AtomError(
+            f"{folder.parent}: cannot be created ({error.strerror}); choose another output="
+        ) from None
+    if not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise AtomError(f"{folder.parent}: is not writable; choose another output=")
+    if folder.exists() and not (folder / "result.json").is_file():
+        raise AtomError(f"{folder}: is there and no result; move it, or choose another output=")
 
 
 def write(
-    folder: Path, *, title: str, prompt: str, delivery: Delivery, notes: Sequence[str],
-    about: Mapping[str, Any],
-) -> Path:  # fmt: skip
-    """Write `result.json` and `index.html`, and return the page's path.
+    folder: Path, *, title: str, prompt: str, deliver: Callable[[Path], Delivery],
+    notes: Sequence[str], about: Mapping[str, Any],
+) -> Delivery:  # fmt: skip
+    """Write a result folder: what `deliver` writes into the folder that it is given,
+    `result.json` and `index.html`. An earlier result is replaced at the end.
 
     Args:
         notes: lines below the table: what the weights can do, which clips failed.
         about: further entries of the JSON, such as weights and seconds by stage.
     """
-    data = {"pipeline": title, "prompt": prompt, "said": delivery.summary, **delivery.data, **about}
-    with atomic_write(folder / "result.json") as building:
-        building.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = folder / "index.html"
-    with atomic_write(page) as building:
-        building.write_text(_page(title, prompt, delivery, notes), encoding="utf-8")
-    return page
+    with atomic_write(folder) as building:
+        building.mkdir()
+        delivery = deliver(building)
+        data = {
+            "pipeline": title, "prompt": prompt, "said": delivery.summary, **delivery.data,
+            "faults": list(delivery.faults), **about,
+        }  # fmt: skip
+        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        page = _page(title, prompt, delivery, [*delivery.faults, *notes])
+        # A name that is not UTF-8 has lone surrogates, which become JSON's own escapes.
+        for name, content in (("result.json", text), ("index.html", page)):
+            (building / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+    return delivery
 
 
 def _page(title: str, prompt: str, delivery: Delivery, notes: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Progress,
     TaskResult,
+    counted,
     hit_data,
     hit_rows,
     no_match_message,
@@ -51,9 +52,8 @@ class ClipSearch:
         return RunnerPipeline(session, asked, self.most, self.least_similarity, 1.0, None)
 
     def deliver(self, reply: TaskResult, folder: Path, progress: Progress) -> Delivery:
-        summary = (
-            f"{len(reply.hits)} clips" if reply.hits else no_match_message(self.least_similarity)
-        )
+        found = counted(len(reply.hits), "clip")
+        summary = found if reply.hits else no_match_message(self.least_similarity)
         return Delivery(summary, HIT_COLUMNS, hit_rows(reply.hits), {"clips": hit_data(reply.hits)})
 
 

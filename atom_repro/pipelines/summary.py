@@ -16,6 +16,8 @@ from atom_repro.pipelines.captioned_clips import (
     Delivery,
     Progress,
     TaskResult,
+    counted,
+    source_name,
     time_range,
 )
 from atom_repro.pipelines.session import Session, checked_count, checked_similarity, session_of
@@ -37,7 +39,7 @@ class SceneSummary:
 class VideoSummary:
     """The summary `text` of a video and those of its scenes."""
 
-    video: Path
+    name: str
     scenes: tuple[SceneSummary, ...]
     text: str
 
@@ -54,20 +56,22 @@ class Summarisation:
     def respond(
         self, runtime: Runtime, captioned: CaptionedClips, prompt: str, item: str
     ) -> TaskResult:
-        """Summarise every video, or only the one whose file stem is the prompt.
+        """Summarise every video, or only those whose name or file stem is the prompt.
 
         Raises:
             AtomError: no video of that name.
         """
         runtime.end_stage()
-        paths = {path.stem: path for path in dict.fromkeys(c.path for c in captioned.clips)}
+        names = {clip.path: source_name(clip) for clip in captioned.clips}
         if prompt and prompt != "all":
-            if prompt not in paths:
-                known = ", ".join(sorted(paths)[:8])
+            chosen = {p: name for p, name in names.items() if prompt in (name, p.name, p.stem)}
+            if not chosen:
+                known = ", ".join(sorted(names.values())[:8])
                 raise AtomError(f"no video {prompt!r} with a caption; there are {known}")
-            paths = {prompt: paths[prompt]}
+            names = chosen
         videos = tuple(
-            self._summarise_video(runtime, captioned, path, item) for path in paths.values()
+            self._summarise_video(runtime, captioned, path, name, item)
+            for path, name in names.items()
         )
         texts = [scene.text for video in videos for scene in video.scenes]
         return TaskResult((), (*texts, *(video.text for video in videos)), videos)
@@ -76,12 +80,12 @@ class Summarisation:
         videos: tuple[VideoSummary, ...] = reply.result
         rows: list[tuple[str, ...]] = []
         for video in videos:
-            rows.append((video.video.name, "all of it", video.text))
+            rows.append((video.name, "all of it", video.text))
             rows += [("", time_range(s.start_s, s.end_s), s.text) for s in video.scenes]
         data = {
             "videos": [
                 {
-                    "video": video.video.name,
+                    "video": video.name,
                     "summary": video.text,
                     "scenes": [
                         {
@@ -96,11 +100,12 @@ class Summarisation:
                 for video in videos
             ]
         }
-        summary = f"{len(videos)} videos, {sum(len(v.scenes) for v in videos)} scenes"
+        scenes = counted(sum(len(v.scenes) for v in videos), "scene")
+        summary = f"{counted(len(videos), 'video')}, {scenes}"
         return Delivery(summary, ("video", "time", "summary"), tuple(rows), data)
 
     def _summarise_video(
-        self, runtime: Runtime, captioned: CaptionedClips, path: Path, item: str
+        self, runtime: Runtime, captioned: CaptionedClips, path: Path, name: str, item: str
     ) -> VideoSummary:
         order = sorted(
             (i for i, clip in enumerate(captioned.clips) if clip.path == path),
@@ -110,7 +115,7 @@ class Summarisation:
             self._summarise_scene(runtime, captioned, group, item)
             for group in group_scenes(captioned, order, self.scene_similarity)
         )
-        return VideoSummary(path, scenes, self._merge(runtime, [s.text for s in scenes], item))
+        return VideoSummary(name, scenes, self._merge(runtime, [s.text for s in scenes], item))
 
     def _summarise_scene(
         self, runtime: Runtime, captioned: CaptionedClips, group: Sequence[int], item: str

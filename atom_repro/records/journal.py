@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from atom_repro.records.atomic import atomic_write
+
 
 class Journal:
     """Append-only JSONL file; `done` has the items of earlier, unfinished runs."""
@@ -30,14 +32,18 @@ class Journal:
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Append one finished item and flush it, so that it survives a kill of this process."""
-        self._stream.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+        self._stream.write(_line(item))
         self._stream.flush()
 
     def rewrite(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the content by `items`: a resumed run drops what it computes again."""
-        self._stream.truncate(0)
-        for item in items:
-            self.add(item)
+        """Replace the content by `items`: a resumed run drops what it computes again. Atomic."""
+        with atomic_write(self.path) as building:
+            building.write_bytes(b"".join(_line(item) for item in items))
+        self._stream.close()
+        self._stream = self.path.open("ab")
+
+    def close(self) -> None:
+        self._stream.close()
 
     def __enter__(self) -> "Journal":
         return self
@@ -48,4 +54,8 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        self.close()
+
+
+def _line(item: Mapping[str, Any]) -> bytes:
+    return json.dumps(item, ensure_ascii=False).encode() + b"\n"

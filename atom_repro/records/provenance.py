@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -41,6 +41,8 @@ _NUMERIC_PACKAGES = {
 }
 # Folders whose content a run executes; commits elsewhere do not affect it.
 _CODE_FOLDERS = ("atom_repro", "train", "eval", "device_bench", "conf")
+
+_HASHED_AT_ONCE = 2**22  # bytes
 
 
 def versions() -> dict[str, str]:
@@ -275,7 +277,12 @@ def _sha(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
+def file_hash(path: Path, progress: Callable[[int], object] | None = None) -> str:
+    """sha256 of a file's bytes; `progress` is called with the number of bytes of each part."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while part := stream.read(_HASHED_AT_ONCE):
+            digest.update(part)
+            if progress is not None:
+                progress(len(part))
+    return digest.hexdigest()

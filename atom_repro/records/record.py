@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from atom_repro.datatypes import AtomError, Machine
 from atom_repro.records import provenance, system_load
 from atom_repro.records.component import component_name
@@ -279,7 +281,7 @@ def _write(parent: Path, document: dict[str, Any], run: Run, started: datetime) 
     temporary.rename(target)
     run.folder = target
     for stale in parent.glob(f"{_BUILDING}*"):
-        if not Path(f"/proc/{stale.name.rsplit('-', 1)[1]}").exists():
+        if not psutil.pid_exists(int(stale.name.rsplit("-", 1)[1])):
             shutil.rmtree(stale)  # of a run that was killed while writing
 
 

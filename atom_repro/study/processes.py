@@ -6,7 +6,6 @@ its stages kept.
 """
 
 import ctypes
-import fcntl
 import multiprocessing
 import os
 import runpy
@@ -20,6 +19,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError
+from atom_repro.records.lock import hold
 from atom_repro.study.overrides import StageCommand
 
 _GRACE_S = 15.0  # for a stage to finish uninterruptible work and write its record
@@ -100,19 +100,7 @@ def work_folder_lock(work: Path) -> Iterator[None]:
     Raises:
         AtomError: another study holds the lock; names its process.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "study.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise AtomError(
-                f"another run (process {lock.read().strip()}) uses {work}; wait for it, end it, "
-                "or set paths.work"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with hold(work / "study.lock", work, "set paths.work"):
         yield
 
 

@@ -104,6 +104,7 @@ def training_data(
         text_every=settings.text_every,
         accumulate=settings.accumulate,
         processes=processes,
+        unscored_ids=model.unscored_ids,
     )
     special = (tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id)
     captions_per_iteration = settings.batch_size * settings.captions_per_clip

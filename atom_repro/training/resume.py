@@ -3,7 +3,8 @@
 One file, replaced atomically, holds weights, optimiser, random state and step (batches and rates
 follow from the step); the loss journal beside it is truncated to that step on resume. The best
 modules are written before the state that refers to them, so a kill between the two repeats a
-validation and loses nothing.
+validation and loses nothing. One training at a time has a checkpoint folder, and the modules of an
+earlier one are moved aside before the first of this one's are written.
 """
 
 import shutil
@@ -15,9 +16,11 @@ import torch
 
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint, trained_label
+from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.records.atomic import atomic_write
 from atom_repro.records.journal import Journal
+from atom_repro.records.lock import Lock, hold
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.lora import merged
 from atom_repro.training.sharding import full_state, restore_state
@@ -46,8 +49,10 @@ class TrainingState:
         self.curve: list[dict[str, Any]] = []
         self._resumed = False
         self._file = checkpoint.state / "state.pt"
+        self._earlier = checkpoint.folder / "earlier"
         self._journal_file = checkpoint.state / "curve.jsonl"
         self._journal: Journal | None = None
+        self._lock: Lock | None = None
 
     def begin(self, *, fresh: bool, wait: Callable[[], object]) -> int:
         """Load the state of an interrupted run of the same key and delete any other; return the
@@ -56,7 +61,13 @@ class TrainingState:
         Args:
             fresh: ignore a saved state.
             wait: barrier; returns when every process has called it.
+
+        Raises:
+            AtomError: another training has the folder.
         """
+        if self.is_writer:
+            folder = self.checkpoint.folder
+            self._lock = hold(folder / "training.lock", folder, "set another checkpoint.folder")
         step = 0 if fresh else self._resume()
         wait()
         if self.is_writer:
@@ -130,6 +141,13 @@ class TrainingState:
     ) -> None:
         if cider <= self.best["cider"]:
             return
+        if not all(bool(p.isfinite().all()) for p in network.parameters()):
+            raise AtomError(
+                f"step {step}: some weights are not finite, the training diverges; lower "
+                "train.learning_rate. The best modules before it are kept"
+            )
+        if not self.best["step"]:
+            self._move_aside()
         model = network.model
         encoder, decoder = merged(network.encoder), merged(network.decoder)
         weights = trained_label(encoder, decoder)
@@ -140,6 +158,20 @@ class TrainingState:
             self.checkpoint.decoder(), model, decoder, tokenizer, module_files.TRAINED, weights
         )
         self.best = {"step": step, "cider": cider, "weights": weights}
+
+    @property
+    def moved(self) -> str:
+        """Where the modules of an earlier training are, for display; empty where there was none."""
+        return f", those before it in {self._earlier}" if self._earlier.is_dir() else ""
+
+    def _move_aside(self) -> None:
+        """Move another training's modules, of every precision, to `earlier`."""
+        if not self.checkpoint.complete:
+            return
+        shutil.rmtree(self._earlier, ignore_errors=True)
+        self._earlier.mkdir()
+        for encoder in self.checkpoint.folder.glob("*/encoder"):
+            encoder.parent.rename(self._earlier / encoder.parent.name)
 
     def save(self, step: int) -> None:
         """Save the resume state at `step`. All processes call it."""
@@ -164,10 +196,14 @@ class TrainingState:
                 raise
 
     def close(self) -> None:
-        """Delete the resume state of a recorded training."""
+        """Delete the resume state of a recorded training, and let others have the folder."""
         if not self.is_writer:
             return
+        if self._journal is not None:
+            self._journal.close()
         shutil.rmtree(self.checkpoint.state)
+        if self._lock is not None:
+            self._lock.close()
 
 
 class _ErrorCapturingFile:

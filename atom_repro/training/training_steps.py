@@ -42,6 +42,7 @@ class TrainingSteps:
         text: rows of text without video, or None.
         questions: rows of questions about training clips, or None.
         text_every: interval in steps between steps with text tasks.
+        unscored_ids: ids at the beginning of a caption that its loss leaves out.
     """
 
     captions: CaptionBatches
@@ -50,6 +51,7 @@ class TrainingSteps:
     text_every: int = 1
     accumulate: int = 1
     processes: Processes = Processes()
+    unscored_ids: int = 0
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
         batch_numbers = [step * self.accumulate + micro for micro in range(self.accumulate)]
@@ -65,7 +67,7 @@ class TrainingSteps:
     def _captions(self, number: int) -> dict[str, Any]:
         rows = self.processes.rows(self.captions.batch_size, "train.batch_size")
         frames, ids = self.captions(number, rows)
-        targets = (ids != self.captions.pad_id).sum(axis=(1, 2))
+        targets = (ids[:, :, self.unscored_ids :] != self.captions.pad_id).sum(axis=(1, 2))
         return {"frames": frames, "captions": ids[rows], "targets": targets, "rows": rows}
 
     def _add_text(

@@ -6,8 +6,12 @@ becomes part of a path outside the folder. No video is opened here.
 """
 
 import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from unicodedata import category
 
 from atom_repro.datatypes import AtomError
 
@@ -15,7 +19,8 @@ from atom_repro.datatypes import AtomError
 # that ends with a bare dot, and one without extension, come last.
 SUFFIXES = (
     ".mp4", ".webm", ".mkv", ".mov", ".m4v", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
-    ".3g2", ".mts", ".m2ts", ".ts", ".ogv", "",
+    ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".divx", ".dv", ".f4v", ".gif", ".m2v",
+    ".mod", ".mpe", ".mxf", ".ogm", ".qt", ".rm", ".rmvb", ".tod", ".wtv", "",
 )  # fmt: skip
 
 
@@ -44,20 +49,97 @@ def stem(name: str) -> str:
     return head if dot and (not tail or f".{tail.lower()}" in SUFFIXES) else name
 
 
-def video_files(folder: Path) -> list[Path]:
-    """Paths of all video files in a folder and its subfolders, sorted, without hidden ones.
+@dataclass(frozen=True)
+class FolderListing:
+    """The video files below a folder, sorted.
+
+    `names` maps each file's path relative to the folder, as text that can be stored and printed
+    (see `printable`), to its path. `remarks` has a line for everything that looks like a video, or
+    could hold some, and was left out. `others` counts the remaining files by suffix.
+    """
+
+    names: Mapping[str, Path]
+    remarks: tuple[str, ...]
+    others: Mapping[str, int]
+
+
+def list_videos(folder: Path) -> FolderListing:
+    """List the video files of a user's folder and its subfolders, without hidden ones.
 
     Unlike in `VideoFolder`, two files with one stem are two videos, and a file without extension
-    is not a video: the folder is a user's, not a data set's.
+    is not a video. Links to folders elsewhere are followed. Movies that `eval.pipeline` wrote,
+    known by the edit list beside them, are left out: a run would feed on what another one made.
+
+    Raises:
+        AtomError: there is no video; says what is there instead.
     """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.suffix
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    remarks: list[str] = []
+    others: Counter[str] = Counter()
+    found: list[Path] = []
+
+    def name_of(path: Path) -> str:
+        return printable(path.relative_to(folder).as_posix())
+
+    def unreadable(error: OSError) -> None:
+        name = name_of(Path(os.fsdecode(error.filename)))
+        remarks.append(f"{name}: the folder cannot be read ({error.strerror})")
+
+    entered = {folder.resolve()}
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        shown = [Path(parent, name) for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [path.name for path in shown if _is_entered(path, folder, entered)]
+        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if not suffix or suffix not in SUFFIXES:
+                others[suffix or "no suffix"] += 1
+            elif path.with_name(f"{path.stem}.edit.json").exists():
+                remarks.append(f"{name_of(path)}: a movie that eval.pipeline made")
+            elif reason := _why_no_file(path):
+                remarks.append(f"{name_of(path)}: {reason}")
+            else:
+                found.append(path)
+    by_name: dict[str, Path] = {}
+    for path in sorted(found):
+        name = name_of(path)
+        if by_name.setdefault(name, path) != path:
+            remarks.append(f"{name}: another file's name looks the same; rename one of them")
+    if not by_name:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        there = "; ".join([*remarks, *([f"other files: {counts}"] if counts else [])])
+        raise AtomError(
+            f"{printable(str(folder))} contains no videos{f' ({there})' if there else ''}; "
+            "name the folder that holds the videos"
+        )
+    return FolderListing(by_name, tuple(remarks), others)
+
+
+def _is_entered(path: Path, folder: Path, entered: set[Path]) -> bool:
+    """Whether a subfolder is listed: not a link to one that is listed anyway, or around it."""
+    target, root = path.resolve(), folder.resolve()
+    if path.is_symlink() and (target.is_relative_to(root) or root.is_relative_to(target)):
+        return False
+    if target in entered:
+        return False
+    entered.add(target)
+    return True
+
+
+def _why_no_file(path: Path) -> str:
+    """Why a directory entry is no file that could be opened, empty if it is one."""
+    try:
+        if path.is_file():
+            return ""
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "a link to nothing" if path.is_symlink() else "not a file"
+
+
+def printable(name: str) -> str:
+    """A file name as text that UTF-8 can hold on one line: other bytes and control characters
+    become escapes."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    breaking = ("Cc", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if category(c) in breaking else c for c in text)
 
 
 class VideoFolder:

@@ -1,12 +1,14 @@
 """Presentation times of the frames in a window of a video, and uniform sampling among them.
 
 Times come from the file's packets, without decoding; frames are decoded only where the container
-holds no timestamps. Pixels are read in `sampling`.
+holds no timestamps. A recording of several parts, whose clock starts anew in each, is one video:
+the parts follow each other. Pixels are read in `sampling`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -17,12 +19,15 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from atom_repro.video.file import (
+    EMPTY_STREAM,
+    DecodedFrames,
     VideoError,
-    decoded_frames,
     error_text,
     open_video,
     packets,
     seconds,
+    starts_anew,
+    video_stream,
 )
 
 
@@ -33,7 +38,8 @@ class FrameTimes:
     `keys` identify frames to the decoding pass: presentation timestamps (PTS), or frame numbers
     where the container has none (`ordinal` is true). `times_s` (T,) are seconds since the video's
     first frame. `end_s` is when the last frame stops being shown. `fault` says why the list stops
-    early, and is empty where it does not.
+    early, and is empty where it does not. `offsets` are those of the parts of the video (see
+    `Clock`); one of several parts can only be read from its beginning.
     """
 
     keys: list[int]
@@ -41,12 +47,79 @@ class FrameTimes:
     end_s: float
     ordinal: bool
     fault: str = ""
+    offsets: tuple[int, ...] = (0,)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether decoding may begin at a frame's key."""
+        return not self.ordinal and len(self.offsets) == 1
+
+
+class Clock:
+    """Timestamps of a video of one or more parts, in the order of presentation, as keys of a
+    `FrameTimes`, which only grow.
+
+    Args:
+        offsets: of each part, to be added to its timestamps.
+        time_base: seconds a unit.
+    """
+
+    def __init__(self, offsets: tuple[int, ...], time_base: Fraction) -> None:
+        self._offsets, self._time_base = offsets, time_base
+        self._part = 0
+        self._last: int | None = None
+
+    def key(self, pts: int) -> int:
+        """The key of the next frame."""
+        # Half of what makes a part, as frames are not shown in the order of their packets.
+        if (
+            self._last is not None
+            and self._part + 1 < len(self._offsets)
+            and starts_anew(pts - self._last, self._time_base, 0.5)
+        ):
+            self._part += 1
+        self._last = pts
+        return pts + self._offsets[self._part]
+
+
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: containers of broadcasts and DVDs
+
+
+def _part_offsets(path: Path, container: Any) -> tuple[int, ...]:
+    """Offsets of the parts of a video, (0,) for one of one part."""
+    if not container.format.flags & _TS_DISCONT:
+        return (0,)
+    stat = path.stat()
+    return _scanned_offsets(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _scanned_offsets(path: Path, size: int, mtime_ns: int) -> tuple[int, ...]:
+    """Offsets of the parts of a file; read once for each of its states."""
+    offsets, last, duration = [0], None, 0
+    with open_video(path) as container:
+        stream = video_stream(container)
+        try:
+            with packets(container, stream) as demuxed:
+                for packet in demuxed:
+                    at = packet.pts if packet.dts is None else packet.dts
+                    if packet.size == 0 or at is None:
+                        continue
+                    if last is not None and starts_anew(at - last, stream.time_base):
+                        offsets.append(offsets[-1] + last + duration - at)
+                    last, duration = at, packet.duration or duration
+        except FFmpegError:
+            pass  # where the file breaks, reading it says so
+    return tuple(offsets)
 
 
 def read_frame_times(path: Path, start_s: float, end_s: float | None) -> FrameTimes:
     """Reads the frame_times of a window from its packets, decoding if they have no timestamps."""
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        offsets = _part_offsets(path, container)
+        if len(offsets) > 1:
+            return _times_of_parts(path, offsets)
+        stream = video_stream(container)
         # Read now: a stream's fields are freed memory once its container is closed.
         start_pts, time_base = stream.start_time or 0, stream.time_base
         packet_times = _packet_times(container, stream, start_pts, start_s, end_s)
@@ -58,15 +131,43 @@ def read_frame_times(path: Path, start_s: float, end_s: float | None) -> FrameTi
             packet_times = None  # no usable index: read from the beginning instead
     if packet_times is None:
         with open_video(path) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             packet_times = _packet_times(container, stream, start_pts, 0.0, end_s)
     if packet_times is None:
         return _decoded_frame_times(path)
     pts, last_s, fault = packet_times
     if not pts:
-        raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
+        raise VideoError(path, f"no frame can be decoded ({fault or EMPTY_STREAM})")
     times = np.array([float((value - start_pts) * time_base) for value in pts])
     return FrameTimes(pts, times, _last_frame_end(times, last_s), ordinal=False, fault=fault)
+
+
+def _times_of_parts(path: Path, offsets: tuple[int, ...]) -> FrameTimes:
+    """Frame times of a video of several parts, all of it."""
+    with open_video(path) as container:
+        stream = video_stream(container)
+        start_pts, time_base = stream.start_time or 0, stream.time_base
+        keys, durations, fault = list[int](), list[int](), ""
+        part, last = 0, None
+        try:
+            with packets(container, stream) as demuxed:
+                for packet in demuxed:
+                    at = packet.pts if packet.dts is None else packet.dts
+                    if packet.size == 0 or at is None:
+                        continue
+                    if last is not None and starts_anew(at - last, time_base):
+                        part += 1
+                    last = at
+                    keys.append((at if packet.pts is None else packet.pts) + offsets[part])
+                    durations.append(packet.duration or 0)
+        except FFmpegError as error:
+            fault = f"the file breaks after {len(keys)} frames ({error_text(error)})"
+    if not keys:
+        raise VideoError(path, f"no frame can be decoded ({fault or EMPTY_STREAM})")
+    keys.sort()
+    times = np.array([float((key - start_pts) * time_base) for key in keys])
+    end_s = _last_frame_end(times, float(durations[-1] * time_base))
+    return FrameTimes(keys, times, end_s, ordinal=False, fault=fault, offsets=offsets)
 
 
 def _starts_after(pts: list[int], start_pts: int, time_base: Fraction, start_s: float) -> bool:
@@ -112,16 +213,14 @@ def _packet_times(
 def _decoded_frame_times(path: Path) -> FrameTimes:
     """Frame times of a file without timestamps (old AVI): frame number over the declared rate."""
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        count, fault = 0, ""
-        try:
-            for _ in decoded_frames(container, stream):
-                count += 1
-        except FFmpegError as error:
-            fault = f"the file breaks after {count} frames ({error_text(error)})"
+        frames = DecodedFrames(container, stream)
+        for _ in frames:
+            pass
+        count, fault = frames.count, frames.fault
     if not count:
-        raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
+        raise VideoError(path, f"no frame can be decoded ({fault or EMPTY_STREAM})")
     return FrameTimes(list(range(count)), np.arange(count) / rate, count / rate, True, fault)
 
 

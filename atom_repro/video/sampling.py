@@ -9,6 +9,7 @@ holds in memory no more than the requested frames, already resized.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,16 +20,19 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from atom_repro.datatypes import AtomError, Clip, ClipStatus
+from atom_repro.video.display import Display, source_matrix
 from atom_repro.video.file import (
+    EMPTY_STREAM,
     RESIZE,
+    DecodedFrames,
     VideoError,
-    decoded_frames,
     error_text,
     open_video,
     quarter_turns,
-    seconds,
+    video_stream,
 )
 from atom_repro.video.frame_times import (
+    Clock,
     FrameTimes,
     frame_on_screen,
     read_frame_times,
@@ -38,6 +42,12 @@ from atom_repro.video.frame_times import (
 
 Sampling = Literal["centre", "jitter"]
 OnBad = Literal["fail", "count", "drop"]
+
+# Containers whose header states the length (MP4's table of frames is checked as such).
+_STATES_LENGTH = {"matroska", "avi", "flv", "asf"}
+
+# A file that ends this much before its header's length was cut short.
+_CUT_SHORT_S = 1.0
 
 # A last window with less new footage than this would come from rounding of the duration.
 _MIN_NEW_S = 0.1
@@ -61,7 +71,8 @@ class Frames:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Metadata of a video file; `width` and `height` are those after display rotation."""
+    """Metadata of a video file; `width` and `height` are those after display rotation. `fault` says
+    why the file ends early, and is empty where it does not."""
 
     duration_s: float
     fps: float
@@ -72,6 +83,7 @@ class VideoInfo:
     codec: str
     container: str
     has_audio: bool
+    fault: str
 
 
 def read_frames(
@@ -113,18 +125,23 @@ def read_frames(
     jitter_rng = rng if sampling == "jitter" else None
     indices = sample_indices(path, frame_times, frames, start_s, end_s, jitter_rng)
     needed = {frame_times.keys[i] for i in indices}
-    decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, start_s)
-    if start_s > 0 and len(pixels) < len(needed):
+    from_s = start_s
+    decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, from_s, end_s)
+    first_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
+    if len(pixels) < len(needed) and start_s > 0 and min(decoded_keys, default=None) != first_key:
         # The seek went past the window (transport streams have no index): decode from the start.
-        decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, 0.0)
-    fault = fault or frame_times.fault
+        from_s = 0.0
+        decoded_keys, pixels, fault = _decode(path, frame_times, needed, size, from_s, end_s)
+    fault = "; ".join(text for text in (fault, frame_times.fault) if text)
     if len(pixels) < len(needed):
         # Some of the sampled frames do not decode. Sample again among those that do.
+        fault = fault or "some of its frames cannot be decoded"
         frame_times = restrict_to_keys(frame_times, decoded_keys)
         if not frame_times.keys:
-            raise VideoError(path, f"no frame can be decoded ({fault or 'the stream is empty'})")
+            raise VideoError(path, f"no frame can be decoded ({fault})")
         indices = sample_indices(path, frame_times, frames, start_s, end_s, jitter_rng)
-        _, pixels, _ = _decode(path, frame_times, {frame_times.keys[i] for i in indices}, size, 0.0)
+        needed = {frame_times.keys[i] for i in indices}
+        _, pixels, _ = _decode(path, frame_times, needed, size, from_s, end_s)
     return Frames(
         pixels=np.stack([pixels[frame_times.keys[i]] for i in indices]),
         times_s=frame_times.times_s[indices],
@@ -135,6 +152,9 @@ def read_frames(
 
 def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Centre-sampled frames of a clip's window, resized: (T, 3, H, W) uint8 RGB.
+
+    What of the window could not be seen is added to the list `faults` of the clip's `meta`, if it
+    has one.
 
     Raises:
         VideoError: no frame of the window can be decoded.
@@ -147,41 +167,64 @@ def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dty
         start_s=clip.start_s,
         end_s=clip.end_s,
     )
+    if read.detail and "faults" in clip.meta:
+        clip.meta["faults"].append(read.detail)
     return np.ascontiguousarray(read.pixels.transpose(0, 3, 1, 2))
 
 
 def probe(path: Path) -> VideoInfo:
-    """Reads a video file's metadata; what the header lacks is computed from the packets.
+    """Reads a video file's metadata. Length and number of frames are those of its packets: what a
+    header says may be that of another stream, or wrong.
 
     Raises:
         VideoError: the file is not a video, or its first frame cannot be decoded.
     """
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         codec, container_format = stream.codec_context.name, container.format.name
         has_audio = bool(container.streams.audio)
-        declared_s = seconds(stream.duration, stream.time_base)
-        if declared_s is None and container.duration is not None:
-            declared_s = container.duration / av.time_base
-        rate, count = stream.average_rate, stream.frames
-        try:
-            first = next(decoded_frames(container, stream), None)
-        except FFmpegError as error:
-            raise VideoError(path, f"no frame can be decoded ({error_text(error)})") from None
+        rate, declared_s = stream.average_rate, _declared_s(container)
+        frames = DecodedFrames(container, stream)
+        first = next(frames, None)
         if first is None:
-            raise VideoError(path, "no frame can be decoded")
+            raise VideoError(path, f"no frame can be decoded ({frames.fault or EMPTY_STREAM})")
         rotation = int(first.rotation)
         width, height = first.width, first.height
     if quarter_turns(rotation) % 2:
         width, height = height, width
-    if declared_s is None or not count or not rate:
-        frame_times = read_frame_times(path, 0.0, None)
-        count = count or len(frame_times.keys)
-        declared_s = frame_times.end_s if declared_s is None else declared_s
-    fps = float(rate) if rate else count / max(declared_s, 1e-9)
+    frame_times = read_frame_times(path, 0.0, None)
+    duration_s, count = round(frame_times.end_s, 6), len(frame_times.keys)
+    fps = float(rate) if rate else count / max(duration_s, 1e-9)
+    fault = frame_times.fault
+    if not fault and declared_s > duration_s + _CUT_SHORT_S:
+        end_s = _last_packet_s(path)
+        if declared_s > max(end_s, duration_s) + _CUT_SHORT_S:
+            fault = f"the file ends at {duration_s:.1f} s, its header says {declared_s:,.1f} s"
     return VideoInfo(
-        declared_s, fps, width, height, rotation, count, codec, container_format, has_audio
-    )
+        duration_s, fps, width, height, rotation, count, codec, container_format, has_audio,
+        fault,
+    )  # fmt: skip
+
+
+def _declared_s(container: Any) -> float:
+    """Length in seconds that a container's header states; 0 where FFmpeg estimates it."""
+    states_it = set(container.format.name.split(",")) & _STATES_LENGTH
+    return container.duration / av.time_base if states_it and container.duration else 0.0
+
+
+def _last_packet_s(path: Path) -> float:
+    """Time of the last packet of any stream, in seconds since the container's beginning."""
+    last_s = 0.0
+    with open_video(path) as container:
+        begin_s = (container.start_time or 0) / av.time_base
+        try:
+            with closing(container.demux()) as demuxed:
+                for packet in demuxed:
+                    if packet.pts is not None and packet.size:
+                        last_s = max(last_s, float(packet.pts * packet.time_base) - begin_s)
+        except FFmpegError:
+            pass  # the file ends there
+    return last_s
 
 
 def sliding_windows(
@@ -262,37 +305,57 @@ def _with_status(clip: Clip, frames: int) -> Clip:
 
 
 def _decode(
-    path: Path, frame_times: FrameTimes, needed: set[int], size: int, start_s: float
+    path: Path,
+    frame_times: FrameTimes,
+    needed: set[int],
+    size: int,
+    start_s: float,
+    end_s: float | None,
 ) -> tuple[list[int], dict[int, npt.NDArray[np.uint8]], str]:
-    """Decodes until all needed frames are found.
+    """Decodes until all needed frames are found, at most to the window's end.
 
     Returns the keys of all frames decoded, the needed frames (size, size, 3) by key, and the
     fault, empty if none.
     """
     decoded_keys: list[int] = []
     pixels: dict[int, npt.NDArray[np.uint8]] = {}
-    fault = ""
+    stop_key = frame_times.keys[
+        -1 if end_s is None else frame_on_screen(frame_times.times_s, end_s)
+    ]
     with open_video(path) as container:
-        stream = container.streams.video[0]
-        try:
-            if start_s > 0 and not frame_times.ordinal:
-                # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
-                seek_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
+        stream = video_stream(container)
+        if start_s > 0 and frame_times.seekable:
+            # FFmpeg seeks to the keyframe at or before the frame on screen at `start_s`.
+            seek_key = frame_times.keys[frame_on_screen(frame_times.times_s, start_s)]
+            try:
                 container.seek(seek_key, stream=stream)
-            for ordinal, frame in enumerate(decoded_frames(container, stream)):
-                key = ordinal if frame_times.ordinal else frame.pts
-                decoded_keys.append(key)
-                if key in needed and key not in pixels:
-                    pixels[key] = _resized_upright(frame, size)
-                    if len(pixels) == len(needed):
-                        break
-        except FFmpegError as error:
-            fault = f"decoding breaks after {len(decoded_keys)} frames ({error_text(error)})"
+            except FFmpegError as error:
+                return [], {}, f"seeking fails ({error_text(error)})"
+        frames, display = DecodedFrames(container, stream), Display()
+        clock = Clock(frame_times.offsets, stream.time_base)
+        for ordinal, frame in enumerate(frames):
+            if frame.pts is None and not frame_times.ordinal:
+                continue
+            key = ordinal if frame_times.ordinal else clock.key(frame.pts)
+            decoded_keys.append(key)
+            if key in needed and key not in pixels:
+                pixels[key] = _resized_upright(frame, size, display)
+            if len(pixels) == len(needed) or key > stop_key:
+                break
+    fault = "; ".join(text for text in (frames.fault, display.fault) if text)
     return decoded_keys, pixels, fault
 
 
-def _resized_upright(frame: Any, size: int) -> npt.NDArray[np.uint8]:
-    small = frame.reformat(width=size, height=size, format="rgb24", interpolation=RESIZE, threads=1)
+def _resized_upright(frame: Any, size: int, display: Display) -> npt.NDArray[np.uint8]:
+    shown = display(frame, size, size)
+    small = shown.reformat(
+        width=size,
+        height=size,
+        format="rgb24",
+        interpolation=RESIZE,
+        threads=1,
+        src_colorspace=source_matrix(shown),
+    )
     # PyAV reports the display rotation and leaves applying it to the caller.
     upright: npt.NDArray[np.uint8] = np.rot90(small.to_ndarray(), quarter_turns(frame.rotation))
     return upright

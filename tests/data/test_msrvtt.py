@@ -8,7 +8,7 @@ import pytest
 
 from atom_repro import config
 from atom_repro.data import msrvtt
-from atom_repro.data.annotations import count_leaks
+from atom_repro.data.annotations import count_leaks, read_text
 from atom_repro.data.msrvtt import MsrVtt
 from atom_repro.datatypes import AtomError
 from atom_repro.video.sampling import check_clips
@@ -72,6 +72,14 @@ def test_line_separators_become_spaces_and_other_scripts_stay(tmp_path):
         "ein Hund, русский 中文",
         "two lines and more",
     )
+
+
+def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("atom_repro.data.annotations._MOST_UNZIPPED", 99)
+    with zipfile.ZipFile(tmp_path / "a.json.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", " " * 100)
+    with pytest.raises(AtomError, match=r"a\.json\.zip: unpacks to 100 bytes, more than 99"):
+        read_text(tmp_path / "a.json.zip")
 
 
 def test_a_zip_is_read_like_the_file_in_it(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from atom_repro.datatypes import AtomError, Failure, Prediction
+from atom_repro.pipelines import clip_index
 from atom_repro.pipelines.clip_index import ClipIndex, IndexProvenance
 from atom_repro.video.file import write_video
 
@@ -86,7 +88,8 @@ def test_windows_failures_and_a_second_update_that_does_nothing(tmp_path, folder
         ]  # fmt: skip
         (torn,) = [r for r in rows if r.status == "corrupt"]
         assert torn.path == "torn.mp4"
-        assert "torn.mp4" in torn.detail
+        assert torn.detail.startswith("not a readable video")
+        assert index.faults() == [f"torn.mp4: {torn.detail}"]
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
         stub = Stub()
         again = index.update(stub, folder)
@@ -95,22 +98,175 @@ def test_windows_failures_and_a_second_update_that_does_nothing(tmp_path, folder
         assert index.rows() == rows
 
 
-def test_only_new_and_changed_videos_are_captioned_and_removed_ones_go(tmp_path, folder):
+def test_only_new_and_changed_videos_are_captioned(tmp_path, folder):
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
         index.update(Stub(), folder)
         video(folder / "d.mp4", 3, 4)
         video(folder / "c.mp4", 5, 5)
-        (folder / "b/a.mp4").unlink()
         os.utime(folder / "a.mp4", ns=(1, 1))  # touched, the same bytes
         stub = Stub()
         done = index.update(stub, folder)
         assert stub.asked == ["c.mp4@0", "d.mp4@0"]
-        assert (done.added, done.changed, done.removed, done.unchanged) == (1, 1, 1, 2)
-        assert {r.path for r in index.rows()} == {"a.mp4", "c.mp4", "d.mp4", "torn.mp4"}
+        assert (done.added, done.changed, done.unchanged) == (1, 1, 3)
         # Footage sees the change, whatever was kept of it.
-        shown = index.captioned_clips(folder)
+        shown = index.captioned_clips()
         assert "d.mp4" in {clip.source_id for clip in shown.clips}
-        assert index.captioned_clips(folder) is shown
+        assert index.captioned_clips() is shown
+
+
+def test_captions_of_what_is_away_are_kept_and_not_shown(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        rows = index.rows()
+        (folder / "b").rename(tmp_path / "unplugged")
+        done = index.update(Stub(), folder)
+        assert (done.away, done.dropped) == (1, 0)
+        assert index.rows() == rows
+        assert "b/a.mp4" not in {clip.source_id for clip in index.captioned_clips().clips}
+        (tmp_path / "unplugged").rename(folder / "b")
+        stub = Stub()
+        done = index.update(stub, folder)
+        assert (stub.asked, done.away, done.unchanged) == ([], 0, 4)
+        assert "b/a.mp4" in {clip.source_id for clip in index.captioned_clips().clips}
+
+
+def test_what_is_away_is_dropped_where_the_user_says_so(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        (folder / "b/a.mp4").unlink()
+        done = index.update(Stub(), folder, drop_missing=True)
+        assert (done.away, done.dropped) == (0, 1)
+        assert {r.path for r in index.rows()} == {"a.mp4", "c.mp4", "torn.mp4"}
+
+
+def test_captions_follow_a_file_by_its_content(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        before = contents(index)
+        (folder / "c.mp4").rename(folder / "zoo.mp4")
+        shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+        shutil.copy(folder / "torn.mp4", folder / "torn 2.mp4")
+        stub = Stub()
+        done = index.update(stub, folder)
+        assert (stub.asked, done.moved, done.away) == ([], 3, 0)
+        captions = {(r.path, r.start_s): r.caption for r in index.rows()}
+        assert ("c.mp4", 0.0) not in captions
+        assert captions[("zoo.mp4", 5.0)] == "seen c.mp4@5"
+        assert captions[("copy.mp4", 0.0)] == captions[("a.mp4", 0.0)]
+        assert set(contents(index)[1]) == set(before[1])
+
+
+def test_two_files_that_swap_their_names_swap_their_captions(tmp_path, folder):
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        before = {(r.path, r.start_s): r.caption for r in index.rows()}
+        (folder / "a.mp4").rename(folder / "x")
+        (folder / "c.mp4").rename(folder / "a.mp4")
+        (folder / "x").rename(folder / "c.mp4")
+        stub = Stub()
+        done = index.update(stub, folder)
+        assert (stub.asked, done.moved, done.away) == ([], 2, 0)
+        after = {(r.path, r.start_s): r.caption for r in index.rows()}
+        assert after[("a.mp4", 10.0)] == before[("c.mp4", 10.0)]
+        assert after[("c.mp4", 0.0)] == before[("a.mp4", 0.0)]
+        assert len(after) == len(before)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path, folder, monkeypatch):
+    opened = Path.open
+
+    def locked(path, *how, **more):
+        if path.name == "c.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", locked)
+            done = index.update(Stub(), folder)
+            assert done.remarks == ("c.mp4: cannot be read (Permission denied)",)
+            assert (done.added, done.captioned) == (3, 13)
+        stub = Stub()
+        index.update(stub, folder)
+        assert stub.asked == [f"c.mp4@{s}" for s in (0, 5, 10, 15)]
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path, folder):
+    (folder / "a.mp4").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9\n.mp4"))
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+        clip = next(c for c in index.captioned_clips().clips if "caf" in c.source_id)
+        assert clip.source_id == r"caf\xe9\n.mp4"
+        assert clip.path.is_file()
+        stub = Stub()
+        assert index.update(stub, folder).unchanged == 4
+        assert stub.asked == []
+
+
+def test_a_second_run_is_refused_while_the_first_one_works(tmp_path, folder):
+    refused = r"another run \(process \d+\) uses .*i\.db; wait for it, end it, or name another"
+    with (
+        ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index,
+        pytest.raises(AtomError, match=refused) as caught,
+    ):
+        ClipIndex.open(tmp_path / "i.db", PROVENANCE)
+    assert "delete" not in str(caught.value)
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Stub(), folder)
+
+
+def test_timestamps_of_years_are_one_line(tmp_path, folder, monkeypatch):
+    real = clip_index.probe
+    monkeypatch.setattr(
+        clip_index,
+        "probe",
+        lambda file: replace(real(file), duration_s=9e12) if file.name == "c.mp4" else real(file),
+    )
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        stub = Stub()
+        index.update(stub, folder)
+        assert not any("c.mp4" in name for name in stub.asked)
+        (line,) = (line for line in index.faults() if "c.mp4" in line)
+        assert "by its timestamps it lasts 2,500,000,000 hours" in line
+
+
+def test_probabilities_that_are_not_finite_are_not_stored(tmp_path, folder):
+    class Diverged(Stub):
+        def caption(self, clips):
+            for clip in clips:
+                yield Prediction(clip.video_id, "", (), float("nan"))
+
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        with pytest.raises(AtomError, match="not finite; its weights are damaged"):
+            index.update(Diverged(), folder)
+        assert [r.path for r in index.rows()] == ["torn.mp4"]
+
+
+def test_what_could_not_be_seen_of_a_clip_is_said(tmp_path, folder):
+    class Half(Stub):
+        def caption(self, clips):
+            for clip in clips:
+                if clip.source_id == "b/a.mp4":
+                    clip.meta["faults"].append("2 frames are damaged")
+            yield from super().caption(clips)
+
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        index.update(Half(), folder)
+        assert {r.status for r in index.rows() if r.path == "b/a.mp4"} == {"partial"}
+        (line,) = (line for line in index.faults() if line.startswith("b/a.mp4"))
+        assert line == "b/a.mp4, 0:00.0 to 0:10.0: 2 frames are damaged (and 11 more of its clips)"
+        assert len(index.captioned_clips()) == 17
+
+
+def test_one_folder_is_one_index_however_it_is_named(tmp_path, folder, monkeypatch):
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    names = {
+        PROVENANCE.file_name(path)
+        for path in (Path(), folder, tmp_path / "link", folder / "b" / "..")
+    }
+    assert len(names) == 1
+    assert names.pop().startswith("v-")
 
 
 def test_a_video_that_was_edited_to_the_same_size_is_read_again(tmp_path, folder):
@@ -133,7 +289,7 @@ def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
         assert [(r.path, r.status) for r in index.rows()] == [
             ("broken.mp4", "corrupt"), ("good.mp4", "ok"), ("silent.mp4", "ok"),
         ]  # fmt: skip
-        shown = index.captioned_clips(tmp_path / "v")
+        shown = index.captioned_clips()
         assert [clip.path for clip in shown.clips] == [tmp_path / "v/good.mp4"]
         assert [f.video_id for f in shown.failures] == ["broken.mp4@0", "silent.mp4@0"]
         stub = Stub()
@@ -143,9 +299,9 @@ def test_clips_without_a_caption_stay_and_cannot_be_found(tmp_path):
 
 def test_footage_is_the_rows_with_their_vectors(tmp_path, folder):
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
-        assert len(index.captioned_clips(folder)) == 0
+        assert len(index.captioned_clips()) == 0
         index.update(Stub(), folder)
-        shown = index.captioned_clips(folder)
+        shown = index.captioned_clips()
         rows = [row for row in index.rows() if row.status == "ok"]
         assert [(c.source_id, c.start_s, c.end_s) for c in shown.clips] == [
             (r.path, r.start_s, r.end_s) for r in rows
@@ -160,6 +316,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_clip_index import PROVENANCE, Stub
+from atom_repro.pipelines import clip_index
 from atom_repro.pipelines.clip_index import ClipIndex
 where, inserts, insert = sys.argv[4], [], ClipIndex._insert
 def dying(self, *values):

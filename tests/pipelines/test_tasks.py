@@ -1,5 +1,6 @@
 """The tasks on footage whose captions and vectors are made up: what is found, grouped and said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,14 @@ def test_an_unknown_video_is_named_with_those_there_are():
         summed(Scripted(), SEEN, "z")
 
 
+def test_two_videos_of_one_file_name_are_two():
+    clips = [replace(c, path=Path(c.source_id)) for c in (clip("a/x.mp4", 0), clip("b/x.mp4", 0))]
+    shown = replace(footage(("a", 0, "ball"), ("b", 0, "boat")), clips=tuple(clips))
+    assert [v.name for v in summed(Scripted(), shown)] == ["a/x.mp4", "b/x.mp4"]
+    assert [v.name for v in summed(Scripted(), shown, "x")] == ["a/x.mp4", "b/x.mp4"]
+    assert [v.name for v in summed(Scripted(), shown, "b/x.mp4")] == ["b/x.mp4"]
+
+
 def asked(runtime, prompt, **changes):
     settings = {
         "name": "questions", "session": "fresh", "prompts": ["x"], "looks_at": "captions",
@@ -231,6 +240,8 @@ def test_moments_of_videos_that_do_not_fit_are_left_out():
     ("pipeline", "override", "said"),
     [
         ("assembly", "pipeline.candidates=0", "candidates=0: must be at least 1"),
+        ("assembly", "pipeline.fps=500.0", "fps=500.0: choose from 1 to 120"),
+        ("assembly", "pipeline.script_tokens=0", "script_tokens=0: must be at least 1"),
         ("retrieval", "pipeline.least_similarity=2.0", "lies between -1 and 1"),
         ("summary", "pipeline.most_scenes=1", "never ends"),
         ("questions", "pipeline.looks_at=sound", "none of captions, visual"),

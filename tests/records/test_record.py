@@ -151,6 +151,22 @@ def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
     assert hashed('"""Doc."""\ndef f():\n    """Doc."""\n    return 2\n') != first
 
 
+def test_a_journal_is_rewritten_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.add({"n": 1})
+        journal.add({"n": 2})
+        with pytest.raises(TypeError):
+            journal.rewrite([{"n": 1}, {"n": object()}])
+        journal.add({"n": 3})
+    with Journal(path) as journal:
+        assert [line["n"] for line in journal.done] == [1, 2, 3]
+        journal.rewrite(journal.done[:1])
+        journal.add({"n": 4})
+    with Journal(path) as journal:
+        assert [line["n"] for line in journal.done] == [1, 4]
+
+
 def test_a_journal_drops_a_half_written_line_and_goes_on(tmp_path):
     path = tmp_path / "j.jsonl"
     with Journal(path) as journal:

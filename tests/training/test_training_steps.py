@@ -68,6 +68,15 @@ def test_processes_share_out_the_same_step(steps, accumulate):
                 assert np.array_equal(np.concatenate(halves), value), name
 
 
+def test_ids_that_the_loss_leaves_out_weigh_nothing(steps):
+    """As of mPLUG2's prompt, whose first words its released code masks."""
+    parts = steps(accumulate=2, unscored_ids=1)(7)
+    scored = [(part["captions"][:, :, 1:] != 0).sum() for part in parts]
+    weights = [part["caption_weight"] for part in parts]
+    assert weights == pytest.approx([2 * count / sum(scored) for count in scored])
+    assert weights != [part["caption_weight"] for part in steps(accumulate=2)(7)]
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_weights_make_the_mean_over_all_tokens(steps, accumulate):
     """Of any numbers, here of the ids themselves."""

@@ -99,7 +99,8 @@ class EditList:
         """Writes the list as JSON, atomically."""
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
         with atomic_write(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            # A path that is not UTF-8 has lone surrogates, which become JSON's own escapes.
+            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_edit_list(path: Path) -> EditList:

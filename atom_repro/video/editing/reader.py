@@ -17,19 +17,22 @@ import numpy.typing as npt
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 
+from atom_repro.video.display import Display, source_matrix
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.edit_list import Box
 from atom_repro.video.file import (
+    EMPTY_STREAM,
     RESIZE,
+    DecodedFrames,
     VideoError,
-    decoded_frames,
     error_text,
     open_video,
     packets,
     quarter_turns,
     seconds,
+    video_stream,
 )
-from atom_repro.video.frame_times import frame_on_screen, read_frame_times
+from atom_repro.video.frame_times import Clock, frame_on_screen, read_frame_times
 
 SOUND_HZ = 48_000
 
@@ -52,9 +55,6 @@ _MIN_BAR = 0.005
 
 BLACK_Y, _GREY_UV = 16, 128
 
-# Values of AVColorSpace that define no colour matrix: unspecified, and reserved.
-_UNSPECIFIED_MATRICES = (2, 3)
-
 
 @dataclass(frozen=True)
 class SourceFormat:
@@ -72,13 +72,11 @@ def source_format(path: Path) -> SourceFormat:
         VideoError: no frame can be decoded.
     """
     with open_video(path) as container:
-        stream = container.streams.video[0]
-        try:
-            first = next(decoded_frames(container, stream), None)
-        except FFmpegError as error:
-            raise VideoError(path, f"no frame can be decoded ({error_text(error)})") from None
+        stream = video_stream(container)
+        frames = DecodedFrames(container, stream)
+        first = next(frames, None)
         if first is None:
-            raise VideoError(path, "no frame can be decoded")
+            raise VideoError(path, f"no frame can be decoded ({frames.fault or EMPTY_STREAM})")
         width, height = _display_size(first, stream.sample_aspect_ratio)
         return SourceFormat(width, height, _sound_stream(container) is not None)
 
@@ -117,11 +115,11 @@ class FrameReader:
             )
         self.start_pts_s = 0.0
         self._aspect: Fraction | None = None
-        self._fault = ""
+        self._fault, self._display = "", Display()
         self._frames = self._frames_of_cut()
         first = next(self._frames, None)
         if first is None:
-            reason = self._fault or self._timeline.fault or "the stream is empty"
+            reason = self._fault or self._timeline.fault or EMPTY_STREAM
             raise VideoError(cut.path, f"no frame of the cut can be decoded ({reason})")
         self._first = first
         self.begin_s = max(cut.start_s, first[0])
@@ -155,13 +153,22 @@ class FrameReader:
         self._frames.close()
 
     @property
+    def has_one_clock(self) -> bool:
+        """Whether sound can be found by its timestamps: not in a source of several parts."""
+        return len(self._timeline.offsets) == 1
+
+    @property
     def end_s(self) -> float:
         """Source time at which the frames yielded so far end."""
         return self.begin_s + float(self.yielded_frames / self._rate)
 
     @property
-    def shortfall(self) -> str:
-        """The missing part of the cut and the reason, as text; empty if the cut is complete."""
+    def fault(self) -> str:
+        """What of the cut is missing or damaged, as text; empty if it is complete and sound."""
+        faults = (self._shortfall() or self._fault, self._display.fault)
+        return "; ".join(text for text in faults if text)
+
+    def _shortfall(self) -> str:
         late_s = self.begin_s - self._cut.start_s
         early_s = self._requested_end_s - self.end_s
         reason = self._fault or self._timeline.fault
@@ -178,7 +185,7 @@ class FrameReader:
     def _frames_of_cut(self) -> Any:
         """Generator of (time, frame) from the frame on screen at the cut's start on."""
         timeline = self._timeline
-        if self._cut.start_s > 0 and not timeline.ordinal:
+        if self._cut.start_s > 0 and timeline.seekable:
             at = frame_on_screen(timeline.times_s, self._cut.start_s)
             frames = self._decoded(timeline.keys[at])
             first = next(frames, None)
@@ -195,31 +202,34 @@ class FrameReader:
         """Generator of (time, frame), starting at the last frame at or before the cut's start."""
         timeline, before = self._timeline, None
         with open_video(self._cut.path) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             start_pts, time_base = stream.start_time or 0, stream.time_base
             self.start_pts_s = float(start_pts * time_base)
             self._aspect = stream.sample_aspect_ratio
-            try:
-                if seek_pts is not None:
+            if seek_pts is not None:
+                try:
                     container.seek(seek_pts, stream=stream)
-                for ordinal, frame in enumerate(decoded_frames(container, stream)):
-                    if timeline.ordinal:
-                        if ordinal == len(timeline.times_s):
-                            break
-                        time_s = float(timeline.times_s[ordinal])
-                    elif frame.pts is None:
-                        continue
-                    else:
-                        time_s = float((frame.pts - start_pts) * time_base)
-                    if time_s <= self._cut.start_s + ROUNDING_S:
-                        before = (time_s, frame)
-                        continue
-                    if before is not None:
-                        yield before
-                        before = None
-                    yield time_s, frame
-            except FFmpegError as error:
-                self._fault = f"decoding breaks ({error_text(error)})"
+                except FFmpegError:
+                    return  # and from the start, as where a seek goes too far
+            frames, clock = DecodedFrames(container, stream), Clock(timeline.offsets, time_base)
+            for ordinal, frame in enumerate(frames):
+                self._fault = frames.fault
+                if timeline.ordinal:
+                    if ordinal == len(timeline.times_s):
+                        break
+                    time_s = float(timeline.times_s[ordinal])
+                elif frame.pts is None:
+                    continue
+                else:
+                    time_s = float((clock.key(frame.pts) - start_pts) * time_base)
+                if time_s <= self._cut.start_s + ROUNDING_S:
+                    before = (time_s, frame)
+                    continue
+                if before is not None:
+                    yield before
+                    before = None
+                yield time_s, frame
+            self._fault = frames.fault
             if before is not None:
                 yield before
 
@@ -233,13 +243,14 @@ class FrameReader:
         turns = quarter_turns(frame.rotation)
         box = fit_box(_display_size(frame, self._aspect), self._width, self._height)
         width, height = (box.height, box.width) if turns % 2 else (box.width, box.height)
-        small = frame.reformat(
+        shown = self._display(frame, width, height)
+        small = shown.reformat(
             width=width,
             height=height,
             format="yuv420p",
             interpolation=RESIZE,
             threads=1,
-            src_colorspace=_source_matrix(frame),
+            src_colorspace=source_matrix(shown),
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
@@ -274,13 +285,6 @@ def _display_size(frame: Any, pixel_aspect: Fraction | None) -> tuple[float, flo
     return (height, width) if quarter_turns(frame.rotation) % 2 else (width, height)
 
 
-def _source_matrix(frame: Any) -> Colorspace | None:
-    """Colour matrix guessed from the height, as players do; None where the frame states its own."""
-    if frame.colorspace not in _UNSPECIFIED_MATRICES or frame.format.is_rgb:
-        return None
-    return Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-
-
 def _sound_stream(container: Any) -> Any:
     """The first audio stream with a decoder, or None."""
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
@@ -291,11 +295,14 @@ class SoundReader:
 
     `start_s` is in seconds since the first video frame, whose timestamp is `start_pts_s`.
     `has_samples` is true once `read` returned decoded sound; `fault` says what failed to decode.
+    The sound of a source whose clock starts anew within it (not `has_one_clock`) is left out.
     """
 
-    def __init__(self, path: Path, start_pts_s: float, start_s: float) -> None:
+    def __init__(
+        self, path: Path, start_pts_s: float, start_s: float, *, has_one_clock: bool = True
+    ) -> None:
         self._path, self._start_pts_s, self._start_s = path, start_pts_s, start_s
-        self._blocks = self._blocks_from_start()
+        self._blocks = self._blocks_from_start() if has_one_clock else self._left_out()
         self._position = 0
         self._pending: tuple[int, npt.NDArray[np.float32]] | None = None
         self.fault = ""
@@ -322,6 +329,13 @@ class SoundReader:
     def close(self) -> None:
         """Closes the source before its end."""
         self._blocks.close()
+
+    def _left_out(self) -> Any:
+        """Generator of no blocks."""
+        with open_video(self._path) as container:
+            if _sound_stream(container) is not None:
+                self.fault = "its sound is left out, as its clock starts anew within the file"
+        yield from ()
 
     def _blocks_from_start(self) -> Any:
         """Generator of (position, samples), the position counted in samples from the start."""

@@ -19,7 +19,14 @@ from atom_repro.datatypes import AtomError
 from atom_repro.records.provenance import file_hash
 from atom_repro.video.editing.edit_list import Box, EditedCut, EditList
 from atom_repro.video.editing.reader import BLACK_Y, ROUNDING_S, SOUND_HZ, planes
-from atom_repro.video.file import RESIZE, decoded_frames, error_text, open_video, seconds
+from atom_repro.video.file import (
+    RESIZE,
+    DecodedFrames,
+    error_text,
+    open_video,
+    seconds,
+    video_stream,
+)
 from atom_repro.video.sampling import read_frames
 
 # Side of the compared thumbnails, and the largest mean absolute difference, of 255 levels, between
@@ -93,23 +100,19 @@ def _check_frames(
     thumbnails: dict[int, tuple[npt.NDArray[np.float32], float]] = {}
     boxes = {index: cut.box for cut in edit_list.cuts for index in _compared_frames(cut)}
     starts = {cut.start_frame: cut for cut in edit_list.cuts if cut.frames}
-    count = 0
     with open_video(mp4) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         declared_s = seconds(stream.duration, stream.time_base)
         time_base = stream.time_base
-        try:
-            for frame in decoded_frames(container, stream):
-                _check_frame(edit_list, count, frame, time_base, starts.get(count))
-                if count in boxes:
-                    thumbnails[count] = _thumbnail(frame, boxes[count])
-                count += 1
-        except FFmpegError as error:
-            raise _Mismatch(
-                f"it cannot be decoded after frame {count} ({error_text(error)})"
-            ) from None
-    if count != edit_list.frames:
-        raise _Mismatch(f"it has {count} frames, the list says {edit_list.frames}")
+        frames = DecodedFrames(container, stream)
+        for index, frame in enumerate(frames):
+            _check_frame(edit_list, index, frame, time_base, starts.get(index))
+            if index in boxes:
+                thumbnails[index] = _thumbnail(frame, boxes[index])
+    if frames.fault:
+        raise _Mismatch(frames.fault)
+    if frames.count != edit_list.frames:
+        raise _Mismatch(f"it has {frames.count} frames, the list says {edit_list.frames}")
     if declared_s is None or abs(declared_s - edit_list.duration_s) > ROUNDING_S:
         raise _Mismatch(f"it lasts {declared_s} s, the list says {edit_list.duration_s:.3f}")
     return thumbnails

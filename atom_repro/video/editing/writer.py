@@ -212,12 +212,14 @@ def _render(
     except VideoError as error:
         rows.append(_row(cut, source, movie, start_frame, status=error.status, detail=error.reason))
         return
-    sound = SoundReader(cut.path, frames.start_pts_s, frames.begin_s)
+    sound = SoundReader(
+        cut.path, frames.start_pts_s, frames.begin_s, has_one_clock=frames.has_one_clock
+    )
     with closing(frames), closing(sound):
         for canvas in frames:
             movie.add(canvas, sound, keyframe=movie.frames == start_frame)
             yield frames.yielded_frames / frames.expected_frames
-    faults = [fault for fault in (frames.shortfall, sound.fault) if fault]
+    faults = [fault for fault in (frames.fault, sound.fault) if fault]
     rendered = {
         "source_start_s": round(frames.begin_s, 6),
         "source_end_s": round(frames.end_s, 6),

@@ -101,6 +101,26 @@ def test_what_the_fast_engine_gives_at_full_size():
     ) in said
 
 
+def test_what_the_fast_engine_gives_beside_the_eager_one():
+    prefix = "host/mplug2plus, experiment=compare/full_size/assembly/resident/parallel"
+    eager, fast = f"{prefix}/eager_fp32", f"{prefix}/executorch_int8 beside eager_fp32"
+    seconds = [cell("compare", row, "systems/prompt 1") for row in (fast, eager)]
+    faster = next(
+        c for c in cells("compare")
+        if (c["row"], c["column"]) == (fast, "systems/prompt 1, times as fast")
+    )  # fmt: skip
+    encoding, captioning = (
+        cell("compare", fast, f"systems/{stage}, times as fast") for stage in ("encode", "caption")
+    )
+    bound = cell("compare", fast, "systems/measured / least")
+    assert (
+        f"Atom's arm there takes {seconds[0]:.1f} s for {seconds[1]:.1f} s, "
+        f"{float(faster['ours']):.1f} times as fast (95 % interval {float(faster['low']):.1f} to "
+        f"{float(faster['high']):.1f}; encoding {encoding:.1f}, captioning {captioning:.1f} "
+        f"times), which is {bound:.1f} times the least"
+    ) in text("README.md")
+
+
 def test_what_reuse_and_overlap_give_at_full_size():
     baseline_arm = f"{FULL_SIZE}/assembly/fp32/reload_stage/sequential"
     baseline = cell("arms", baseline_arm, "systems/prompt 1")

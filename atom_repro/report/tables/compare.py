@@ -56,7 +56,11 @@ def _row_name(record: Record, name: str) -> str:
 
 def _cells(record: Record, name: str, row: str) -> Iterator[Row]:
     variant, scale = record.values["variants"][name], record.data["scale"]
-    note = f"{validity_note(record)}; {', '.join(variant['overrides'])}"
+    # Defaults change; what the engine was told stands in the record.
+    engine = (record.config(f"variants.{name}.engine") or {}).items()
+    told = ", ".join(f"{key}={value}" for key, value in engine if key != "_target_")
+    made_by = ", ".join(variant["overrides"]) + (f" ({told})" if told else "")
+    note = f"{validity_note(record)}; {made_by}"
     for grid, column, numbers, unit in _columns(record, name):
         interval = median_interval(numbers)
         yield measured(
@@ -64,7 +68,9 @@ def _cells(record: Record, name: str, row: str) -> Iterator[Row]:
             spread="95 % interval of the median" if interval else extremes(numbers),
             interval=interval, note=note, grid=grid,
         )  # fmt: skip
-    if name != next(iter(record.values["variants"])):
+    # Of random weights nothing is shown that could be taken for quality.
+    judged = variant["weights"] != "random" and name != next(iter(record.values["variants"]))
+    if judged:
         share = 100 * variant["captions_of_first"] / variant["captions"]
         yield measured(
             NAME, row, f"{scale}/same captions", share, "%", record, n=variant["captions"],

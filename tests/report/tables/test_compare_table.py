@@ -49,7 +49,7 @@ def record(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     variant = {
         "arm": "resident/parallel", "module_bytes": {"encoder": 2**20, "decoder": 2**21},
-        "least_work_per_clip": WORK, "captions": 5, "decode_batch": 1,
+        "least_work_per_clip": WORK, "captions": 5, "decode_batch": 1, "weights": "trained:1",
     }  # fmt: skip
     return Record(
         tmp_path,
@@ -103,6 +103,12 @@ def test_clips_that_share_a_step_share_what_it_reads_and_not_what_it_computes():
     work = CaptionWork(**WORK)
     alone, two, many = (work.lower_bound_s(RATES, "int8", n)["caption"] for n in (1, 2, 8))
     assert (alone, two, many) == pytest.approx((1.5, 1.0, 1.0))
+
+
+def test_texts_of_random_weights_are_not_compared(record):
+    for variant in record.values["variants"].values():
+        variant["weights"] = "random"
+    assert not [r for r in compare([record]) if "captions" in r.column]
 
 
 def test_other_variants_are_another_measurement(record):

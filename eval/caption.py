@@ -78,7 +78,8 @@ def main(cfg: Any) -> None:
         references = {c.video_id: c.references for c in checked.clips}
         captions = {p.video_id: p.caption for p in predictions}
         scores = score_captions(captions, references, java=java)
-        constant = caption_scores.constant_sentence(dataset, java=java)
+        training = caption_scores.training_references(dataset)
+        constant = caption_scores.constant_sentence(training, java=java)
         baselines, left_out = caption_scores.baselines(references, constant, java=java)
         run.values |= {
             **setup.labels,

@@ -15,6 +15,7 @@ from readme_commands import (
     NARROWS,
     NEED_DATA,
     NEED_WEIGHTS,
+    REPEATS,
     RUN_APART,
     RUN_BY_CI,
     STANDIN,
@@ -78,7 +79,7 @@ def test_a_killed_study_is_whole_and_does_nothing_twice(folder):
 @pytest.mark.parametrize(
     "command",
     [
-        c
+        pytest.param(c, marks=pytest.mark.long) if c.endswith(REPEATS) else c
         for c in COMMANDS
         if not c.startswith(RUN_BY_CI + NEED_DATA + NEED_WEIGHTS + RUN_APART + ALONE)
     ],

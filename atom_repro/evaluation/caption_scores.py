@@ -47,12 +47,16 @@ def require_references(clips: Sequence[Clip]) -> None:
         )
 
 
-def constant_sentence(dataset: Any, *, java: str | Path | None) -> str:
-    """The sentence that earns the most as the caption of every training clip; empty where the data
-    set has no sentences to train on."""
+def training_references(dataset: Any) -> References:
+    """References of a data set's training clips; none where it has no training split."""
     splits = getattr(dataset, "splits", ("train",))
     clips = dataset.clips("train") if "train" in splits else []
-    training = {clip.video_id: clip.references for clip in clips if clip.references}
+    return {clip.video_id: clip.references for clip in clips if clip.references}
+
+
+def constant_sentence(training: References, *, java: str | Path | None) -> str:
+    """The sentence that earns the most as the caption of every training clip; empty where there is
+    none."""
     if not training:
         return ""
     ids = list(training)

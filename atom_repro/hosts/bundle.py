@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atom_repro.datatypes import AtomError
+from atom_repro.hosts.runner import executorch_package
 from atom_repro.records.atomic import atomic_write
 
 START = "run.sh"
@@ -54,6 +55,14 @@ def write_bundle(program: Path, folder: Path, libraries: Sequence[Path], *, comp
         )
         for path in new.iterdir():
             path.chmod(0o755)
+
+
+def runner_bundle(program: Path) -> Path:
+    """The bundle of the runner for this machine's processor, made beside it unless it is there."""
+    bundle = program.parent / "bundle"
+    if not bundle.is_dir():
+        write_bundle(program, bundle, [executorch_package() / "lib"], compiler="g++")
+    return bundle
 
 
 def _find(name: str, libraries: Sequence[Path], compiler: str) -> Path:

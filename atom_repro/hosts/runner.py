@@ -114,12 +114,9 @@ def build_runner(folder: Path) -> Path:
     sources = sorted(SOURCE.glob("*"))
     if not sources:
         raise AtomError(f"the runner's sources are not at {SOURCE}; run from a checkout")
-    found = importlib.util.find_spec("executorch")
-    if found is None or not found.submodule_search_locations:
-        raise AtomError("the runner is built against executorch; `pip install executorch==1.5.1`")
+    package = executorch_package()
     if missing := [tool for tool in ("cmake", "g++") if shutil.which(tool) is None]:
         raise AtomError(f"{missing[0]} is missing; `apt install cmake g++`")
-    package = Path(next(iter(found.submodule_search_locations)))
     contents = b"".join(path.read_bytes() for path in sources) + bytes(package)
     program = folder / hashlib.sha256(contents).hexdigest()[:16] / "runner"
     if program.is_file():
@@ -136,6 +133,18 @@ def build_runner(folder: Path) -> Path:
                 log.write_text(done.stdout + done.stderr, encoding="utf-8")
                 raise AtomError(f"the runner does not compile; {log} says why")
     return program
+
+
+def executorch_package() -> Path:
+    """The folder of the executorch package, which has headers and libraries.
+
+    Raises:
+        AtomError: it is not installed.
+    """
+    found = importlib.util.find_spec("executorch")
+    if found is None or not found.submodule_search_locations:
+        raise AtomError("the runner is built against executorch; `pip install executorch==1.5.1`")
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def write_job(

@@ -8,7 +8,12 @@ from atom_repro.config import build, compose
 from atom_repro.data import jsonl
 from atom_repro.datatypes import AtomError, Clip, Query
 from atom_repro.evaluation import caption_scores
-from atom_repro.evaluation.caption_scores import baselines, constant_sentence, require_references
+from atom_repro.evaluation.caption_scores import (
+    baselines,
+    constant_sentence,
+    require_references,
+    training_references,
+)
 from atom_repro.evaluation.retrieval import require_gallery
 from atom_repro.metrics.java import find_java
 
@@ -47,7 +52,7 @@ def test_any_data_set_has_a_protocol(own):
 def test_what_cannot_be_computed_is_left_out_and_said(own):
     java = find_java(None)
     dataset = own()
-    assert constant_sentence(dataset, java=java) == ""
+    assert constant_sentence(training_references(dataset), java=java) == ""
     references = {c.video_id: c.references for c in dataset.clips("test")}
     rows, left_out = baselines(references, "", java=java)
     assert [line.partition(":")[0] for line in left_out] == [
@@ -63,7 +68,7 @@ def test_what_cannot_be_computed_is_left_out_and_said(own):
 def test_with_a_training_split_and_two_references_all_is_there(own):
     java = find_java(None)
     more = LINES + '{"video_id": "c", "split": "train", "references": ["ein roter Ball"]}\n'
-    assert constant_sentence(own(more), java=java) == "ein roter Ball"
+    assert constant_sentence(training_references(own(more)), java=java) == "ein roter Ball"
     two = {"a": ("a ball", "the ball"), "b": ("a boat", "the boat")}
     rows, left_out = baselines(two, "a ball", java=java)
     assert left_out == []

@@ -17,13 +17,13 @@ from atom_repro.data.toy.dataset import write_video
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
 from atom_repro.hosts import runner
-from atom_repro.hosts.bundle import write_bundle
+from atom_repro.hosts.bundle import runner_bundle
 from atom_repro.hosts.device_runs import FOLDER, clean_up, run_on_device
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 
-executorch_package = pytest.importorskip("executorch")
+pytest.importorskip("executorch")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -120,13 +120,8 @@ def test_every_arm_is_that_of_the_python_runtime(program, setup, clips, tmp_path
     assert len({generated.token_ids for generated in traces[0].captions.values()}) > 1
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "assembly" else pytest.param(name, marks=pytest.mark.long)
-        for name in PIPELINES
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", PIPELINES)
 def test_pipelines_answer_as_the_python_ones(program, setup, clips, tmp_path, name):
     changes = [f"pipeline.{key}={value}" for key, value in PIPELINES[name].items()]
     task = "assembly" if "assembly" in name else "retrieval"
@@ -169,20 +164,15 @@ def test_clips_overlap_in_the_parallel_arm_alone(program, setup, clips, tmp_path
 
     sequential, _ = run(program, tmp_path, setup, clips, ARMS[:2])
     assert not overlaps(sequential)
-    many = [replace(clips[i % 3], video_id=str(i)) for i in range(40)]
+    many = [replace(clips[i % 3], video_id=str(i)) for i in range(400)]
     (parallel,) = run(program, tmp_path, setup, many, ARMS[1:2])
     assert overlaps(parallel)
     assert list(parallel.captions) == [clip.video_id for clip in many]
 
 
 @pytest.fixture(scope="module")
-def bundle(program, tmp_path_factory):
-    folder, package = (
-        tmp_path_factory.mktemp("bundle") / "runner",
-        Path(executorch_package.__path__[0]),
-    )
-    write_bundle(program, folder, [package / "lib"], compiler="g++")
-    return folder
+def bundle(program):
+    return runner_bundle(program)
 
 
 def test_a_device_gives_what_this_machine_gives(

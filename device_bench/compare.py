@@ -6,7 +6,6 @@ time; the record tells how many of its captions are those of the first variant. 
 device's rates are measured in the same run, by the products of all engines, and each variant is
 held against the least time that its bytes and operations take at those rates.
 
-    python -m device_bench.compare
     python -m device_bench.compare variants=switches
     python -m device_bench.compare experiment=compare/full_size 'only=[eager_fp32,executorch_int8]'
 """
@@ -27,11 +26,10 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import measure_rates
     from atom_repro.device.memory import trim_heap
-    from atom_repro.pipelines.session import OutputCheck
+    from atom_repro.pipelines.session import OutputCheck, trace_samples
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
-    from atom_repro.runtime.timeline import waterfall
     from atom_repro.study.overrides import variants
 
     # The variants: each a setup and an arm of its own.
@@ -82,14 +80,7 @@ def main(cfg: Any) -> None:
                     trim_heap()  # what another variant freed is none of this one's memory
                     trace = host.run(setups[name], pipeline, clips, arms[name])
                     round_ = {"variant": name, "repeat": repeat, "warmup": repeat == 0}
-                    for number, answer in enumerate(trace.results):
-                        seconds = waterfall(trace.spans, answer.start_s, answer.end_s).to_dict()
-                        run.samples.append(
-                            {"kind": "prompt", **round_, "prompt": number, **seconds,
-                             "session_device_peak_bytes": trace.device_peak_bytes,
-                             "session_memory_peak_bytes": trace.memory_peak_bytes}
-                        )  # fmt: skip
-                    run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in trace.spans]
+                    run.samples += trace_samples(trace, round_)
                     outputs[name].add(name, trace.results)
                     bar.update()
         if before:

@@ -27,11 +27,10 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import measure_rates
     from atom_repro.engines.roofline import roofline_values
-    from atom_repro.pipelines.session import OutputCheck
+    from atom_repro.pipelines.session import OutputCheck, trace_samples
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
-    from atom_repro.runtime.timeline import waterfall
 
     if cfg.limits and not cfg.generation.forbid_end:
         raise AtomError(
@@ -70,14 +69,7 @@ def main(cfg: Any) -> None:
                 for arm in order.sample(arms, len(arms)):
                     trace = host.run(setup, pipeline, clips, arm)
                     round_ = {"arm": arm.name, "repeat": repeat, "warmup": repeat == 0}
-                    for number, answer in enumerate(trace.results):
-                        seconds = waterfall(trace.spans, answer.start_s, answer.end_s).to_dict()
-                        run.samples.append(
-                            {"kind": "prompt", **round_, "prompt": number, **seconds,
-                             "session_device_peak_bytes": trace.device_peak_bytes,
-                             "session_memory_peak_bytes": trace.memory_peak_bytes}
-                        )  # fmt: skip
-                    run.samples += [{"kind": "span", **round_, **s.to_dict()} for s in trace.spans]
+                    run.samples += trace_samples(trace, round_)
                     outputs.add(arm.name, trace.results)
                     bar.update()
         if before:

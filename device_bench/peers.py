@@ -33,6 +33,7 @@ def main(cfg: Any) -> None:
     from atom_repro.engines.workers import RemoteModule, Workers
     from atom_repro.peers.peer import Shape, open_timed, relative_error, step_weights
     from atom_repro.records.stage import Stage
+    from atom_repro.report.console import summary
     from atom_repro.study.plan import planned_only
 
     model, settings = config.build(cfg.model), config.to_dict(cfg)
@@ -108,16 +109,7 @@ def main(cfg: Any) -> None:
             "limits_after": after.values,
         }
         shutil.rmtree(folder, ignore_errors=True)
-    print_medians(run.samples)
-
-
-def print_medians(samples: list[dict[str, Any]]) -> None:
-    """A line for each peer: the median of each shape, in milliseconds."""
-    import pandas as pd
-
-    calls = pd.DataFrame([s for s in samples if s["kind"] == "call" and not s["warmup"]])
-    table = calls.pivot_table(index="peer", columns="shape", values="seconds", aggfunc="median")
-    print((1e3 * table).round(2).to_string())
+    print(summary(run.folder))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ in an `indexed` one captions and their embeddings are computed once, and a promp
 ranks and generates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
+from atom_repro.hosts.host import Trace
 from atom_repro.hosts.runner import RunnerAnswer, RunnerPipeline
 from atom_repro.pipelines.captioned_clips import CaptionedClips, Task, caption_and_embed
 from atom_repro.runtime.runtime import Runtime
+from atom_repro.runtime.timeline import waterfall
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,25 @@ class Session:
                 )
             )
         return answers
+
+
+def trace_samples(
+    trace: Trace[PromptResult], round_: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Samples of a record from one session: its prompts, each with its waterfall, and its spans.
+
+    Args:
+        round_: what tells the session apart from others of the record.
+    """
+    for number, answer in enumerate(trace.results):
+        seconds = waterfall(trace.spans, answer.start_s, answer.end_s).to_dict()
+        yield {
+            "kind": "prompt", **round_, "prompt": number, **seconds,
+            "session_device_peak_bytes": trace.device_peak_bytes,
+            "session_memory_peak_bytes": trace.memory_peak_bytes,
+        }  # fmt: skip
+    for span in trace.spans:
+        yield {"kind": "span", **round_, **span.to_dict()}
 
 
 class OutputCheck:

@@ -9,7 +9,15 @@ import pandas as pd
 from atom_repro.records.record import Record, read_record
 from atom_repro.report.cells import Row
 from atom_repro.report.render import cell_text
-from atom_repro.report.tables import compare, human_captions, latency, quality, sessions, storage
+from atom_repro.report.tables import (
+    compare,
+    human_captions,
+    latency,
+    peers,
+    quality,
+    sessions,
+    storage,
+)
 from atom_repro.report.tables.endurance import endurance
 from atom_repro.report.tables.tasks import tasks
 from atom_repro.report.tables.text_embedder import table7
@@ -25,6 +33,7 @@ _TABLES: Mapping[str, Sequence[Table]] = {
     "tasks": (tasks,),
     "latency": (latency.arms, latency.limits),
     "compare": (compare.compare,),
+    "peers": (peers.build,),
     "sessions": (lambda r: sessions.build(r)[sessions.NAME],),
     "endurance": (endurance,),
     "training_step": (training_step,),

@@ -22,18 +22,18 @@ def main(cfg: Any) -> None:
     settings = config.to_dict(cfg)
     try:
         device = StandIn(Path(settings["folder"]), port=settings["port"])
-        device.start()
     except ValueError as error:
         raise AtomError(f"{error}; choose another, such as port=5595") from error
+    try:
+        device.start()
+        print(f"stand-in device at {device.address}, its files in {device.root}")
+        print(f"adb connect {device.address}    (Ctrl-C here ends it)", flush=True)
+        while True:
+            time.sleep(3600)
     except OSError as error:
         raise AtomError(
             f"port {cfg.port} cannot be used ({error.strerror}); port=0 finds one"
         ) from error
-    print(f"stand-in device at {device.address}, its files in {device.root}")
-    print(f"adb connect {device.address}    (Ctrl-C here ends it)", flush=True)
-    try:
-        while True:
-            time.sleep(3600)
     finally:
         device.stop()
 

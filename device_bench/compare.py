@@ -1,4 +1,4 @@
-"""One pipeline in one arm under several settings, interleaved: engines, precisions, switches.
+"""One pipeline in one arm under several settings, interleaved: engines, hosts, switches.
 
 A variant is a list of overrides (`conf/variants`). Each repeat runs every variant once, in an order
 drawn anew, after one round that is recorded as warm-up. A variant must give the same tokens every
@@ -41,7 +41,8 @@ def main(cfg: Any) -> None:
         for name, v in composed.items()
     }
     first = next(iter(setups.values()))
-    pipeline, host, dataset = config.build(cfg.pipeline), config.build(cfg.host), first.dataset
+    hosts = {name: config.build(variant.host) for name, variant in composed.items()}
+    pipeline, dataset = config.build(cfg.pipeline), first.dataset
     # In the record a variant is all its settings, beside the overrides that made it.
     settings["variants"] = {
         name: {k: v for k, v in config.to_dict(c).items() if k not in ("paths", "variants")}
@@ -78,7 +79,7 @@ def main(cfg: Any) -> None:
                 for name in order.sample(list(setups), len(setups)):
                     bar.set_postfix_str(name)
                     trim_heap()  # what another variant freed is none of this one's memory
-                    trace = host.run(setups[name], pipeline, clips, arms[name])
+                    trace = hosts[name].run(setups[name], pipeline, clips, arms[name])
                     round_ = {"variant": name, "repeat": repeat, "warmup": repeat == 0}
                     run.samples += trace_samples(trace, round_)
                     outputs[name].add(name, trace.results)
@@ -93,12 +94,12 @@ def main(cfg: Any) -> None:
         captions = {name: check.captions() for name, check in outputs.items()}
         of_first = set(next(iter(captions.values())))
         run.values |= {
-            "host": host.name,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),
             "variants": {
                 name: {
                     **setup.labels,
+                    "host": hosts[name].name,
                     "weights": labels[name],
                     "arm": arms[name].name,
                     "decode_batch": arms[name].decode_batch,

@@ -24,12 +24,15 @@ def session_trace(
     arm: Arm,
     job: Path,
     run: Callable[[], None],
+    *,
+    packed: str = "",
 ) -> Trace[Result]:
     """The trace of one session.
 
     Args:
         job: the folder of its job.
         run: runs the job; its results lie in the folder then.
+        packed: see `write_job`.
 
     Raises:
         AtomError: the runner cannot run the session.
@@ -37,7 +40,7 @@ def session_trace(
     """
     if not isinstance(pipeline, RunsOnRunner):
         raise AtomError("the runner answers prompts: pipeline=retrieval or pipeline=assembly")
-    nonce = write_job(job, setup, clips, [arm], pipeline=pipeline.for_runner())
+    nonce = write_job(job, setup, clips, [arm], pipeline=pipeline.for_runner(), packed=packed)
     run()
     (trace,) = read_results(job / RESULTS, nonce, 1)
     results = cast(Sequence[Result], pipeline.from_runner(trace.answers))

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,7 +25,7 @@ from atom_repro.datatypes import AtomError, Clip, Span
 from atom_repro.device.memory import MemoryUse
 from atom_repro.engines.embedder_export import export_embedder
 from atom_repro.engines.executorch import exports
-from atom_repro.engines.exporter import PROGRAM, TABLES
+from atom_repro.engines.exporter import PROGRAM, TABLES, Export
 from atom_repro.hosts.runner_text import write_unicode_table
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.text_decoder import TextDecoderConfig, rope_rows
@@ -155,6 +155,7 @@ def write_job(
     *,
     pipeline: RunnerPipeline | None = None,
     workspaces: str = "per_model",
+    packed: str = "",
 ) -> str:
     """Write a job: captions of clips and what a pipeline does with them, one session for each arm,
     in this order.
@@ -163,6 +164,8 @@ def write_job(
         folder: where it may stay only for this run; exported modules are linked into it.
         arms: that share threads and queue.
         workspaces: `per_model`, or `global`, in which XNNPACK runs one module at a time.
+        packed: a folder, as the runner sees it, in which packed weights are kept between loads;
+            they are mapped then instead of packed again, and a first load writes them.
 
     Returns:
         The nonce that ends its results.
@@ -171,7 +174,7 @@ def write_job(
         AtomError: what the runner cannot do, or a clip that cannot be read.
     """
     model, config = setup.model, setup.model.decoder
-    _require(setup, arms, workspaces)
+    _require(setup, arms, workspaces, packed)
     assert isinstance(config, TextDecoderConfig)
     folder.mkdir(parents=True, exist_ok=True)
     of_module = exports(setup.checkpoint, setup.quantiser, model)
@@ -216,6 +219,7 @@ def write_job(
         | {"rotary": "rotary.safetensors", "unicode": "unicode.txt"},
         "embedding": EMBEDDING,
         "workspaces": workspaces,
+        "packed": f"{packed}/{_key(of_module.values())}" if packed else "",
         "decoder": {
             key: getattr(config, key)
             for key in ("layers", "heads", "kv_heads", "head_width", "width")
@@ -238,6 +242,12 @@ def write_job(
         }
     (folder / JOB).write_text(json.dumps(job, indent=1), encoding="utf-8")
     return nonce
+
+
+def _key(of_modules: Iterable[Export]) -> str:
+    """A name for what exported files become where they are loaded."""
+    names = [export.path.name for export in of_modules]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def _pipeline(pipeline: RunnerPipeline, setup: Setup, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -268,7 +278,7 @@ def _embedder_ids(path: Path) -> dict[str, int]:
     return {"begin": begin, "end": end}
 
 
-def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
+def _require(setup: Setup, arms: Sequence[Arm], workspaces: str, packed: str) -> None:
     if setup.engine.name != "executorch":
         raise AtomError("the runner runs exported modules; add engine=executorch")
     if not isinstance(setup.model.decoder, TextDecoderConfig):
@@ -278,6 +288,16 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
     if workspaces not in _WORKSPACES:
         raise AtomError(f"workspaces={workspaces} is none of {', '.join(_WORKSPACES)}")
     for arm in arms:
+        if arm.threads_beside not in (1, arm.threads_alone):
+            raise AtomError(
+                f"the runner's modules have one thread or all {arm.threads_alone}; "
+                f"runtime.threads_beside={arm.threads_beside} is neither"
+            )
+        if arm.residency == "co_resident" and not packed:
+            raise AtomError(
+                "XNNPACK packs equal weights of a process once, so co_resident would hold one "
+                "decoder; host.packed_weights=true keeps the two apart"
+            )
         if arm.decode_batch != 1 or arm.load_ahead:
             raise AtomError(
                 "the runner has neither runtime.decode_batch nor runtime.load_ahead; leave both"

@@ -110,9 +110,9 @@ class Decoder::Cache {
   std::vector<float> moved_;
 };
 
-Decoder::Decoder(const DecoderShape& shape, const std::string& program, const std::string& tables,
+Decoder::Decoder(const DecoderShape& shape, const ProgramFile& program, const std::string& tables,
                  const std::string& embedding, const std::string& rotary,
-                 std::unique_ptr<Tokenizer> tokenizer, int threads)
+                 std::unique_ptr<Tokenizer> tokenizer, Threads threads)
     : shape_(shape),
       program_(program, {"prefill", "step"}, threads),
       tables_file_(tables),

@@ -34,9 +34,9 @@ struct VisualTokens {
 class Decoder {
  public:
   // `rotary` has tensors `cos` and `sin`, a row of `head_width` for each position.
-  Decoder(const DecoderShape& shape, const std::string& program, const std::string& tables,
+  Decoder(const DecoderShape& shape, const ProgramFile& program, const std::string& tables,
           const std::string& embedding, const std::string& rotary,
-          std::unique_ptr<Tokenizer> tokenizer, int threads);
+          std::unique_ptr<Tokenizer> tokenizer, Threads threads);
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 

@@ -4,9 +4,9 @@
 
 namespace atom {
 
-Embedder::Embedder(const std::string& program, const Tokenizer& tokenizer, const EmbedderIds& ids,
-                   int threads)
-    : program_(program, {"forward"}, threads), tokenizer_(tokenizer), ids_(ids) {}
+Embedder::Embedder(
+    const ProgramFile& program, const Tokenizer& tokenizer, const EmbedderIds& ids)
+    : program_(program, {"forward"}, Threads::kAll), tokenizer_(tokenizer), ids_(ids) {}
 
 std::vector<float> Embedder::embed(const std::string& text, int threads) {
   std::vector<int> pieces = tokenizer_.encode(text);

@@ -18,8 +18,7 @@ struct EmbedderIds {
 
 class Embedder {
  public:
-  Embedder(const std::string& program, const Tokenizer& tokenizer, const EmbedderIds& ids,
-           int threads);
+  Embedder(const ProgramFile& program, const Tokenizer& tokenizer, const EmbedderIds& ids);
 
   // The unit vector of a text.
   std::vector<float> embed(const std::string& text, int threads);

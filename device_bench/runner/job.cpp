@@ -1,5 +1,6 @@
 #include "job.h"
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
@@ -76,8 +77,20 @@ Job Job::read(const std::string& path) {
   Job job;
   job.nonce = json.at("nonce").string();
   const Json& files = json.at("files");
-  job.encoder = files.at("encoder").string();
-  job.decoder = files.at("decoder").string();
+  const std::string packed = json.at("packed").string();
+  if (!packed.empty()) {
+    std::filesystem::create_directories(packed);
+  }
+  const auto program = [&](const std::string& name) {
+    const std::string file = files.at(name).string();
+    return ProgramFile{file, packed.empty() ? "" : packed + "/" + file + ".packed"};
+  };
+  job.encoder = program("encoder");
+  job.decoder = program("decoder");
+  job.script_decoder = job.decoder;
+  if (!packed.empty()) {
+    job.script_decoder.packed = packed + "/script_decoder.packed";
+  }
   job.tables = files.at("tables").string();
   job.rotary = files.at("rotary").string();
   job.tokenizer = files.at("tokenizer").string();
@@ -95,6 +108,9 @@ Job Job::read(const std::string& path) {
   job.queue = json.at("queue").integer();
   job.threads_alone = json.at("threads_alone").integer();
   job.threads_beside = json.at("threads_beside").integer();
+  if (job.threads_beside != 1 && job.threads_beside != job.threads_alone) {
+    throw std::runtime_error("stages beside each other have one thread or all");
+  }
   job.encoder_bytes = whole(json.at("bytes").at("encoder"));
   job.decoder_bytes = whole(json.at("bytes").at("decoder"));
   for (const Json& session : json.at("sessions").array()) {
@@ -102,7 +118,7 @@ Job Job::read(const std::string& path) {
   }
   if (json.has("pipeline")) {
     job.pipeline = read_pipeline(json.at("pipeline"));
-    job.embedder = files.at("embedder").string();
+    job.embedder = program("embedder");
     job.embedder_tokenizer = files.at("embedder_tokenizer").string();
     job.embedder_bytes = whole(json.at("bytes").at("embedder"));
     const Json& ids = json.at("embedder");

@@ -47,12 +47,13 @@ struct Pipeline {
 
 struct Job {
   std::string nonce;
-  std::string encoder;
-  std::string decoder;
+  ProgramFile encoder;
+  ProgramFile decoder;
+  ProgramFile script_decoder;  // of co_resident: the same weights, packed by itself
   std::string tables;
   std::string rotary;
   std::string tokenizer;
-  std::string embedder;
+  ProgramFile embedder;
   std::string embedder_tokenizer;
   std::string unicode;
   std::string embedding;

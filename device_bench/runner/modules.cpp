@@ -3,6 +3,7 @@
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/extension/threadpool/threadpool_guard.h>
+#include <executorch/runtime/backend/backend_options_map.h>
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/backend/options.h>
 
@@ -27,6 +28,8 @@ using executorch::runtime::Error;
 using executorch::runtime::EValue;
 
 namespace {
+
+constexpr char kBackend[] = "XnnpackBackend";
 
 void check(Error error, const std::string& what) {
   if (error == Error::Ok) {
@@ -53,7 +56,7 @@ void start_runtime(int threads, const std::string& workspaces) {
   check(options.set_option("weight_cache_enabled", true), "weight_cache_enabled");
   const int mode = workspaces == "per_model" ? 1 : 2;
   check(options.set_option("workspace_sharing_mode", mode), "workspace_sharing_mode");
-  check(executorch::runtime::set_option("XnnpackBackend", options.view()), "XNNPACK's options");
+  check(executorch::runtime::set_option(kBackend, options.view()), "XNNPACK's options");
   executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(threads);
 }
 
@@ -62,12 +65,20 @@ struct Program::Loaded {
   std::map<std::string, std::vector<std::vector<uint8_t>>> outputs;  // where results are written
 };
 
-Program::Program(const std::string& path, const std::vector<std::string>& methods, int threads)
-    : path_(path) {
-  all_threads_ = load(methods);
-  if (threads > 1) {
+Program::Program(ProgramFile file, const std::vector<std::string>& methods, Threads threads)
+    : file_(std::move(file)) {
+  if (threads != Threads::kOne) {
+    all_threads_ = load(methods);
+  }
+  if (threads != Threads::kAll) {
     const executorch::extension::threadpool::NoThreadPoolGuard one_thread;
     one_thread_ = load(methods);
+  }
+  if (!file_.packed.empty()) {
+    // Writes the index of what was packed; what was mapped stays as it is.
+    executorch::runtime::BackendOptions<1> options;
+    check(options.set_option("save_weight_cache_on_disk", true), "save_weight_cache_on_disk");
+    check(executorch::runtime::set_option(kBackend, options.view()), file_.packed);
   }
 }
 
@@ -76,22 +87,29 @@ Program::~Program() = default;
 std::unique_ptr<Program::Loaded> Program::load(const std::vector<std::string>& methods) const {
   auto loaded = std::make_unique<Loaded>();
   // Mapped rather than read: the raw weights are clean pages that the system can drop.
-  loaded->module = std::make_unique<Module>(path_, Module::LoadMode::Mmap);
+  loaded->module = std::make_unique<Module>(file_.path, Module::LoadMode::Mmap);
+  executorch::runtime::BackendOptions<1> options;
+  executorch::runtime::LoadBackendOptionsMap of_load;
+  if (!file_.packed.empty()) {
+    check(options.set_option("packed_cache_path", file_.packed.c_str()), "packed_cache_path");
+    check(of_load.set_options(kBackend, options.view()), file_.packed);
+  }
   for (const std::string& method : methods) {
-    check(loaded->module->load_method(method), path_ + " does not load " + method);
+    check(loaded->module->load_method(method, nullptr, nullptr, &of_load),
+          file_.path + " does not load " + method);
     // Outputs have no place of their own in the file; theirs is as large as they can become.
     const auto meta = loaded->module->method_meta(method);
-    check(meta.error(), path_);
+    check(meta.error(), file_.path);
     auto& buffers = loaded->outputs[method];
     for (size_t i = 0; i < meta->num_outputs(); ++i) {
       const auto output = meta->output_tensor_meta(i);
-      check(output.error(), path_);
+      check(output.error(), file_.path);
       buffers.emplace_back();
       buffers.back().reserve(output->nbytes());  // pages that are never written are never there
       const auto sizes = output->sizes();
       const auto tensor = executorch::extension::from_blob(
           buffers.back().data(), {sizes.begin(), sizes.end()}, output->scalar_type());
-      check(loaded->module->set_output(method, tensor, i), path_ + ": an output of " + method);
+      check(loaded->module->set_output(method, tensor, i), file_.path + ": an output of " + method);
     }
   }
   return loaded;
@@ -99,7 +117,7 @@ std::unique_ptr<Program::Loaded> Program::load(const std::vector<std::string>& m
 
 std::vector<Result> Program::call(
     const std::string& method, const std::vector<View>& arguments, int threads) {
-  Loaded& loaded = threads == 1 && one_thread_ ? *one_thread_ : *all_threads_;
+  Loaded& loaded = one_thread_ && (threads == 1 || !all_threads_) ? *one_thread_ : *all_threads_;
   std::vector<executorch::extension::TensorPtr> tensors;
   std::vector<EValue> values;
   for (const View& view : arguments) {
@@ -111,7 +129,7 @@ std::vector<Result> Program::call(
     values.emplace_back(*tensors.back());
   }
   const auto outputs = loaded.module->execute(method, values);
-  check(outputs.error(), path_ + " does not run " + method);
+  check(outputs.error(), file_.path + " does not run " + method);
   std::vector<Result> results;
   for (const EValue& value : *outputs) {
     const auto tensor = value.toTensor();

@@ -28,13 +28,22 @@ struct Result {
 // `workspaces` is `per_model`, or `global` to see what that costs.
 void start_runtime(int threads, const std::string& workspaces);
 
+// An exported file, and where its packed weights are kept between loads; empty: nowhere.
+struct ProgramFile {
+  std::string path;
+  std::string packed;
+};
+
+// With how many threads a program is called: with all of the pool, with the calling one, or both.
+enum class Threads { kAll, kOne, kBoth };
+
 // The methods of one file.
 class Program {
  public:
-  // Maps the file and packs the weights of its methods. XNNPACK takes the threads of a method when
-  // it is loaded, so each is loaded for all threads of the pool and for the calling one.
+  // Maps the file and packs the weights of its methods, or maps what was packed before. XNNPACK
+  // takes the threads of a method when it is loaded, so each is loaded for those that call it.
   // Throws std::bad_alloc without memory, std::runtime_error for a file that does not load.
-  Program(const std::string& path, const std::vector<std::string>& methods, int threads);
+  Program(ProgramFile file, const std::vector<std::string>& methods, Threads threads);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -47,7 +56,7 @@ class Program {
   struct Loaded;
   std::unique_ptr<Loaded> load(const std::vector<std::string>& methods) const;
 
-  std::string path_;
+  ProgramFile file_;
   std::unique_ptr<Loaded> all_threads_;
   std::unique_ptr<Loaded> one_thread_;
 };

@@ -265,19 +265,20 @@ class Session {
   Session(const Job& job, const Arm& arm, const Unicode& unicode)
       : job_(job), arm_(arm), unicode_(unicode),
         threads_(arm.schedule == "parallel" ? job.threads_beside : job.threads_alone),
+        beside_(threads_ < job.threads_alone ? Threads::kOne : Threads::kAll),
         encoder_("encoder", "encoder", job.encoder_bytes, arm.residency, timeline_, loaded_,
                  [this] {
                    return std::make_unique<Program>(
-                       job_.encoder, std::vector<std::string>{"forward"}, job_.threads_alone);
+                       job_.encoder, std::vector<std::string>{"forward"}, beside_);
                  }),
         decoder_("decoder", "decoder", job.decoder_bytes, arm.residency, timeline_, loaded_,
-                 [this] { return load_decoder(); }),
+                 [this] { return load_decoder(job_.decoder); }),
         script_decoder_("script_decoder", "decoder", job.decoder_bytes, arm.residency, timeline_, loaded_,
-                        [this] { return load_decoder(); }),
+                        [this] { return load_decoder(job_.script_decoder); }),
         embedder_("embedder", "embedder", job.embedder_bytes, arm.residency, timeline_, loaded_, [this] {
           embedder_tokenizer_ = Tokenizer::read(job_.embedder_tokenizer, unicode_);
           return std::make_unique<Embedder>(
-              job_.embedder, *embedder_tokenizer_, job_.embedder_ids, job_.threads_alone);
+              job_.embedder, *embedder_tokenizer_, job_.embedder_ids);
         }) {}
 
   Trace run() {
@@ -296,10 +297,10 @@ class Session {
   }
 
  private:
-  std::unique_ptr<Decoder> load_decoder() const {
-    return std::make_unique<Decoder>(job_.shape, job_.decoder, job_.tables, job_.embedding,
+  std::unique_ptr<Decoder> load_decoder(const ProgramFile& program) const {
+    return std::make_unique<Decoder>(job_.shape, program, job_.tables, job_.embedding,
                                      job_.rotary, Tokenizer::read(job_.tokenizer, unicode_),
-                                     job_.threads_alone);
+                                     beside_ == Threads::kOne ? Threads::kBoth : Threads::kAll);
   }
 
   // Ends a stage of a prompt.
@@ -468,7 +469,8 @@ class Session {
   const Job& job_;
   const Arm& arm_;
   const Unicode& unicode_;
-  int threads_;
+  int threads_;      // of stages that run beside each other; what runs alone has all
+  Threads beside_;   // the same
   Timeline timeline_;
   Loaded loaded_;
   Slot<Program> encoder_;

@@ -104,7 +104,7 @@ def by_lane(spans, bytes_too=True):
 )  # fmt: skip
 def test_every_arm_is_that_of_the_python_runtime(program, setup, clips, tmp_path, changes):
     setup = replace(setup, generation=GenerationSettings(**changes))
-    traces = run(program, tmp_path, setup, clips, ARMS)
+    traces = run(program, tmp_path, setup, clips, ARMS, packed="packed")
     for arm, trace in zip(ARMS, traces, strict=True):
         with setup.session(arm) as session:
             predictions = list(session.caption(clips))
@@ -130,7 +130,8 @@ def test_pipelines_answer_as_the_python_ones(program, setup, clips, tmp_path, na
         config.compose("latency", [f"pipeline={task}", *changes, *prompts]).pipeline
     )
     setup = replace(setup, generation=GenerationSettings(beams=2, max_new_tokens=6))
-    traces = run(program, tmp_path, setup, clips, ARMS, pipeline=pipeline.for_runner())
+    job = {"pipeline": pipeline.for_runner(), "packed": "packed"}
+    traces = run(program, tmp_path, setup, clips, ARMS, **job)
     for arm, trace in zip(ARMS, traces, strict=True):
         with setup.session(arm) as session:
             answers = pipeline.run(session, clips)
@@ -168,6 +169,27 @@ def test_clips_overlap_in_the_parallel_arm_alone(program, setup, clips, tmp_path
     (parallel,) = run(program, tmp_path, setup, many, ARMS[1:2])
     assert overlaps(parallel)
     assert list(parallel.captions) == [clip.video_id for clip in many]
+
+
+def test_packed_weights_are_kept_in_files_and_change_nothing(program, setup, clips, tmp_path):
+    def packed():
+        return {p.name: p.stat().st_size for p in tmp_path.glob("packed/*/*")}
+
+    arms = [arm for arm in ARMS if arm.residency == "reload_stage"]
+    (plain,) = {tuple(t.captions.values()) for t in run(program, tmp_path, setup, clips, arms)}
+    made = []
+    for _ in range(2):
+        for trace in run(program, tmp_path, setup, clips, arms, packed="packed"):
+            assert tuple(trace.captions.values()) == plain
+        made.append(packed())
+    assert made[0] == made[1]
+    assert set(made[0]) == {"encoder.pte.packed", "decoder.pte.packed"}
+    # Of a file that was cut off it takes nothing.
+    for path in tmp_path.glob("packed/*/*"):
+        path.write_bytes(path.read_bytes()[:-9])
+    for trace in run(program, tmp_path, setup, clips, arms, packed="packed"):
+        assert tuple(trace.captions.values()) == plain
+    assert packed() == made[0]
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +239,8 @@ def test_what_the_runner_cannot_do_is_said_before(setup, clips, tmp_path):
 
     refused("neither runtime.decode_batch", arm=replace(ARMS[0], decode_batch=2))
     refused("workspaces=shared", workspaces="shared")
+    refused("threads_beside=2 is neither", arm=replace(ARMS[0], threads_alone=4, threads_beside=2))
+    refused("host.packed_weights=true keeps the two apart", arm=ARMS[6])
     refused("has Llama decoders; model=bert", setup=replace(setup, model=bert()))
 
 

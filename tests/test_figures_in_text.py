@@ -121,6 +121,30 @@ def test_what_the_fast_engine_gives_beside_the_eager_one():
     ) in text("README.md")
 
 
+def test_what_the_runner_gives_beside_the_python_runtime():
+    prefix = "host/mplug2plus, experiment=compare/full_size/assembly/resident/parallel"
+    rows = [f"{prefix}/in_process"] + [
+        f"{prefix}/{name} beside in_process" for name in ("runner", "runner_packed_weights")
+    ]
+    python, runner, packed = (
+        {
+            column: cell("compare", row, f"systems/{column}")
+            for column in ("prompt 1", "load", "anonymous, MiB")
+        }
+        for row in rows
+    )
+    said = " ".join(text("README.md").split())
+    for words in (
+        f"needs {runner['anonymous, MiB']:,.0f} MiB of anonymous memory where Python's processes "
+        f"need {python['anonymous, MiB']:,.0f}",
+        f"it needs {packed['anonymous, MiB']:,.0f} MiB, and all loads of the assembly take "
+        f"{packed['load']:.2f} s instead of {runner['load']:.1f}",
+        f"({runner['prompt 1']:.1f} s, packed {packed['prompt 1']:.1f} s, "
+        f"Python {python['prompt 1']:.1f} s)",
+    ):
+        assert words in said
+
+
 def test_what_reuse_and_overlap_give_at_full_size():
     baseline_arm = f"{FULL_SIZE}/assembly/fp32/reload_stage/sequential"
     baseline = cell("arms", baseline_arm, "systems/prompt 1")

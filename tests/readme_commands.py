@@ -16,7 +16,12 @@ STANDIN = "python -m device_bench.standin"
 RUN_APART = (WHOLE, STANDIN)  # NARROWS begins like the first
 NEEDS_GPU = "device=cuda"
 # What other commands of the README do too, with other settings.
-REPEATS = ("variants=switches", "variants=hosts", "runtime.decode_batch=4", "sessions pipeline=assembly")
+REPEATS = (
+    "variants=switches",
+    "variants=hosts",
+    "runtime.decode_batch=4",
+    "sessions pipeline=assembly",
+)
 NEED_DATA = ("make table7", "make human-captions")
 NEED_WEIGHTS = ("python -m train.convert",)
 # These build on nothing that another command left.

@@ -129,10 +129,12 @@ class TimedPeer:
         """How long conversion, export or compilation took."""
         return self._seconds
 
-    def outputs(self, shape: str) -> Tensor:
-        """The first output: visual tokens or logits, in fp32."""
+    def outputs(self, shape: str) -> Tensor | None:
+        """The first output: visual tokens or logits, in fp32; None of a peer that cannot be given
+        what the others are given."""
         with torch.inference_mode():
-            return self._calls[shape]()[0].float().clone()
+            outputs = self._calls[shape]()
+            return outputs[0].float().clone() if outputs else None
 
     def release(self) -> None:
         self._calls = {}
@@ -202,18 +204,18 @@ def calls(
     return {shape.name: partial(run, shape, arguments) for shape, arguments in work.shapes.items()}
 
 
-def require_package(package: str) -> None:
+def require_package(package: str, *, extra: str = "peers") -> None:
     """Check that a peer's package is installed.
 
     Raises:
         AtomError: it is not.
     """
     if importlib.util.find_spec(package) is None:
-        raise AtomError(f"the package {package} is not installed; `pip install -e '.[peers]'`")
+        raise AtomError(f"the package {package} is not installed; `pip install -e '.[{extra}]'`")
 
 
-def relative_error(output: Tensor, expected: Tensor | None) -> float | None:
-    """The largest difference, relative to the largest expected value; None without one."""
-    if expected is None:
+def relative_error(output: Tensor | None, expected: Tensor | None) -> float | None:
+    """The largest difference, relative to the largest expected value; None without one of both."""
+    if output is None or expected is None:
         return None
     return float((output - expected).abs().max() / expected.abs().max().clamp(min=1e-12))

@@ -15,13 +15,12 @@ WHOLE, NARROWS = "make reproduce", 'make reproduce ARGS="quant=int8 train.max_st
 STANDIN = "python -m device_bench.standin"
 RUN_APART = (WHOLE, STANDIN)  # NARROWS begins like the first
 NEEDS_GPU = "device=cuda"
-# What other commands of the README do too, with other settings.
+# What other commands of the README, or other tests, do too with other settings.
 REPEATS = (
-    "variants=switches",
-    "variants=hosts",
-    "runtime.decode_batch=4",
-    "sessions pipeline=assembly",
-)
+    "make smoke", "variants=switches", "variants=hosts", "runtime.decode_batch=4",
+    "sessions pipeline=assembly", "peers model.encoder.layers=4 model.decoder.layers=4",
+    "train.finetune model=tiny_mplug2",
+)  # fmt: skip
 NEED_DATA = ("make table7", "make human-captions")
 NEED_WEIGHTS = ("python -m train.convert",)
 # These build on nothing that another command left.

@@ -1,8 +1,8 @@
 """The README's commands that build on a study, on one of smoke scale.
 
-Killed at one stage, interrupted at another and run again, it is whole, and what it made serves the
-commands. Those that build on nothing are in `test_readme_alone`; `.ci/run` runs `make setup`,
-`make check` and `make test`, and `test_test_all` the command behind `make test-all`.
+Interrupted at a stage and run again, it is whole, and what it made serves the commands. Those that
+build on nothing are in `test_readme_alone`; `.ci/run` runs `make setup`, `make check` and
+`make test`, and `test_test_all` the command behind `make test-all`.
 """
 
 import shutil
@@ -33,9 +33,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Of a study that was killed, then interrupted, then finished, and two videos."""
+    """Of a study that was interrupted, then finished, and two videos. (`test_study` kills one at
+    five stages, `test_reproduce` a training.)"""
     folder = tmp_path_factory.mktemp("readme")
-    stop_at(folder, "loss ")  # in the middle of training
     stop_at(folder, "eval.retrieval quant=none", signal.SIGINT)
     assert "tables in" in finish(folder)
     (folder / "videos").mkdir()
@@ -48,7 +48,7 @@ def keys(folder):
     return sorted((r.stage, r.key) for r in records(folder) if r.ok)
 
 
-def test_a_killed_study_is_whole_and_does_nothing_twice(folder):
+def test_an_interrupted_study_is_whole_and_does_nothing_twice(folder):
     made = records(folder)
     assert is_whole(made)
     before = keys(folder)

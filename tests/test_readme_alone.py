@@ -18,6 +18,7 @@ from readme_commands import (
     NEED_DATA,
     NEED_WEIGHTS,
     NEEDS_GPU,
+    REPEATS,
     ROOT,
     STANDIN,
     run,
@@ -39,7 +40,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     "command",
     [
-        c
+        pytest.param(c, marks=pytest.mark.long) if c.endswith(REPEATS) else c
         for c in COMMANDS
         if c.startswith(ALONE) and (torch.cuda.is_available() or NEEDS_GPU not in c)
     ],

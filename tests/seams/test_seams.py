@@ -114,12 +114,17 @@ def test_an_engine_and_a_host_are_one_file_and_one_yaml_each(tree):
     assert (fp32["host"], values["host"]) == ("spawned", "in_process")
     assert fp32["tokens_identical"]
 
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_endurance_runs_on_an_added_host(tree):
     endured = run(tree, "device_bench.endurance", "host=spawned", "clips=12", "broken_every=5",
                   "sample_every=1")  # fmt: skip
     assert endured[-1]["values"]["host"] == "spawned"
     assert endured[-1]["values"]["captioned"] == 10
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_stage_between_encoder_and_decoder_is_one_file_and_one_yaml(tree, plain_work):
     stage = "visual_stages=average_pairs"
@@ -166,7 +171,14 @@ def test_a_model_with_two_feature_levels_is_one_file_and_one_yaml(tree, plain_wo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipeline", ["localisation", "questions", "summary"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "questions",
+        pytest.param("localisation", marks=pytest.mark.long),
+        pytest.param("summary", marks=pytest.mark.long),
+    ],
+)
 def test_every_pipeline_that_is_measured_is_in_a_table(tree, pipeline):
     # Every clip matches, so that a question is answered whatever the captions say.
     matching = [] if pipeline == "summary" else ["pipeline.least_similarity=-1.0"]

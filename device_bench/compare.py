@@ -99,9 +99,9 @@ def main(cfg: Any) -> None:
             "variants": {
                 name: {
                     **setup.labels,
+                    **setup.thread_values([arms[name]]),
+                    **arms[name].labels,
                     "weights": labels[name],
-                    "arm": arms[name].name,
-                    "decode_batch": arms[name].decode_batch,
                     "overrides": list(cfg.variants[name]),
                     "arithmetic": setup.quantiser.arithmetic,
                     "module_bytes": {n: loader.bytes for n, loader in setup.loaders.items()},

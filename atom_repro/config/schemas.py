@@ -145,12 +145,14 @@ class RuntimeConfig:
     """Runtime settings shared by all arms of a comparison.
 
     `queue` bounds the clips that are encoded and not yet captioned. torch threads: `threads_alone`
-    for a module while the other waits, `threads_beside` for each while both run. `decode_batch`
+    for a module while the other waits, `threads_beside` for each while both run; `threads` is
+    `fixed`, or `calibrate`, which chooses those of both from their times. `decode_batch`
     clips share the steps of the decoder, where the engine can (executorch). With `load_ahead` the
     decoder is loaded while the first clip is encoded, under the parallel schedule.
     """
 
     queue: int = 2
+    threads: str = "fixed"
     threads_alone: int = 2
     threads_beside: int = 1
     decode_batch: int = 1

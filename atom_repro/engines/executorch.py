@@ -58,6 +58,7 @@ class ExecutorchEngine:
     processes: bool
     huge_pages: bool
     name: str = "executorch"
+    any_threads: bool = False
 
     def prepare(
         self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str

@@ -282,6 +282,8 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
             raise AtomError(
                 "the runner has neither runtime.decode_batch nor runtime.load_ahead; leave both"
             )
+        if arm.calibrates:
+            raise AtomError("the runner does not calibrate; leave runtime.threads=fixed")
 
 
 def run_job(program: Path, folder: Path) -> None:

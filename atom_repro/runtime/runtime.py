@@ -22,6 +22,7 @@ from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.record import status_of
 from atom_repro.runtime import schedule as schedules
+from atom_repro.runtime import thread_split
 from atom_repro.runtime.captioning import CaptionOutcome, ClipBatch, batch_name, read_clips
 from atom_repro.runtime.residency import (
     CAPTION_DECODER,
@@ -33,6 +34,7 @@ from atom_repro.runtime.residency import (
     ModuleStore,
     Role,
 )
+from atom_repro.runtime.thread_split import ThreadSplit
 from atom_repro.runtime.timeline import SpanCounts, Timeline
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 
@@ -46,8 +48,11 @@ class Arm:
     """Runtime configuration to compare.
 
     Attributes:
+        threads: `fixed`, or `calibrate` to choose those of both modules side by side from their
+            times (see `thread_split`); a setup's session does.
         threads_alone, threads_beside: torch's for one module, while the other waits and while both
             work.
+        split: of encoder and decoder while both work, in place of `threads_beside` for each.
         decode_batch: clips that share decoding steps, joining and leaving as they finish.
         load_ahead: under `parallel`, whether the decoder is loaded while the first clip is encoded.
 
@@ -58,15 +63,18 @@ class Arm:
     residency: str
     schedule: str
     queue: int = 2
+    threads: str = "fixed"
     threads_alone: int = 2
     threads_beside: int = 1
     decode_batch: int = 1
     load_ahead: bool = False
+    split: ThreadSplit | None = None
 
     def __post_init__(self) -> None:
         for key, value, known in (
             ("residency", self.residency, RESIDENCIES),
             ("schedule", self.schedule, schedules.SCHEDULES),
+            ("runtime.threads", self.threads, thread_split.CHOICES),
         ):
             if value not in known:
                 raise AtomError(f"{key} {value!r} is none of {', '.join(known)}")
@@ -77,6 +85,24 @@ class Arm:
     @property
     def name(self) -> str:
         return f"{self.residency}/{self.schedule}"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What a record says of it, beside its settings."""
+        return {"arm": self.name, "decode_batch": self.decode_batch}
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether its threads are to be chosen from a calibration."""
+        return self.threads == "calibrate" and self.schedule == "parallel"
+
+    def lane_threads(self, lane: str) -> int:
+        """Threads of the stage that works in a lane."""
+        if self.schedule != "parallel":
+            return self.threads_alone
+        if self.split is None:
+            return self.threads_beside
+        return self.split.decoder if lane == _DECODER_LANE else self.split.encoder
 
 
 class Runtime:
@@ -199,16 +225,17 @@ class Runtime:
                 last = self._caption_each
         if last is None:
             stages[_DECODER_LANE] = self._caption
-        beside = self.arm.schedule == "parallel"
-        threads = self.arm.threads_beside if beside else self.arm.threads_alone
-        lanes = {name: partial(_with_threads, threads, stage) for name, stage in stages.items()}
+        lanes = {
+            name: partial(_with_threads, self.arm.lane_threads(name), stage)
+            for name, stage in stages.items()
+        }
         try:
             for outcomes in schedules.run(
                 self.arm.schedule,
                 batches,
                 lanes,
                 queue_size=self.arm.queue,
-                last=last and partial(self._with_decoder_ahead, threads, last),
+                last=last and partial(self._with_decoder_ahead, last),
             ):
                 yield from outcomes
         finally:
@@ -240,13 +267,12 @@ class Runtime:
 
     def _with_decoder_ahead(
         self,
-        threads: int,
         last: Callable[[schedules.Source], Iterator[list[CaptionOutcome]]],
         source: schedules.Source,
     ) -> Iterator[list[CaptionOutcome]]:
         """Run the last stage in this thread, with the decoder loaded before its first clip is there
         if the arm says so."""
-        torch.set_num_threads(threads)
+        torch.set_num_threads(self.arm.lane_threads(_DECODER_LANE))
         if self.arm.load_ahead and self.arm.schedule == "parallel":
             self.store.call(CAPTION_DECODER, "ahead", lambda _: None)
         return last(source)

@@ -23,7 +23,13 @@ from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.record import status_of
 from atom_repro.runtime import schedule as schedules
 from atom_repro.runtime import thread_split
-from atom_repro.runtime.captioning import CaptionOutcome, ClipBatch, batch_name, read_clips
+from atom_repro.runtime.captioning import (
+    CaptionOutcome,
+    ClipBatch,
+    ReadFrames,
+    batch_name,
+    read_clips,
+)
 from atom_repro.runtime.residency import (
     CAPTION_DECODER,
     EMBEDDER,
@@ -37,6 +43,8 @@ from atom_repro.runtime.residency import (
 from atom_repro.runtime.thread_split import ThreadSplit
 from atom_repro.runtime.timeline import SpanCounts, Timeline
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
+from atom_repro.video.sampling import clip_frames
+from atom_repro.video.shared_decoding import SharedDecoding
 
 Result = TypeVar("Result")
 _ENCODER_LANE, _DECODER_LANE = "encoder", "decoder"
@@ -55,9 +63,11 @@ class Arm:
         split: of encoder and decoder while both work, in place of `threads_beside` for each.
         decode_batch: clips that share decoding steps, joining and leaving as they finish.
         load_ahead: under `parallel`, whether the decoder is loaded while the first clip is encoded.
+        decode_once: whether windows of one video that overlap share their decoded frames, for which
+            its decoder stays open between them.
 
-    Neither of the last two has an effect under `reload_input`, which has modules for one batch of
-    clips at a time.
+    Neither `decode_batch` nor `load_ahead` has an effect under `reload_input`, which has modules
+    for one batch of clips at a time.
     """
 
     residency: str
@@ -68,6 +78,7 @@ class Arm:
     threads_beside: int = 1
     decode_batch: int = 1
     load_ahead: bool = False
+    decode_once: bool = True
     split: ThreadSplit | None = None
 
     def __post_init__(self) -> None:
@@ -206,15 +217,17 @@ class Runtime:
             ValueError: `batch_size` is below 1.
         """
         starts = range(0, len(clips), batch_size)
-        outcomes = self._caption_batches([clips[i : i + batch_size] for i in starts])
+        read_frames = SharedDecoding(clips) if self.arm.decode_once else clip_frames
+        batches = [clips[i : i + batch_size] for i in starts]
+        outcomes = self._caption_batches(batches, partial(self._encode, read_frames=read_frames))
         self._captioning.add(outcomes)
         return outcomes
 
     def _caption_batches(
-        self, batches: Sequence[Sequence[Clip]]
+        self, batches: Sequence[Sequence[Clip]], encode: Callable[[Sequence[Clip]], ClipBatch]
     ) -> Generator[CaptionOutcome, None, None]:
         stages: dict[str, Callable[[Any], Any]] = {
-            _ENCODER_LANE: self._encode,
+            _ENCODER_LANE: encode,
             **{s.name: partial(self._change, s, self.model.prompt) for s in self.visual_stages},
         }
         last: Callable[[schedules.Source], Iterator[list[CaptionOutcome]]] | None = None
@@ -242,10 +255,10 @@ class Runtime:
             torch.set_num_threads(self.arm.threads_alone)
             self.store.end_stage()
 
-    def _encode(self, clips: Sequence[Clip]) -> ClipBatch:
+    def _encode(self, clips: Sequence[Clip], read_frames: ReadFrames = clip_frames) -> ClipBatch:
         item = batch_name(clips)
         with self.timeline.span("decode_video", "reader", item):
-            batch = read_clips(clips, self.model.encoder)
+            batch = read_clips(clips, self.model.encoder, read_frames)
         frames = batch.frames
         if frames is None:
             return batch

@@ -61,6 +61,7 @@ class GenerationConfig:
     min_new_tokens: int = 0
     length_rule: str = "power"
     finished: str = "leave"
+    fixed_steps: bool = False
 
 
 @dataclass
@@ -149,7 +150,8 @@ class RuntimeConfig:
     `fixed`, or `calibrate`, which chooses those of both from their times. `decode_batch`
     clips share the steps of the decoder, where the engine can (executorch). With `load_ahead` the
     decoder is loaded while the first clip is encoded, under the parallel schedule. With
-    `decode_once` windows of one video that overlap share their decoded frames.
+    `decode_once` windows of one video that overlap share their decoded frames, and with
+    `encode_once` their encoded ones, where the model's encoder sees each frame by itself.
     """
 
     queue: int = 2
@@ -159,6 +161,7 @@ class RuntimeConfig:
     decode_batch: int = 1
     load_ahead: bool = False
     decode_once: bool = True
+    encode_once: bool = False
 
 
 @dataclass

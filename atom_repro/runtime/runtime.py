@@ -19,6 +19,7 @@ from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.engine import Batch, Decoder
 from atom_repro.models.generation import Generated, GenerationSettings
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.record import status_of
 from atom_repro.runtime import schedule as schedules
@@ -30,6 +31,7 @@ from atom_repro.runtime.captioning import (
     batch_name,
     read_clips,
 )
+from atom_repro.runtime.encode_once import EncodeOnce
 from atom_repro.runtime.residency import (
     CAPTION_DECODER,
     EMBEDDER,
@@ -65,6 +67,8 @@ class Arm:
         load_ahead: under `parallel`, whether the decoder is loaded while the first clip is encoded.
         decode_once: whether windows of one video that overlap share their decoded frames, for which
             its decoder stays open between them.
+        encode_once: whether clips that have a frame in common have it encoded once, for which each
+            has to be encoded by itself.
 
     Neither `decode_batch` nor `load_ahead` has an effect under `reload_input`, which has modules
     for one batch of clips at a time.
@@ -79,6 +83,7 @@ class Arm:
     decode_batch: int = 1
     load_ahead: bool = False
     decode_once: bool = True
+    encode_once: bool = False
     split: ThreadSplit | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +146,12 @@ class Runtime:
             raise AtomError(
                 f"visual_stages are named {', '.join(names[1:-1])}: each needs a name of its own, "
                 f"other than {_ENCODER_LANE} and {_DECODER_LANE}"
+            )
+        if arm.encode_once and not model.encoder.frames_apart:
+            raise AtomError(
+                f"runtime.encode_once=true: the encoder of model={model.name} mixes neighbouring "
+                "frames in its first layer, so none is encoded by itself; choose "
+                "model=smolvlm2_256m, or leave it"
             )
         self.arm, self.model, self.settings = arm, model, settings
         self.visual_stages = visual_stages
@@ -219,7 +230,13 @@ class Runtime:
         starts = range(0, len(clips), batch_size)
         read_frames = SharedDecoding(clips) if self.arm.decode_once else clip_frames
         batches = [clips[i : i + batch_size] for i in starts]
-        outcomes = self._caption_batches(batches, partial(self._encode, read_frames=read_frames))
+        encode: Callable[[Sequence[Clip]], ClipBatch]
+        if self.arm.encode_once:
+            read = partial(self._read, read_frames=read_frames)
+            encode = EncodeOnce(batches, read, self._run_encoder)
+        else:
+            encode = partial(self._encode, read_frames=read_frames)
+        outcomes = self._caption_batches(batches, encode)
         self._captioning.add(outcomes)
         return outcomes
 
@@ -256,14 +273,17 @@ class Runtime:
             self.store.end_stage()
 
     def _encode(self, clips: Sequence[Clip], read_frames: ReadFrames = clip_frames) -> ClipBatch:
-        item = batch_name(clips)
-        with self.timeline.span("decode_video", "reader", item):
-            batch = read_clips(clips, self.model.encoder, read_frames)
-        frames = batch.frames
-        if frames is None:
+        batch = self._read(clips, read_frames)
+        if batch.frames is None:
             return batch
-        visual = self.run(ENCODER, "encode", item, lambda encoder: encoder(frames))
-        return replace(batch, frames=None, visual=visual)
+        return replace(batch, frames=None, visual=self._run_encoder(batch.item, batch.frames))
+
+    def _read(self, clips: Sequence[Clip], read_frames: ReadFrames) -> ClipBatch:
+        with self.timeline.span("decode_video", "reader", batch_name(clips)):
+            return read_clips(clips, self.model.encoder, read_frames)
+
+    def _run_encoder(self, item: str, frames_BTCHW: Tensor) -> VisualTokens:
+        return self.run(ENCODER, "encode", item, lambda encoder: encoder(frames_BTCHW))
 
     def _change(self, stage: VisualStage, prompt: str, batch: ClipBatch) -> ClipBatch:
         if batch.visual is None:

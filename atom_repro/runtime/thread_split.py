@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from atom_repro.engines.engine import Decoder, Encoder
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
@@ -130,7 +129,7 @@ def measure_stages(
     config = model.encoder
     size = config.image_size
     clip = torch.randint(0, 256, (1, config.frames, 3, size, size), dtype=torch.uint8)
-    encoder: Encoder = loaders["encoder"].read()
+    encoder: Any = loaders["encoder"].read()
     try:
         visual = changed(encoder(clip))
         encode_s = _least_s(lambda: encoder(clip), counts)
@@ -142,7 +141,7 @@ def measure_stages(
         {name: x.repeat(decode_batch, *[1] * (x.dim() - 1)) for name, x in visual.features.items()},
     )
     whole = replace(settings, forbid_end=True)
-    decoder: Decoder = loaders["decoder"].read()
+    decoder: Any = loaders["decoder"].read()
     try:
         caption_s = _least_s(lambda: decoder.generate(clips, model.prompt, whole), counts)
     finally:

@@ -181,6 +181,12 @@ def test_windows_that_overlap_share_their_decoded_frames(
     assert said[0] == said[1]
 
 
+def test_an_encoder_that_mixes_frames_does_not_encode_once(saved, model, clips):
+    arm = Arm(residency="resident", schedule="parallel", encode_once=True)
+    with pytest.raises(AtomError, match=r"encode_once=true: the encoder of model=small mixes"):
+        session(saved, model, clips, arm)
+
+
 def broken_clip(folder):
     path = folder / "broken.mp4"
     path.write_text("no video")

@@ -69,7 +69,15 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
-    """Rotary embedding table: cos and sin of every position, (2, max_positions, C), half-split.
+    """Rotary embedding table: cos and sin of every position, (2, max_positions, C), half-split."""
+    positions = torch.arange(config.max_positions, dtype=torch.float64, device=device)
+    angles = torch.outer(positions, rope_frequencies(config, device))
+    angles = torch.cat((angles, angles), dim=-1)
+    return torch.stack((angles.cos(), angles.sin())).float()
+
+
+def rope_frequencies(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
+    """Angle of one position in each rotary pair, (C / 2,) float64.
 
     Source of the frequency scaling: Llama 3.1 (`rope_type: llama3`).
     """
@@ -81,10 +89,7 @@ def rope_table(config: TextDecoderConfig, device: torch.device | None = None) ->
         smooth = (context / wavelength - config.rope_low) / (config.rope_high - config.rope_low)
         smooth = smooth.clamp(0, 1)
         inv = (1 - smooth) * inv / config.rope_factor + smooth * inv
-    positions = torch.arange(config.max_positions, dtype=torch.float64, device=device)
-    angles = torch.outer(positions, inv)
-    angles = torch.cat((angles, angles), dim=-1)
-    return torch.stack((angles.cos(), angles.sin())).float()
+    return inv
 
 
 @lru_cache(maxsize=4)

@@ -26,11 +26,13 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import measure_rates
     from atom_repro.device.memory import trim_heap
+    from atom_repro.engines.roofline import rate_values
     from atom_repro.pipelines.session import OutputCheck, trace_samples
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
     from atom_repro.study.overrides import variants
+    from atom_repro.video.sampling import windows_of
 
     # The variants: each a setup and an arm of its own.
     settings, given = config.to_dict(cfg), HydraConfig.get().overrides.task
@@ -51,9 +53,9 @@ def main(cfg: Any) -> None:
     if first.planned_only("compare", settings):
         return
 
-    # The job, the first clips of the test split; the modules of every variant.
+    # The job, the first clips of the test split or windows of them; the modules of every variant.
     dataset.prepare()
-    clips = dataset.clips("test")[: cfg.job_clips]
+    clips = windows_of(dataset.clips("test"), cfg.window_s, cfg.stride_s)[: cfg.job_clips]
     for setup in setups.values():
         setup.prepare_modules(for_quality=False)
     labels = {name: setup.weights for name, setup in setups.items()}
@@ -86,11 +88,7 @@ def main(cfg: Any) -> None:
                     bar.update()
         if before:
             after = measure_rates(first.device, cfg.limits_s, kernels)
-            run.values |= {
-                "limits_before": before.values,
-                "limits_after": after.values,
-                "limit_kernels": after.kernels,
-            }
+            run.values |= rate_values(before, after)
         captions = {name: check.captions() for name, check in outputs.items()}
         of_first = set(next(iter(captions.values())))
         run.values |= {
@@ -100,9 +98,9 @@ def main(cfg: Any) -> None:
                 name: {
                     **setup.labels,
                     "host": hosts[name].name,
+                    **setup.thread_values([arms[name]]),
+                    **arms[name].labels,
                     "weights": labels[name],
-                    "arm": arms[name].name,
-                    "decode_batch": arms[name].decode_batch,
                     "overrides": list(cfg.variants[name]),
                     "arithmetic": setup.quantiser.arithmetic,
                     "module_bytes": {n: loader.bytes for n, loader in setup.loaders.items()},

@@ -78,6 +78,7 @@ def main(cfg: Any) -> None:
             run.values |= roofline_values(work, arithmetic, before, after)
         run.values |= {
             **setup.labels,
+            **setup.thread_values(arms),
             "host": host.name,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),

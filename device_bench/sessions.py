@@ -96,6 +96,7 @@ def main(cfg: Any) -> None:
             raise MemoryError(f"no memory for any session of {precision} modules")
         run.values |= {
             **setup.labels,
+            **setup.thread_values(arm for _, arm in sessions),
             "host": host.name,
             "pipeline": pipeline.name,
             "clips": len(clips),

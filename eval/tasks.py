@@ -28,7 +28,7 @@ def main(cfg: Any) -> None:
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
-    from atom_repro.video.sampling import probe, sliding_windows
+    from atom_repro.video.sampling import windows_of
 
     # The tasks as the pipelines run them, and the modules in the wanted precision.
     setup, settings = Setup.of(cfg), config.to_dict(cfg)
@@ -48,7 +48,7 @@ def main(cfg: Any) -> None:
     # The items: of test clips and long videos; validation clips set the threshold.
     test, validation = dataset.clips("test"), dataset.clips("validation")
     videos = dataset.videos()
-    windows = study.windows(videos, lambda v: sliding_windows(probe(v.path).duration_s, 10.0, 5.0))
+    windows = windows_of(videos, 10.0, 5.0)
     single = truth.single_scene_clips(test)
     pool = min(cfg.pool, len(single))
     requests = truth.assembly_requests(single, count=cfg.requests, pool_size=pool, seed=cfg.seed)

@@ -4,6 +4,7 @@
         fp32/encoder  fp32/decoder    the weights with the best validation score
         int8/encoder  int8/decoder    quantised from fp32 on first use, with quant_report.json;
                                       a folder for each recipe of quantisation
+        threads/                      seconds of both modules by their threads, where calibrated
         state/                        the state that an unfinished training resumes from
         earlier/                      a checkpoint: the modules that a training replaced last
 

@@ -61,6 +61,7 @@ class GenerationConfig:
     min_new_tokens: int = 0
     length_rule: str = "power"
     finished: str = "leave"
+    fixed_steps: bool = False
 
 
 @dataclass
@@ -145,16 +146,22 @@ class RuntimeConfig:
     """Runtime settings shared by all arms of a comparison.
 
     `queue` bounds the clips that are encoded and not yet captioned. torch threads: `threads_alone`
-    for a module while the other waits, `threads_beside` for each while both run. `decode_batch`
+    for a module while the other waits, `threads_beside` for each while both run; `threads` is
+    `fixed`, or `calibrate`, which chooses those of both from their times. `decode_batch`
     clips share the steps of the decoder, where the engine can (executorch). With `load_ahead` the
-    decoder is loaded while the first clip is encoded, under the parallel schedule.
+    decoder is loaded while the first clip is encoded, under the parallel schedule. With
+    `decode_once` windows of one video that overlap share their decoded frames, and with
+    `encode_once` their encoded ones, where the model's encoder sees each frame by itself.
     """
 
     queue: int = 2
+    threads: str = "fixed"
     threads_alone: int = 2
     threads_beside: int = 1
     decode_batch: int = 1
     load_ahead: bool = False
+    decode_once: bool = True
+    encode_once: bool = False
 
 
 @dataclass
@@ -298,7 +305,8 @@ class LatencyConfig(SetupConfig, RecordedConfig):
 class CompareConfig(SetupConfig, RecordedConfig):
     """`device_bench.compare`: the pipeline in one arm under every one of `variants`, interleaved.
     A variant is a list of overrides of this command's other settings; `only` names those to run,
-    the first of which the others are compared with. `limits` as in latency."""
+    the first of which the others are compared with. The job's clips are windows of `window_s`
+    seconds every `stride_s` seconds; 0 leaves clips whole. `limits` as in latency."""
 
     WORK: ClassVar[tuple[str, ...]] = ("variants", "repeats", "job_clips")
 
@@ -310,6 +318,8 @@ class CompareConfig(SetupConfig, RecordedConfig):
     variants: dict[str, list[str]] = field(default_factory=dict)
     only: list[str] = field(default_factory=list)
     job_clips: int = MISSING
+    window_s: float = 0.0
+    stride_s: float = 0.0
     repeats: int = MISSING
     limits: bool = False
     limits_s: float = 0.2

@@ -29,6 +29,7 @@ class EagerEngine:
     """Engine that calls the networks as they are."""
 
     name: str = "eager"
+    any_threads: bool = True
 
     def prepare(
         self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str

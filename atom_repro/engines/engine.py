@@ -107,6 +107,11 @@ class Engine(Protocol):
         """The name of the engine in `conf/engine` and in records."""
         ...
 
+    @property
+    def any_threads(self) -> bool:
+        """Whether a call can use as many threads as torch has; else it uses one or all."""
+        ...
+
     def prepare(
         self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str
     ) -> None:

@@ -30,7 +30,7 @@ from atom_repro.engines.modules import DecoderModule, EmbedderModule, EncoderMod
 from atom_repro.engines.workers import RemoteModule, Workers
 from atom_repro.engines.xnnpack import Program, start_runtime, use_threads
 from atom_repro.engines.xnnpack_products import SquareProducts
-from atom_repro.models.exported import MethodCall, Table, encoder_method
+from atom_repro.models.exported import FORMS, Forms, MethodCall, Table, encoder_method
 from atom_repro.models.text_embedder import load_text_embedder, weight_file_bytes
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.visual_tokens import VisualTokens
@@ -53,11 +53,14 @@ class ExecutorchEngine:
         processes: whether each module has a worker process.
         huge_pages: whether those ask the system for huge pages, for which a step that reads all
             weights needs fewer address translations. glibc does, from 2.35 on.
+        forms: of the graphs that are exported and run.
     """
 
     processes: bool
     huge_pages: bool
+    forms: Forms = FORMS
     name: str = "executorch"
+    any_threads: bool = False
 
     def prepare(
         self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str
@@ -74,8 +77,8 @@ class ExecutorchEngine:
             "decoder": checkpoint.decoder(quantiser),
         }
         for module, folder in folders.items():
-            if not _export_of(folder, module, model, quantiser).exists:
-                in_a_process(_export, folder, module, model, quantiser)
+            if not _export_of(folder, module, model, quantiser, self.forms).exists:
+                in_a_process(_export, folder, module, model, quantiser, self.forms)
         if self.processes:
             _workers(self.huge_pages).start(_MODULES)
         else:
@@ -84,7 +87,8 @@ class ExecutorchEngine:
     def module_bytes(
         self, checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel, embedder: str
     ) -> dict[str, int]:
-        sizes = {name: one.bytes for name, one in exports(checkpoint, quantiser, model).items()}
+        files = exports(checkpoint, quantiser, model, self.forms)
+        sizes = {name: export.bytes for name, export in files.items()}
         return {**sizes, "embedder": weight_file_bytes(embedder)}
 
     def load_encoder(
@@ -104,7 +108,7 @@ class ExecutorchEngine:
             read = replace(self, processes=False).load_encoder
             workers = _workers(self.huge_pages)
             return RemoteModule.load(workers, read, folder, model, quantiser, device)
-        export = _loadable(folder, "encoder", model, quantiser, device)
+        export = _loadable(folder, "encoder", model, quantiser, device, self.forms)
         host = export.description()
         forward = Program(export.path / PROGRAM, ["forward"]).method("forward")
         network = _Encoder(forward, tuple(host["frame_tokens"]), host["features"])
@@ -122,11 +126,11 @@ class ExecutorchEngine:
             read = replace(self, processes=False).load_decoder
             workers = _workers(self.huge_pages)
             return RemoteModule.load(workers, read, folder, model, quantiser, device)
-        export = _loadable(folder, "decoder", model, quantiser, device)
+        export = _loadable(folder, "decoder", model, quantiser, device, self.forms)
         assert model.decoder_export is not None
         program = Program(export.path / PROGRAM, ["prefill", "step"])
         methods = {name: program.method(name) for name in ("prefill", "step")}
-        network = model.decoder_export.host(model.decoder, export.tables(), methods)
+        network = model.decoder_export.host(model.decoder, export.tables(), methods, self.forms)
         tokenizer = Tokenizer.load(folder, model.specials)
         return DecoderModule(network, model, tokenizer, export.description()["weights"])
 
@@ -146,7 +150,10 @@ class ExecutorchEngine:
 
 
 def exports(
-    checkpoint: Checkpoint, quantiser: Quantiser, model: VideoLanguageModel
+    checkpoint: Checkpoint,
+    quantiser: Quantiser,
+    model: VideoLanguageModel,
+    forms: Forms = FORMS,
 ) -> dict[str, Export]:
     """The exported encoder and decoder of a checkpoint.
 
@@ -155,13 +162,19 @@ def exports(
     """
     _require(quantiser, model)
     return {
-        "encoder": _existing(checkpoint.encoder(quantiser), "encoder", model, quantiser),
-        "decoder": _existing(checkpoint.decoder(quantiser), "decoder", model, quantiser),
+        "encoder": _existing(checkpoint.encoder(quantiser), "encoder", model, quantiser, forms),
+        "decoder": _existing(checkpoint.decoder(quantiser), "decoder", model, quantiser, forms),
     }
 
 
-def build(*, processes: bool, huge_pages: bool) -> ExecutorchEngine:
+def build(
+    *, processes: bool, huge_pages: bool, fused: bool = True, hoisted: bool = True
+) -> ExecutorchEngine:
     """Build the engine of `conf/engine/executorch.yaml`.
+
+    Args:
+        processes, huge_pages: see `ExecutorchEngine`.
+        fused, hoisted: see `Forms`.
 
     Raises:
         AtomError: ExecuTorch is not installed.
@@ -171,7 +184,7 @@ def build(*, processes: bool, huge_pages: bool) -> ExecutorchEngine:
             "engine=executorch needs the package executorch, which has no wheel for every system; "
             "`pip install executorch==1.5.1`, or choose engine=eager"
         )
-    return ExecutorchEngine(processes, huge_pages)
+    return ExecutorchEngine(processes, huge_pages, Forms(fused, hoisted))
 
 
 @cache
@@ -207,15 +220,22 @@ def _require(quantiser: Quantiser, model: VideoLanguageModel) -> None:
 
 
 def _export_of(
-    folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser
+    folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser, forms: Forms
 ) -> Export:
     config = read_config(folder, _KIND[module], model)
     identity = {key: config[key] for key in ("network", "numbers", "form", "weights")}
-    return Export(folder.parent / "executorch", module, {**identity, "recipe": quantiser.recipe})
+    identity["recipe"] = quantiser.recipe
+    if not forms.fused:
+        identity["fused"] = False
+    if not forms.hoisted and module == "decoder":
+        identity["hoisted"] = False
+    return Export(folder.parent / "executorch", module, identity)
 
 
-def _existing(folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser) -> Export:
-    export = _export_of(folder, module, model, quantiser)
+def _existing(
+    folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser, forms: Forms
+) -> Export:
+    export = _export_of(folder, module, model, quantiser, forms)
     if not export.exists:
         raise AtomError(
             f"{folder} is not exported for engine=executorch; run the command again, which exports "
@@ -230,15 +250,18 @@ def _loadable(
     model: VideoLanguageModel,
     quantiser: Quantiser,
     device: torch.device,
+    forms: Forms,
 ) -> Export:
     if device.type != "cpu":
         raise AtomError(f"engine=executorch runs on device=cpu, not on {device}; or engine=eager")
-    return _existing(folder, module, model, quantiser)
+    return _existing(folder, module, model, quantiser, forms)
 
 
-def _export(folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser) -> None:
+def _export(
+    folder: Path, module: str, model: VideoLanguageModel, quantiser: Quantiser, forms: Forms
+) -> None:
     """Export a module of a checkpoint."""
-    export = _export_of(folder, module, model, quantiser)
+    export = _export_of(folder, module, model, quantiser, forms)
     network, config = read_module(folder, model, _KIND[module], quantiser)
     network.eval()
     with torch.inference_mode(False), torch.no_grad():
@@ -255,16 +278,22 @@ def _export(folder: Path, module: str, model: VideoLanguageModel, quantiser: Qua
             check: Check | None = None
         else:
             assert model.decoder_export is not None
-            host, methods = {}, model.decoder_export.methods(network)
+            host, methods = {}, model.decoder_export.methods(network, forms)
             tables = {name: network.get_parameter(name) for name in model.decoder_export.tables}
-            check = _decoder_check(model, network)
+            check = _decoder_check(model, network, forms)
         host["weights"] = config["weights"]
         write_export(
-            export, methods, tables=tables, arithmetic=quantiser.arithmetic, host=host, check=check
+            export,
+            methods,
+            tables=tables,
+            arithmetic=quantiser.arithmetic,
+            host=host,
+            check=check,
+            fused=forms.fused,
         )
 
 
-def _decoder_check(model: VideoLanguageModel, network: Any) -> Check:
+def _decoder_check(model: VideoLanguageModel, network: Any, forms: Forms) -> Check:
     """A comparison of the exported decoder, host included, with the network: a prompt and two steps
     of two beams that are reordered."""
 
@@ -272,7 +301,7 @@ def _decoder_check(model: VideoLanguageModel, network: Any) -> Check:
         tables: Mapping[str, Table], methods: Mapping[str, MethodCall]
     ) -> list[tuple[Tensor, Tensor]]:
         assert model.decoder_export is not None
-        hosted = model.decoder_export.host(model.decoder, tables, methods)
+        hosted = model.decoder_export.host(model.decoder, tables, methods, forms)
         tokens = torch.randn(1, model.encoder.visual_tokens, model.encoder.output_width)
         visual = None if model.writes_text else VisualTokens(tokens)
         ids, pairs = list(range(7)), []

@@ -127,6 +127,7 @@ def write_export(
     arithmetic: str,
     host: Mapping[str, Any],
     check: Check | None = None,
+    fused: bool = True,
 ) -> None:
     """Export methods, execute the file, compare it with PyTorch, and only then keep it.
 
@@ -135,6 +136,7 @@ def write_export(
         arithmetic: of the quantiser; decides how close the outputs have to be.
         host: what the host has to know to run the module.
         check: more to compare than the outputs of each method.
+        fused: whether neighbouring operators become one call of XNNPACK.
 
     Raises:
         AtomError: a method cannot be exported, or computes something else than PyTorch does.
@@ -146,7 +148,7 @@ def write_export(
             building.mkdir()
             save_file(dict(_plain(tables)), building / TABLES)
             with tqdm(total=4, desc=f"export {export.module}", leave=False) as bar:
-                lower(methods, building / PROGRAM, bar)
+                lower(methods, building / PROGRAM, bar, fused=fused)
                 bar.set_postfix_str("compare with PyTorch")
                 _compare(methods, building, check, _TOLERANCE[arithmetic], what)
                 bar.update()
@@ -184,11 +186,12 @@ def in_a_process(work: Callable[..., None], *arguments: Any) -> None:
             ) from error
 
 
-def lower(methods: Sequence[Method], path: Path, bar: Any) -> None:
+def lower(methods: Sequence[Method], path: Path, bar: Any, *, fused: bool = True) -> None:
     """Trace the methods, hand their operators to XNNPACK, and write the file.
 
     Args:
         bar: shows three steps of progress.
+        fused: as in `write_export`.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import (
@@ -205,7 +208,7 @@ def lower(methods: Sequence[Method], path: Path, bar: Any) -> None:
         bar.set_postfix_str("lower")
         edge = to_edge_transform_and_lower(
             programs,
-            partitioner=[XnnpackPartitioner()],
+            partitioner=[XnnpackPartitioner(per_op_mode=not fused)],
             compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
         )
         del programs

@@ -90,12 +90,19 @@ def roofline_values(
     before and after; the higher of the two counts."""
     fastest = {name: max(rate, after.values[name]) for name, rate in before.values.items()}
     return {
-        "limits_before": before.values,
-        "limits_after": after.values,
-        "limit_kernels": after.kernels,
+        **rate_values(before, after),
         "arithmetic": arithmetic,
         "least_work_per_clip": asdict(work),
         "least_s_per_clip": work.lower_bound_s(fastest, arithmetic),
+    }
+
+
+def rate_values(before: Rates, after: Rates) -> dict[str, Any]:
+    """Record values: the device's rates, measured before and after."""
+    return {
+        "limits_before": before.values,
+        "limits_after": after.values,
+        "limit_kernels": after.kernels,
     }
 
 

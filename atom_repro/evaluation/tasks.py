@@ -69,26 +69,6 @@ def caption_sources(
     )
 
 
-def windows(
-    videos: Sequence[Clip], spans: Callable[[Clip], Sequence[tuple[float, float]]]
-) -> list[Clip]:
-    """The windows of long videos as clips, each with its video's `meta`."""
-    return [
-        Clip(
-            video.dataset,
-            video.split,
-            f"{video.video_id}@{start_s:g}",
-            video.path,
-            video.video_id,
-            start_s,
-            end_s,
-            meta=video.meta,
-        )
-        for video in videos
-        for start_s, end_s in spans(video)
-    ]
-
-
 def scripts(
     runtime: Runtime,
     task: Assembly,

@@ -27,6 +27,7 @@ from atom_repro.engines.embedder_export import export_embedder
 from atom_repro.engines.executorch import exports
 from atom_repro.engines.exporter import PROGRAM, TABLES, Export
 from atom_repro.hosts.runner_text import write_unicode_table
+from atom_repro.models.exported import FORMS
 from atom_repro.models.generation import Generated, GenerationSettings
 from atom_repro.models.text_decoder import TextDecoderConfig, rope_rows
 from atom_repro.models.text_decoder_export import EMBEDDING
@@ -287,6 +288,11 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str, packed: str) ->
         raise AtomError("the runner has no stages between encoder and decoder; visual_stages=none")
     if workspaces not in _WORKSPACES:
         raise AtomError(f"workspaces={workspaces} is none of {', '.join(_WORKSPACES)}")
+    if setup.generation.fixed_steps or getattr(setup.engine, "forms", FORMS) != FORMS:
+        raise AtomError(
+            "the runner ends captions where they end, and runs optimised graphs: leave "
+            "generation.fixed_steps, engine.fused and engine.hoisted"
+        )
     for arm in arms:
         if arm.threads_beside not in (1, arm.threads_alone):
             raise AtomError(
@@ -301,6 +307,11 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str, packed: str) ->
         if arm.decode_batch != 1 or arm.load_ahead:
             raise AtomError(
                 "the runner has neither runtime.decode_batch nor runtime.load_ahead; leave both"
+            )
+        if arm.calibrates or arm.encode_once:
+            raise AtomError(
+                "the runner has neither runtime.threads=calibrate nor runtime.encode_once; "
+                "leave both"
             )
 
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from atom_repro.datatypes import AtomError
 from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
 from atom_repro.models.exported import (
+    FORMS,
     MAX_BEAMS,
     MAX_CLIPS,
     MAX_NEW_TOKENS,
     DecoderExport,
     ExportedCache,
     ExportedDecoder,
+    Forms,
     Method,
     MethodCall,
     Table,
@@ -124,12 +126,16 @@ class Step(_Part):
         return self.cls(x), *new
 
 
-def methods(decoder: BertDecoder) -> list[Method]:
+def methods(decoder: BertDecoder, forms: Forms = FORMS) -> list[Method]:
     """`prefill` and `step` of a decoder.
 
     Raises:
-        AtomError: another class, which may do more than this export knows.
+        AtomError: another class, which may do more than this export knows; or not hoisted.
     """
+    if not forms.hoisted:
+        raise AtomError(
+            "engine.hoisted=false needs a decoder with rotary embedding, such as model=mplug2plus"
+        )
     if type(decoder) is not BertDecoder:
         raise AtomError(f"{type(decoder).__name__} has no export of its own; choose engine=eager")
     config = decoder.config
@@ -180,6 +186,7 @@ class ExportedBertDecoder(ExportedDecoder):
         config: BertDecoderConfig,
         tables: Mapping[str, Table],
         methods: Mapping[str, MethodCall],
+        forms: Forms = FORMS,
     ) -> None:
         super().__init__(methods, shared_per_layer=4)
         self.config = config

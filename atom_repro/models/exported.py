@@ -25,9 +25,27 @@ from atom_repro.models.visual_tokens import VisualTokens
 # of 32 rows is bound by arithmetic, so it gains nothing from more.
 MAX_CLIPS, MAX_BEAMS = 8, 4
 MAX_PREFIX, MAX_NEW_TOKENS = 1024, 256
-_NEVER = -1e9  # added to the score of a position that must not be seen; finite, so no NaN arises
+NEVER = -1e9  # added to the score of a position that must not be seen; finite, so no NaN arises
 
 MethodCall = Callable[..., Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Optimisations of exported graphs (paper, Appendix D), to be left out where one is measured.
+
+    Attributes:
+        fused: norms and rotary embedding are written as the products that a backend takes, and it
+            takes all neighbouring operators as one; else PyTorch's operators, one by one.
+        hoisted: what only positions decide (rotary rows, the causal mask) is made once outside, and
+            is an input; else each call computes it.
+    """
+
+    fused: bool = True
+    hoisted: bool = True
+
+
+FORMS = Forms()
 
 
 @dataclass(frozen=True)
@@ -76,14 +94,36 @@ class DecoderExport:
     """How a decoder is exported.
 
     Attributes:
-        methods: `prefill` and `step` of a network.
+        methods: `prefill` and `step` of a network, in some forms; by default, all optimised.
         tables: names of the embedding weights that the host reads by rows.
-        host: the decoder around exported methods, of its configuration, tables and methods.
+        host: the decoder around exported methods, of its configuration, tables, methods and forms.
     """
 
-    methods: Callable[[Any], list[Method]]
+    methods: "MakeMethods"
     tables: tuple[str, ...]
-    host: "Callable[[Any, Mapping[str, Table], Mapping[str, MethodCall]], ExportedDecoder]"
+    host: "MakeHost"
+
+
+class MakeMethods(Protocol):
+    """Makes the methods of a decoder network.
+
+    Raises:
+        AtomError: it has no export of its own, or not in these forms.
+    """
+
+    def __call__(self, network: Any, /, forms: Forms = FORMS) -> list[Method]: ...
+
+
+class MakeHost(Protocol):
+    """Makes the host of exported methods."""
+
+    def __call__(
+        self,
+        config: Any,
+        tables: Mapping[str, Table],
+        methods: Mapping[str, MethodCall],
+        forms: Forms = FORMS,
+    ) -> "ExportedDecoder": ...
 
 
 class ExportedCache:
@@ -122,7 +162,7 @@ class ExportedCache:
         size = (len(self.shared), B, beams, J)
         self.keys = torch.zeros(*size, C, max_new_tokens)
         self.values = torch.zeros(*size, max_new_tokens, C)
-        self.beam_mask = torch.full((B, 1, 1, max_new_tokens), _NEVER)
+        self.beam_mask = torch.full((B, 1, 1, max_new_tokens), NEVER)
 
     def append(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         """Write each layer's keys and values (B, K, J, C) of a new position of every beam."""
@@ -172,7 +212,7 @@ class ExportedCache:
         more = positions - self.prefix_mask.shape[3]
         if not more:
             return self.prefix_mask, self.shared
-        mask = F.pad(self.prefix_mask, (0, more), value=_NEVER)
+        mask = F.pad(self.prefix_mask, (0, more), value=NEVER)
         layers: list[tuple[Tensor, ...]] = [
             (F.pad(keys, (0, more)), F.pad(values, (0, 0, 0, more)), *others)
             for keys, values, *others in self.shared
@@ -262,7 +302,7 @@ def _cat(parts: list[Tensor], dim: int) -> Tensor:
 
 def causal_scores(positions: int, repeats: int) -> Tensor:
     """Mask (1, repeats * S, S) to add to scores of `repeats` query heads per key head."""
-    return torch.full((positions, positions), _NEVER).triu(1).repeat(repeats, 1)[None]
+    return torch.full((positions, positions), NEVER).triu(1).repeat(repeats, 1)[None]
 
 
 def attend_over_prefix(

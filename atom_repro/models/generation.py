@@ -30,7 +30,8 @@ class GenerationSettings:
     allowed before `min_new_tokens` other tokens. `length_rule` is `power`, which divides the
     log-probability by length ** length_penalty, or `gnmt`, by ((5 + length) / 6) **
     length_penalty. `finished` says whether beams that end `leave` the search or `stay` in it (see
-    the module)."""
+    the module). With `fixed_steps` the decoder steps on to `max_new_tokens` behind the end, as a
+    traced loop does (paper, Appendix D); the texts are the same."""
 
     beams: int = 4
     max_new_tokens: int = 23
@@ -39,6 +40,7 @@ class GenerationSettings:
     min_new_tokens: int = 0
     length_rule: str = "power"
     finished: str = "leave"
+    fixed_steps: bool = False
 
     def __post_init__(self) -> None:
         for key, choices in (("length_rule", ("power", "gnmt")), ("finished", ("leave", "stay"))):
@@ -129,6 +131,9 @@ def generate(
         parent, tokens = search.advance(logits)
         remaining = search.drop_finished()
         if not search.rows:
+            if settings.fixed_steps:
+                for _ in range(search.length, settings.max_new_tokens):
+                    decoder.step(tokens, cache)
             return search.results()
         cache.reorder(parent)
         if remaining is not None:
@@ -181,11 +186,16 @@ class ContinuousBatch:
 
     Args:
         decoder: whose cache can `join` another.
+
+    Raises:
+        AtomError: with `fixed_steps`, which ends no clip before the others.
     """
 
     def __init__(
         self, decoder: DecodingNetwork, *, end_id: int, settings: GenerationSettings
     ) -> None:
+        if settings.fixed_steps:
+            raise AtomError("generation.fixed_steps=true needs runtime.decode_batch=1")
         self._decoder, self._end_id, self._settings = decoder, end_id, settings
         self._searches: dict[int, _BeamSearch] = {}  # by the caller's number, in the cache's order
         self._tokens: list[Tensor] = []  # that the next step appends, (1, K) of each clip

@@ -62,6 +62,11 @@ class SmolEncoderConfig:
         return (self.image_size // self.patch_size // self.shuffle) ** 2
 
     @property
+    def frames_apart(self) -> bool:
+        """True: every frame is an image of its own to tower and connector."""
+        return True
+
+    @property
     def visual_tokens(self) -> int:
         return self.frames * self.frame_tokens
 

@@ -68,10 +68,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def rope_frequencies(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
-    """Angle per position of each rotary pair, (C/2,), fp64.
+def rope_table(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
+    """Rotary embedding table: cos and sin of every position, (2, max_positions, C), half-split."""
+    positions = torch.arange(config.max_positions, dtype=torch.float64, device=device)
+    angles = torch.outer(positions, rope_frequencies(config, device))
+    angles = torch.cat((angles, angles), dim=-1)
+    return torch.stack((angles.cos(), angles.sin())).float()
 
-    Source of the scaling: Llama 3.1 (`rope_type: llama3`).
+
+def rope_frequencies(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
+    """Angle of one position in each rotary pair, (C / 2,) float64.
+
+    Source of the frequency scaling: Llama 3.1 (`rope_type: llama3`).
     """
     half = torch.arange(0, config.head_width, 2, dtype=torch.float64, device=device)
     inv = config.rope_theta ** (-half / config.head_width)
@@ -82,14 +90,6 @@ def rope_frequencies(config: TextDecoderConfig, device: torch.device | None = No
         smooth = smooth.clamp(0, 1)
         inv = (1 - smooth) * inv / config.rope_factor + smooth * inv
     return inv
-
-
-def rope_table(config: TextDecoderConfig, device: torch.device | None = None) -> Tensor:
-    """Rotary embedding table: cos and sin of every position, (2, max_positions, C), half-split."""
-    positions = torch.arange(config.max_positions, dtype=torch.float64, device=device)
-    angles = torch.outer(positions, rope_frequencies(config, device))
-    angles = torch.cat((angles, angles), dim=-1)
-    return torch.stack((angles.cos(), angles.sin())).float()
 
 
 @lru_cache(maxsize=4)

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.exported import (
+    FORMS,
     MAX_BEAMS,
     MAX_CLIPS,
     MAX_NEW_TOKENS,
     MAX_PREFIX,
+    NEVER,
     DecoderExport,
     ExportedCache,
     ExportedDecoder,
+    Forms,
     Method,
     MethodCall,
     Table,
@@ -33,6 +36,9 @@ from atom_repro.models.text_decoder import (
     RMSNorm,
     TextDecoder,
     TextDecoderConfig,
+    apply_rope,
+    require_position,
+    rope_frequencies,
     rope_rows,
 )
 from atom_repro.models.visual_tokens import VisualTokens, insert_visual_tokens
@@ -47,9 +53,9 @@ class _Part(nn.Module):
     eps: Tensor
     turn: Tensor
 
-    def __init__(self, decoder: TextDecoder) -> None:
+    def __init__(self, decoder: TextDecoder, forms: Forms = FORMS) -> None:
         super().__init__()
-        self.config = decoder.config
+        self.config, self.forms = decoder.config, forms
         self.layers, self.norm = decoder.model.layers, decoder.model.norm
         self.lm_head = decoder.lm_head
 
@@ -67,14 +73,35 @@ class _Part(nn.Module):
 
     def normed(self, norm: RMSNorm, x: Tensor) -> Tensor:
         """`RMSNorm` of x (..., E)."""
+        if not self.forms.fused:
+            normed: Tensor = norm(x)
+            return normed
         return x * F.linear(x * x, self.mean_row, self.eps).rsqrt() * norm.weight
 
     def rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`apply_rope` of x (..., C)."""
+        if not self.forms.fused:
+            return apply_rope(x, cos, sin)
         return x * cos + F.linear(x, self.turn) * sin
 
     def decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+
+
+class _RotaryRows(nn.Module):
+    """Rotary rows of positions, which each call of a graph computes."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: TextDecoderConfig) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", rope_frequencies(config).float())
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of positions (..., 1): (..., C)."""
+        angles = positions * self.frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
 
 
 class Prefill(_Part):
@@ -128,6 +155,39 @@ class Step(_Part):
         return self.lm_head(self.normed(self.norm, x)), *new
 
 
+class WholePrefill(Prefill):
+    """`Prefill` of a prompt (S, E) and its positions (S,)."""
+
+    def __init__(self, decoder: TextDecoder, forms: Forms) -> None:
+        super().__init__(decoder, forms)
+        self.rotary = _RotaryRows(decoder.config)
+
+    def forward(self, x: Tensor, positions: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        cos, sin = self.rotary(positions[:, None, None])
+        unseen = (positions[None, :] > positions[:, None]).float() * NEVER
+        mask = unseen.repeat(self.config.heads // self.config.kv_heads, 1)[None]
+        return super().forward(x, cos, sin, mask)
+
+
+class WholeStep(Step):
+    """`Step` of new tokens (B, K, E) and the positions (B,) of their clips."""
+
+    def __init__(self, decoder: TextDecoder, forms: Forms) -> None:
+        super().__init__(decoder, forms)
+        self.rotary = _RotaryRows(decoder.config)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        positions: Tensor,
+        prefix_mask: Tensor,
+        beam_mask: Tensor,
+        *cache: Tensor,
+    ) -> tuple[Tensor, ...]:
+        cos, sin = self.rotary(positions[:, None, None, None])
+        return super().forward(x, cos, sin, prefix_mask, beam_mask, *cache)
+
+
 def prefill_inputs(config: TextDecoderConfig, positions: int) -> tuple[Tensor, ...]:
     """Random arguments of `Prefill` for a prompt of so many positions."""
     cos, sin = rope_rows(config, torch.arange(positions))[:, :, None]
@@ -150,7 +210,7 @@ def step_inputs(
     return x, cos, sin, *(torch.zeros(clips, 1, 1, size) for size in masks), *cache
 
 
-def methods(decoder: TextDecoder) -> list[Method]:
+def methods(decoder: TextDecoder, forms: Forms = FORMS) -> list[Method]:
     """`prefill` and `step` of a decoder.
 
     Raises:
@@ -164,7 +224,7 @@ def methods(decoder: TextDecoder) -> list[Method]:
     prompt = {0: positions}
     prefill = Method(
         "prefill",
-        Prefill(decoder),
+        Prefill(decoder, forms),
         prefill_inputs(config, 5),
         (prompt, prompt, prompt, {1: repeats * positions, 2: positions}),
     )
@@ -177,7 +237,7 @@ def methods(decoder: TextDecoder) -> list[Method]:
     ]
     step = Method(
         "step",
-        Step(decoder),
+        Step(decoder, forms),
         # No two sizes alike, so that none is taken for another.
         step_inputs(config, clips=2, beams=3, prefix=4, allocated=6),
         (
@@ -189,7 +249,23 @@ def methods(decoder: TextDecoder) -> list[Method]:
             *(cache * config.layers),
         ),
     )
-    return [prefill, step]
+    if forms.hoisted:
+        return [prefill, step]
+    x, _, _, *others = step.example
+    return [
+        Method(
+            "prefill",
+            WholePrefill(decoder, forms),
+            (prefill.example[0], torch.arange(5.0)),
+            (prompt, prompt),
+        ),
+        Method(
+            "step",
+            WholeStep(decoder, forms),
+            (x, torch.full((2,), 4.0), *others),
+            (*step.dynamic[:1], clips, *step.dynamic[3:]),
+        ),
+    ]
 
 
 class ExportedTextDecoder(ExportedDecoder):
@@ -200,22 +276,29 @@ class ExportedTextDecoder(ExportedDecoder):
         config: TextDecoderConfig,
         tables: Mapping[str, Table],
         methods: Mapping[str, MethodCall],
+        forms: Forms = FORMS,
     ) -> None:
         super().__init__(methods, shared_per_layer=2)
-        self.config, self._embed = config, tables[EMBEDDING]
+        self.config, self._embed, self._forms = config, tables[EMBEDDING], forms
 
     def prefill_inputs(
         self, visual: VisualTokens | None, ids: Sequence[int]
     ) -> list[tuple[Tensor, ...]]:
         S = len(ids)
         embedded = self._embed(torch.tensor([max(token, 0) for token in ids]))
+        prompts = insert_visual_tokens(embedded, ids, visual)
+        if not self._forms.hoisted:
+            require_position(self.config, S)
+            return [(prompt, torch.arange(float(S))) for prompt in prompts]
         cos, sin = rope_rows(self.config, torch.arange(S))[:, :, None]
         mask = causal_scores(S, self.config.heads // self.config.kv_heads)
-        prompts = insert_visual_tokens(embedded, ids, visual)
         return [(prompt, cos, sin, mask) for prompt in prompts]
 
     def token_inputs(self, ids_BK: Tensor, cache: ExportedCache) -> tuple[Tensor, ...]:
         positions = cache.prefix + cache.length
+        if not self._forms.hoisted:
+            require_position(self.config, int(positions.max()) + 1)
+            return self._embed(ids_BK), positions.float()
         cos, sin = rope_rows(self.config, positions)[:, :, None, None]
         return self._embed(ids_BK), cos, sin
 

@@ -103,6 +103,11 @@ class VideoEncoderConfig:
         return self.latents if self.connector == "resampler" else 1 + self.frames * self.grid**2
 
     @property
+    def frames_apart(self) -> bool:
+        """False: temporal convolutions mix neighbouring frames from the first block on."""
+        return False
+
+    @property
     def universal(self) -> bool:
         """Whether the connector has universal layers."""
         return self.connector in ("resampler", "universal")

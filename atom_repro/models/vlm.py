@@ -41,7 +41,8 @@ class TokenizerProtocol(Protocol):
 
 
 class EncoderConfig(Protocol):
-    """Dimensions of an encoder: T frames of H = W = `image_size`, M tokens of `output_width`."""
+    """Dimensions of an encoder: T frames of H = W = `image_size`, M tokens of `output_width`.
+    `frames_apart` says whether all tokens are of single frames, and depend on that frame alone."""
 
     @property
     def frames(self) -> int: ...
@@ -51,6 +52,8 @@ class EncoderConfig(Protocol):
     def visual_tokens(self) -> int: ...
     @property
     def output_width(self) -> int: ...
+    @property
+    def frames_apart(self) -> bool: ...
 
     def to_dict(self) -> dict[str, Any]: ...
 

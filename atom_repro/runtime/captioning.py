@@ -6,6 +6,7 @@ trains.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ from atom_repro.records.record import out_of_memory
 from atom_repro.video.sampling import clip_frames
 
 CaptionOutcome = Prediction | Failure
+
+
+class ReadFrames(Protocol):
+    """Reads the frames of a clip: see `clip_frames`."""
+
+    def __call__(
+        self, clip: Clip, *, frames: int, size: int
+    ) -> np.ndarray[Any, np.dtype[np.uint8]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +76,9 @@ def batch_name(clips: Sequence[Clip]) -> str:
     return f"{first} +{more}" if more else first
 
 
-def read_clips(clips: Sequence[Clip], encoder: EncoderConfig) -> ClipBatch:
+def read_clips(
+    clips: Sequence[Clip], encoder: EncoderConfig, read_frames: ReadFrames = clip_frames
+) -> ClipBatch:
     """Read the frames that an encoder takes. A clip that is known to be missing or corrupt, or
     cannot be read, is a failure; the others go on.
 
@@ -80,7 +91,7 @@ def read_clips(clips: Sequence[Clip], encoder: EncoderConfig) -> ClipBatch:
             failures[clip.video_id] = _failure(clip, clip.detail or f"{clip.path}: {clip.status}")
             continue
         try:
-            frames.append(clip_frames(clip, frames=encoder.frames, size=encoder.image_size))
+            frames.append(read_frames(clip, frames=encoder.frames, size=encoder.image_size))
         except Exception as error:
             # A damaged file can break a demuxer in any way. Errors of the encoder or the decoder
             # are not caused by a clip, and end the stage.

@@ -19,10 +19,19 @@ from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.engines.engine import Batch, Decoder
 from atom_repro.models.generation import Generated, GenerationSettings
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.records.record import status_of
 from atom_repro.runtime import schedule as schedules
-from atom_repro.runtime.captioning import CaptionOutcome, ClipBatch, batch_name, read_clips
+from atom_repro.runtime import thread_split
+from atom_repro.runtime.captioning import (
+    CaptionOutcome,
+    ClipBatch,
+    ReadFrames,
+    batch_name,
+    read_clips,
+)
+from atom_repro.runtime.encode_once import EncodeOnce
 from atom_repro.runtime.residency import (
     CAPTION_DECODER,
     EMBEDDER,
@@ -33,8 +42,11 @@ from atom_repro.runtime.residency import (
     ModuleStore,
     Role,
 )
+from atom_repro.runtime.thread_split import ThreadSplit
 from atom_repro.runtime.timeline import SpanCounts, Timeline
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
+from atom_repro.video.sampling import clip_frames
+from atom_repro.video.shared_decoding import SharedDecoding
 
 Result = TypeVar("Result")
 _ENCODER_LANE, _DECODER_LANE = "encoder", "decoder"
@@ -46,27 +58,39 @@ class Arm:
     """Runtime configuration to compare.
 
     Attributes:
+        threads: `fixed`, or `calibrate` to choose those of both modules side by side from their
+            times (see `thread_split`); a setup's session does.
         threads_alone, threads_beside: torch's for one module, while the other waits and while both
             work.
+        split: of encoder and decoder while both work, in place of `threads_beside` for each.
         decode_batch: clips that share decoding steps, joining and leaving as they finish.
         load_ahead: under `parallel`, whether the decoder is loaded while the first clip is encoded.
+        decode_once: whether windows of one video that overlap share their decoded frames, for which
+            its decoder stays open between them.
+        encode_once: whether clips that have a frame in common have it encoded once, for which each
+            has to be encoded by itself.
 
-    Neither of the last two has an effect under `reload_input`, which has modules for one batch of
-    clips at a time.
+    Neither `decode_batch` nor `load_ahead` has an effect under `reload_input`, which has modules
+    for one batch of clips at a time.
     """
 
     residency: str
     schedule: str
     queue: int = 2
+    threads: str = "fixed"
     threads_alone: int = 2
     threads_beside: int = 1
     decode_batch: int = 1
     load_ahead: bool = False
+    decode_once: bool = True
+    encode_once: bool = False
+    split: ThreadSplit | None = None
 
     def __post_init__(self) -> None:
         for key, value, known in (
             ("residency", self.residency, RESIDENCIES),
             ("schedule", self.schedule, schedules.SCHEDULES),
+            ("runtime.threads", self.threads, thread_split.CHOICES),
         ):
             if value not in known:
                 raise AtomError(f"{key} {value!r} is none of {', '.join(known)}")
@@ -77,6 +101,24 @@ class Arm:
     @property
     def name(self) -> str:
         return f"{self.residency}/{self.schedule}"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What a record says of it, beside its settings."""
+        return {"arm": self.name, "decode_batch": self.decode_batch}
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether its threads are to be chosen from a calibration."""
+        return self.threads == "calibrate" and self.schedule == "parallel"
+
+    def lane_threads(self, lane: str) -> int:
+        """Threads of the stage that works in a lane."""
+        if self.schedule != "parallel":
+            return self.threads_alone
+        if self.split is None:
+            return self.threads_beside
+        return self.split.decoder if lane == _DECODER_LANE else self.split.encoder
 
 
 class Runtime:
@@ -104,6 +146,12 @@ class Runtime:
             raise AtomError(
                 f"visual_stages are named {', '.join(names[1:-1])}: each needs a name of its own, "
                 f"other than {_ENCODER_LANE} and {_DECODER_LANE}"
+            )
+        if arm.encode_once and not model.encoder.frames_apart:
+            raise AtomError(
+                f"runtime.encode_once=true: the encoder of model={model.name} mixes neighbouring "
+                "frames in its first layer, so none is encoded by itself; choose "
+                "model=smolvlm2_256m, or leave it"
             )
         self.arm, self.model, self.settings = arm, model, settings
         self.visual_stages = visual_stages
@@ -180,15 +228,23 @@ class Runtime:
             ValueError: `batch_size` is below 1.
         """
         starts = range(0, len(clips), batch_size)
-        outcomes = self._caption_batches([clips[i : i + batch_size] for i in starts])
+        read_frames = SharedDecoding(clips) if self.arm.decode_once else clip_frames
+        batches = [clips[i : i + batch_size] for i in starts]
+        encode: Callable[[Sequence[Clip]], ClipBatch]
+        if self.arm.encode_once:
+            read = partial(self._read, read_frames=read_frames)
+            encode = EncodeOnce(batches, read, self._run_encoder)
+        else:
+            encode = partial(self._encode, read_frames=read_frames)
+        outcomes = self._caption_batches(batches, encode)
         self._captioning.add(outcomes)
         return outcomes
 
     def _caption_batches(
-        self, batches: Sequence[Sequence[Clip]]
+        self, batches: Sequence[Sequence[Clip]], encode: Callable[[Sequence[Clip]], ClipBatch]
     ) -> Generator[CaptionOutcome, None, None]:
         stages: dict[str, Callable[[Any], Any]] = {
-            _ENCODER_LANE: self._encode,
+            _ENCODER_LANE: encode,
             **{s.name: partial(self._change, s, self.model.prompt) for s in self.visual_stages},
         }
         last: Callable[[schedules.Source], Iterator[list[CaptionOutcome]]] | None = None
@@ -199,31 +255,35 @@ class Runtime:
                 last = self._caption_each
         if last is None:
             stages[_DECODER_LANE] = self._caption
-        beside = self.arm.schedule == "parallel"
-        threads = self.arm.threads_beside if beside else self.arm.threads_alone
-        lanes = {name: partial(_with_threads, threads, stage) for name, stage in stages.items()}
+        lanes = {
+            name: partial(_with_threads, self.arm.lane_threads(name), stage)
+            for name, stage in stages.items()
+        }
         try:
             for outcomes in schedules.run(
                 self.arm.schedule,
                 batches,
                 lanes,
                 queue_size=self.arm.queue,
-                last=last and partial(self._with_decoder_ahead, threads, last),
+                last=last and partial(self._with_decoder_ahead, last),
             ):
                 yield from outcomes
         finally:
             torch.set_num_threads(self.arm.threads_alone)
             self.store.end_stage()
 
-    def _encode(self, clips: Sequence[Clip]) -> ClipBatch:
-        item = batch_name(clips)
-        with self.timeline.span("decode_video", "reader", item):
-            batch = read_clips(clips, self.model.encoder)
-        frames = batch.frames
-        if frames is None:
+    def _encode(self, clips: Sequence[Clip], read_frames: ReadFrames = clip_frames) -> ClipBatch:
+        batch = self._read(clips, read_frames)
+        if batch.frames is None:
             return batch
-        visual = self.run(ENCODER, "encode", item, lambda encoder: encoder(frames))
-        return replace(batch, frames=None, visual=visual)
+        return replace(batch, frames=None, visual=self._run_encoder(batch.item, batch.frames))
+
+    def _read(self, clips: Sequence[Clip], read_frames: ReadFrames) -> ClipBatch:
+        with self.timeline.span("decode_video", "reader", batch_name(clips)):
+            return read_clips(clips, self.model.encoder, read_frames)
+
+    def _run_encoder(self, item: str, frames_BTCHW: Tensor) -> VisualTokens:
+        return self.run(ENCODER, "encode", item, lambda encoder: encoder(frames_BTCHW))
 
     def _change(self, stage: VisualStage, prompt: str, batch: ClipBatch) -> ClipBatch:
         if batch.visual is None:
@@ -240,13 +300,12 @@ class Runtime:
 
     def _with_decoder_ahead(
         self,
-        threads: int,
         last: Callable[[schedules.Source], Iterator[list[CaptionOutcome]]],
         source: schedules.Source,
     ) -> Iterator[list[CaptionOutcome]]:
         """Run the last stage in this thread, with the decoder loaded before its first clip is there
         if the arm says so."""
-        torch.set_num_threads(threads)
+        torch.set_num_threads(self.arm.lane_threads(_DECODER_LANE))
         if self.arm.load_ahead and self.arm.schedule == "parallel":
             self.store.call(CAPTION_DECODER, "ahead", lambda _: None)
         return last(source)

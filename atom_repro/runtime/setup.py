@@ -1,7 +1,7 @@
 """Setup of a command, built from its configuration: model, data set, precision and device."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +19,14 @@ from atom_repro.engines.roofline import caption_work
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.models.text_embedder import BUNDLED
 from atom_repro.models.tokenizer import Tokenizer
+from atom_repro.models.visual_tokens import VisualTokens
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.quant.recipe import Quantiser, stored_bytes
 from atom_repro.records.provenance import config_hash
 from atom_repro.records.stage import Stage
 from atom_repro.runtime.residency import ModuleLoader, module_loaders
 from atom_repro.runtime.runtime import Arm, Runtime
+from atom_repro.runtime.thread_split import StageTimes, kept_times, measure_stages
 from atom_repro.runtime.visual_stages.visual_stage import VisualStage
 from atom_repro.study.plan import planned_only
 
@@ -225,8 +227,49 @@ class Setup:
             self.model, tokenizer, self.generation, self.quantiser, self.visual_stages
         )
 
+    def stage_times(self, arm: Arm) -> StageTimes:
+        """Seconds of encoder and decoder by their threads, on this machine; measured once, and then
+        kept beside the modules."""
+        machine = this_machine()
+        identity = {
+            "machine": machine.fingerprint,
+            "device": self.device.name,
+            "components": self.components,
+            "generation": asdict(self.generation),
+            "decode_batch": arm.decode_batch,
+        }
+        path = self.checkpoint.folder / "threads" / f"{config_hash(identity)[:16]}.json"
+
+        def measure() -> StageTimes:
+            return measure_stages(
+                self.loaders,
+                self.model,
+                self.generation,
+                cores=machine.cores,
+                any_number=self.engine.any_threads,
+                decode_batch=arm.decode_batch,
+                changed=self._after_stages,
+            )
+
+        return kept_times(path, measure)
+
+    def _after_stages(self, visual: VisualTokens) -> VisualTokens:
+        for stage in self.visual_stages:
+            visual = stage.example(visual)
+        return visual
+
+    def thread_values(self, arms: Iterable[Arm]) -> dict[str, Any]:
+        """What a record says of how threads were chosen; empty if no arm has them calibrated."""
+        for arm in arms:
+            if arm.calibrates:
+                return {"thread_split": self.stage_times(arm).to_dict()}
+        return {}
+
     def session(self, arm: Arm) -> Runtime:
-        """A session of these modules under an arm; use as a context manager."""
+        """A session of these modules under an arm, whose threads are calibrated if it asks for
+        that; use as a context manager."""
+        if arm.calibrates:
+            arm = replace(arm, split=self.stage_times(arm).best())
         return Runtime(
             arm,
             self.loaders,

@@ -21,7 +21,8 @@ from atom_repro.datatypes import AtomError
 
 # What a comparison would no longer compare if its variants differed in it.
 _SHARED_BY_VARIANTS = (
-    "variants", "paths", "repeats", "job_clips", "dataset", "pipeline", "scale", "limits",
+    "variants", "paths", "repeats", "job_clips", "window_s", "stride_s", "dataset",
+    "pipeline", "scale", "limits",
     "limits_s", "experiment", "force", "dry_run",
 )  # fmt: skip
 

@@ -246,6 +246,34 @@ def sliding_windows(
     return windows
 
 
+def windows_of(clips: Sequence[Clip], window_s: float, stride_s: float) -> list[Clip]:
+    """Sliding windows of whole videos as clips, each with its video's `meta`; the videos as they
+    are where `window_s` is 0.
+
+    Raises:
+        VideoError: a video cannot be read.
+        AtomError: windows without a stride.
+    """
+    if not window_s:
+        return list(clips)
+    if window_s < 0 or stride_s <= 0:
+        raise AtomError(f"window_s={window_s:g} stride_s={stride_s:g}: both must be above 0")
+    return [
+        Clip(
+            clip.dataset,
+            clip.split,
+            f"{clip.video_id}@{start_s:g}",
+            clip.path,
+            clip.video_id,
+            start_s,
+            end_s,
+            meta=clip.meta,
+        )
+        for clip in clips
+        for start_s, end_s in sliding_windows(probe(clip.path).duration_s, window_s, stride_s)
+    ]
+
+
 @dataclass(frozen=True)
 class ClipCheck:
     """Clips of a split with `status` and `detail` filled in, and the counts by status.
@@ -339,14 +367,15 @@ def _decode(
             key = ordinal if frame_times.ordinal else clock.key(frame.pts)
             decoded_keys.append(key)
             if key in needed and key not in pixels:
-                pixels[key] = _resized_upright(frame, size, display)
+                pixels[key] = resized_upright(frame, size, display)
             if len(pixels) == len(needed) or key > stop_key:
                 break
     fault = "; ".join(text for text in (frames.fault, display.fault) if text)
     return decoded_keys, pixels, fault
 
 
-def _resized_upright(frame: Any, size: int, display: Display) -> npt.NDArray[np.uint8]:
+def resized_upright(frame: Any, size: int, display: Display) -> npt.NDArray[np.uint8]:
+    """A decoded frame as it is shown, (size, size, 3) RGB."""
     shown = display(frame, size, size)
     small = shown.reformat(
         width=size,

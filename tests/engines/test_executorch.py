@@ -22,6 +22,7 @@ from atom_repro.datatypes import AtomError, Clip
 from atom_repro.device.cpu import Cpu
 from atom_repro.engines import executorch, exporter
 from atom_repro.engines.eager import EagerEngine
+from atom_repro.models.exported import FORMS, Forms
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.quant import dynamic_activation, int8
 from atom_repro.runtime.residency import module_loaders
@@ -99,6 +100,45 @@ def test_exported_modules_give_what_the_networks_give(exported, make, quantiser,
         torch.set_num_threads(previous)
     for module in (encoder, decoder):
         module.release()
+
+
+def test_a_form_is_part_of_the_key_and_the_usual_one_is_not(tmp_path):
+    model = llama()
+    checkpoint = checkpoint_of(model, tmp_path / "ck")
+    folders = {"encoder": checkpoint.encoder(), "decoder": checkpoint.decoder()}
+    keys = {
+        (module, forms): executorch._export_of(folder, module, model, FP32, forms).identity
+        for module, folder in folders.items()
+        for forms in (FORMS, Forms(fused=False), Forms(hoisted=False))
+    }
+    for module in folders:  # as before there were forms: what was exported then is not made again
+        assert set(keys[module, FORMS]) == {"network", "numbers", "form", "weights", "recipe"}
+        assert keys[module, Forms(fused=False)] == {**keys[module, FORMS], "fused": False}
+    assert keys["encoder", Forms(hoisted=False)] == keys["encoder", FORMS]
+    assert keys["decoder", Forms(hoisted=False)] == {**keys["decoder", FORMS], "hoisted": False}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("quantiser", [FP32, INT8], ids=["fp32", "8da8w"])
+def test_graphs_without_their_optimisations_give_the_same(exported, quantiser):
+    model = llama()
+    checkpoint = exported(model, quantiser)
+    encoder, decoder = modules(in_this_process(), checkpoint, quantiser, model)
+    frames = clips(model, 2)
+    visual = encoder(frames)
+    expected = decoder.generate(visual, "", SETTINGS)
+    plain = executorch.build(processes=False, huge_pages=False, fused=False, hoisted=False)
+    with pytest.raises(AtomError, match=r"encoder is not exported for engine=executorch"):
+        plain.load_encoder(checkpoint.encoder(quantiser), model, quantiser)
+    plain.prepare(checkpoint, quantiser, model, "embedded")  # compares each file with PyTorch
+    encoder, decoder = modules(plain, checkpoint, quantiser, model)
+    tolerance = 1e-4 if quantiser is FP32 else 3e-2
+    assert torch.allclose(
+        encoder(frames).tokens, visual.tokens, atol=tolerance * visual.tokens.abs().max()
+    )
+    found = decoder.generate(visual, "", SETTINGS)
+    assert [t.log_prob for t in found] == pytest.approx([t.log_prob for t in expected], rel=0.03)
+    assert quantiser is INT8 or [t.token_ids for t in found] == [t.token_ids for t in expected]
 
 
 def test_arms_on_worker_processes_say_the_same(exported, tmp_path):

@@ -19,6 +19,7 @@ from atom_repro.device.cpu import Cpu
 from atom_repro.hosts import runner
 from atom_repro.hosts.bundle import runner_bundle
 from atom_repro.hosts.device_runs import FOLDER, clean_up, run_on_device
+from atom_repro.models.exported import Forms
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
@@ -238,6 +239,11 @@ def test_what_the_runner_cannot_do_is_said_before(setup, clips, tmp_path):
             runner.write_job(tmp_path, setup, clips, [arm], **options)
 
     refused("neither runtime.decode_batch", arm=replace(ARMS[0], decode_batch=2))
+    refused("nor runtime.encode_once", arm=replace(ARMS[0], encode_once=True))
+    fixed = replace(setup, generation=replace(setup.generation, fixed_steps=True))
+    refused("leave generation.fixed_steps", setup=fixed)
+    plain = replace(setup, engine=replace(setup.engine, forms=Forms(fused=False)))
+    refused("engine.fused and engine.hoisted", setup=plain)
     refused("workspaces=shared", workspaces="shared")
     refused("threads_beside=2 is neither", arm=replace(ARMS[0], threads_alone=4, threads_beside=2))
     refused("host.packed_weights=true keeps the two apart", arm=ARMS[6])

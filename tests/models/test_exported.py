@@ -7,7 +7,7 @@ from conftest import small_model
 from atom_repro.datatypes import AtomError
 from atom_repro.models import bert_decoder_export, exported, text_decoder_export
 from atom_repro.models.bert_decoder import BertDecoder, BertDecoderConfig
-from atom_repro.models.exported import MAX_BEAMS, MAX_CLIPS
+from atom_repro.models.exported import FORMS, MAX_BEAMS, MAX_CLIPS, Forms
 from atom_repro.models.generation import (
     ContinuousBatch,
     GenerationSettings,
@@ -85,7 +85,7 @@ def test_clips_of_several_lengths_share_a_step(pair):
     for token in (3, 4):
         hosted.step(torch.full((2, 1), token), cache)
         network.step(torch.full((2, 1), token), alone)
-    cache.length[1], cache.beam_mask[1, ..., 1] = 1, exported._NEVER  # the second is one behind
+    cache.length[1], cache.beam_mask[1, ..., 1] = 1, exported.NEVER  # the second is one behind
     after = hosted.step(torch.tensor([[5], [4]]), cache)
     third = network.step(torch.tensor([[5], [5]]), alone)
     assert torch.allclose(after[0], third[0], atol=1e-4)
@@ -148,3 +148,44 @@ def test_a_subclass_is_not_exported_as_its_parent():
 
     with pytest.raises(AtomError, match="Other has no export of its own"):
         text_decoder_export.methods(Other(small_model().decoder))
+
+
+@pytest.mark.parametrize(
+    "forms", [Forms(fused=False), Forms(hoisted=False), Forms(fused=False, hoisted=False)]
+)
+def test_graphs_without_their_optimisations_find_the_same_texts(forms):
+    torch.manual_seed(0)
+    network = llama().eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    export = text_decoder_export.TEXT_DECODER_EXPORT
+    tables = {name: rows_of(network.get_parameter(name)) for name in export.tables}
+    settings = GenerationSettings(beams=3, max_new_tokens=9)
+    texts = []
+    for each in (FORMS, forms):
+        made = export.methods(network, each)
+        for method in made:  # an example fits its method, and every argument has its sizes
+            method.module(*method.example)
+            assert len(method.dynamic) == len(method.example)
+        hosted = export.host(network.config, tables, {m.name: m.module for m in made}, each)
+        start = hosted.start(video(2), [1, -1, -1, -1, 5])
+        texts.append(generate(hosted, start, end_id=2, settings=settings))
+    assert [g.token_ids for g in texts[0]] == [g.token_ids for g in texts[1]]
+    assert [g.log_prob for g in texts[0]] == pytest.approx([g.log_prob for g in texts[1]], abs=1e-4)
+
+
+def test_a_position_beyond_the_table_is_refused_by_every_form():
+    network = llama().eval()
+    export = text_decoder_export.TEXT_DECODER_EXPORT
+    tables = {name: rows_of(network.get_parameter(name)) for name in export.tables}
+    for forms in (FORMS, Forms(hoisted=False)):
+        methods = {m.name: m.module for m in export.methods(network, forms)}
+        hosted = export.host(network.config, tables, methods, forms)
+        with pytest.raises(AtomError, match=r"position 129, beyond model\.decoder\.max_positions"):
+            hosted.start(None, [1] * 129)
+
+
+def test_what_a_decoder_cannot_leave_out_is_one_line():
+    with pytest.raises(AtomError, match=r"engine\.hoisted=false needs a decoder with rotary"):
+        bert_decoder_export.methods(BertDecoder(BERT), Forms(hoisted=False))

@@ -1,6 +1,7 @@
 """Beam search against an independent one: a clip at a time, no cache, plain lists."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from conftest import small_model
 
 from atom_repro.datatypes import AtomError
 from atom_repro.models.generation import (
+    ContinuousBatch,
     GenerationSettings,
     generate,
     largest,
@@ -99,6 +101,27 @@ def test_forbidden_end_fixes_the_length():
     made = generate(decoder, start, end_id=END, settings=settings)
     assert [len(g.token_ids) for g in made] == [7, 7]
     assert all(END not in g.token_ids for g in made)
+
+
+@torch.no_grad()
+def test_fixed_steps_are_as_many_for_every_text_and_change_none(monkeypatch):
+    settings = GenerationSettings(beams=4, max_new_tokens=8)
+    taken = []
+    step = TextDecoder.step
+    monkeypatch.setattr(
+        TextDecoder, "step", lambda self, *arguments: taken.append(1) or step(self, *arguments)
+    )
+    decoder, prefix = random_decoder(5, 20.0), torch.randn(3, 5, 48)
+    made, steps = [], []
+    for fixed in (False, True):
+        which = replace(settings, fixed_steps=fixed)
+        made.append(generate(decoder, decoder.prefill(prefix), end_id=END, settings=which))
+        steps.append(len(taken))
+        taken.clear()
+    assert made[0] == made[1]
+    assert steps[0] < steps[1] == 7
+    with pytest.raises(AtomError, match=r"fixed_steps=true needs runtime\.decode_batch=1"):
+        ContinuousBatch(decoder, end_id=END, settings=replace(settings, fixed_steps=True))
 
 
 def test_impossible_settings_are_named():

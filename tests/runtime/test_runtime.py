@@ -31,7 +31,7 @@ from atom_repro.runtime.residency import (
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.schedule import SCHEDULES
 from atom_repro.runtime.timeline import Timeline
-from atom_repro.video.file import write_video
+from atom_repro.video.file import DecodedFrames, write_video
 
 CLIPS, PROMPTS = 3, 2
 
@@ -131,9 +131,9 @@ def test_a_module_that_works_alone_has_the_threads_of_one_alone(
     def counted(name):
         work = getattr(Runtime, name)
 
-        def wrapped(self, *arguments):
+        def wrapped(self, *arguments, **options):
             used.append(torch.get_num_threads())
-            return work(self, *arguments)
+            return work(self, *arguments, **options)
 
         monkeypatch.setattr(Runtime, name, wrapped)
 
@@ -146,6 +146,45 @@ def test_a_module_that_works_alone_has_the_threads_of_one_alone(
         assert torch.get_num_threads() == 3  # what works behind the stage works alone
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_windows_that_overlap_share_their_decoded_frames(
+    saved, model, tmp_path, monkeypatch, schedule
+):
+    path = tmp_path / "long.mp4"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    write_video(path, pixels, 4)
+    windows = [
+        Clip("toy", "test", f"{start_s}", path, start_s=start_s, end_s=start_s + 4.0)
+        for start_s in (0.0, 2.0, 4.0, 6.0)
+    ]
+    decoded = []
+    decode = DecodedFrames.__next__
+
+    def counted(self):
+        frame = decode(self)
+        decoded.append(frame.pts)
+        return frame
+
+    monkeypatch.setattr(DecodedFrames, "__next__", counted)
+    said = []
+    for decode_once in (False, True):
+        arm = Arm(residency="resident", schedule=schedule, decode_once=decode_once)
+        answers, _ = session(saved, model, windows, arm, "indexed")
+        said.append([p.token_ids for p in answers[0].predictions])
+        if decode_once:
+            assert len(decoded) == len(set(decoded)) <= 40  # the windows' frames, at 4 a second
+        else:
+            assert len(decoded) > 60  # from the only keyframe on, for each window
+        decoded.clear()
+    assert said[0] == said[1]
+
+
+def test_an_encoder_that_mixes_frames_does_not_encode_once(saved, model, clips):
+    arm = Arm(residency="resident", schedule="parallel", encode_once=True)
+    with pytest.raises(AtomError, match=r"encode_once=true: the encoder of model=small mixes"):
+        session(saved, model, clips, arm)
 
 
 def broken_clip(folder):

@@ -9,7 +9,13 @@ import pytest
 
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.video.file import VideoError, write_video
-from atom_repro.video.sampling import check_clips, probe, read_frames, sliding_windows
+from atom_repro.video.sampling import (
+    check_clips,
+    probe,
+    read_frames,
+    sliding_windows,
+    windows_of,
+)
 
 STEP = 6  # grey levels between neighbouring frames: far above what compression changes
 
@@ -281,6 +287,21 @@ def gallery(tmp_path) -> list[Clip]:
     (tmp_path / "bad.mp4").write_bytes(b"x" * 100)
     names = ("good", "bad", "gone")
     return [Clip("toy", "test", name, tmp_path / f"{name}.mp4") for name in names]
+
+
+def test_windows_of_videos_are_clips_of_their_own(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, grey(40), 10)
+    video = Clip("toy", "test", "a", path, meta={"scenes": [1]})
+    assert windows_of([video], 0.0, 0.0) == [video]
+    cut = windows_of([video, video], 2.0, 1.5)
+    assert [(c.video_id, c.source_id, c.start_s, c.end_s) for c in cut[:3]] == [
+        ("a@0", "a", 0.0, 2.0), ("a@1.5", "a", 1.5, 3.5), ("a@3", "a", 3.0, 4.0),
+    ]  # fmt: skip
+    assert len(cut) == 6
+    assert all(c.path == path and c.meta == video.meta for c in cut)
+    with pytest.raises(AtomError, match="stride_s=0: both must be above 0"):
+        windows_of([video], 2.0, 0.0)
 
 
 def test_scan_fails_naming_the_first_bad_clip(gallery):

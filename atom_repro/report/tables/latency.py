@@ -194,10 +194,12 @@ def arms(records: Sequence[Record]) -> list[Row]:
     rows = []
     for record in newest(records):
         threads = record.config("runtime") or {}
+        beside = f"{threads.get('threads_beside')} each"
+        if split := record.values.get("thread_split"):
+            beside = f"{split['chosen']} (encoder+decoder, calibrated)"
         note = (
             f"{validity_note(record)}; {module_load_definition(record)}; torch threads: "
-            f"{threads.get('threads_alone')} alone, {threads.get('threads_beside')} each side by "
-            f"side{_first_load(record)}"
+            f"{threads.get('threads_alone')} alone, {beside} side by side{_first_load(record)}"
         )
         for arm in record.values["arms"]:
             first = _prompts(record, arm, first_only=True)

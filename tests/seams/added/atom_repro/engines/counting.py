@@ -43,6 +43,7 @@ class CountedModule:
 class CountingEngine:
     log: Path
     name: str = "counting"
+    any_threads: bool = True
 
     def prepare(self, *arguments: Any) -> None:
         EagerEngine().prepare(*arguments)

@@ -26,9 +26,9 @@ from atom_repro.video.file import (
     RESIZE,
     DecodedFrames,
     VideoError,
+    Orientation,
     error_text,
     open_video,
-    quarter_turns,
     video_stream,
 )
 from atom_repro.video.frame_times import (
@@ -190,8 +190,8 @@ def probe(path: Path) -> VideoInfo:
             raise VideoError(path, f"no frame can be decoded ({frames.fault or EMPTY_STREAM})")
         rotation = int(first.rotation)
         width, height = first.width, first.height
-    if quarter_turns(rotation) % 2:
-        width, height = height, width
+        if Orientation.of(first).is_sideways:
+            width, height = height, width
     frame_times = read_frame_times(path, 0.0, None)
     duration_s, count = round(frame_times.end_s, 6), len(frame_times.keys)
     fps = float(rate) if rate else count / max(duration_s, 1e-9)
@@ -356,6 +356,4 @@ def _resized_upright(frame: Any, size: int, display: Display) -> npt.NDArray[np.
         threads=1,
         src_colorspace=source_matrix(shown),
     )
-    # PyAV reports the display rotation and leaves applying it to the caller.
-    upright: npt.NDArray[np.uint8] = np.rot90(small.to_ndarray(), quarter_turns(frame.rotation))
-    return upright
+    return Orientation.of(frame).upright(small.to_ndarray())

@@ -48,9 +48,7 @@ def journaled_captions(
     key = stage_key("captions", Path(__file__), settings, inputs)
     with Journal(folder / f"{key[:24]}.jsonl") as journal:
         predictions = {
-            line["video_id"]: Prediction(
-                line["video_id"], line["caption"], tuple(line["token_ids"]), line["log_prob"]
-            )
+            line["video_id"]: Prediction(**{**line, "token_ids": tuple(line["token_ids"])})
             for line in journal.done
         }
         # Whole batches only: int8 activations make a caption depend on its batch in the last

@@ -40,9 +40,9 @@ from atom_repro.runtime.captioning import CaptionOutcome
 from atom_repro.runtime.runtime import Runtime
 from atom_repro.video.file import VideoError, error_text
 from atom_repro.video.folder import FolderListing, list_videos
-from atom_repro.video.sampling import probe, sliding_windows
+from atom_repro.video.sampling import DECODING, probe, sliding_windows
 
-FORMAT = 2  # raise it with any change to the tables, or to what a caption depends on
+FORMAT = 2  # raise it with any change to the tables
 _BATCH = 8  # clips per transaction
 _REPLACED = "\n"  # begins the path of a changed video's rows during an update; no path does
 
@@ -77,6 +77,7 @@ class IndexProvenance:
     window_s: float = 10.0
     stride_s: float = 5.0
     format: int = field(default=FORMAT, init=False)
+    decoding: int = field(default=DECODING, init=False)
 
     def file_name(self, videos: Path) -> str:
         """File name of a folder's index; each provenance has its own."""
@@ -431,7 +432,7 @@ class ClipIndex:
 
     def _uncaptioned_clips(self) -> Iterator[Clip]:
         """Windows of the present videos without a row in `clips`, in order; `meta` holds their
-        batch number, and a list to which reading adds what could not be seen."""
+        batch number."""
         indexed = set(self._connection.execute("SELECT path, start_s FROM clips").fetchall())
         videos = self._connection.execute("SELECT path, windows FROM videos ORDER BY path")
         for name, windows in videos.fetchall():
@@ -439,7 +440,7 @@ class ClipIndex:
                 if (name, start_s) not in indexed and name in self._files:
                     yield Clip(
                         "folder", "", _clip_id(name, start_s), self._files[name], name, start_s,
-                        end_s, meta={"batch": number // _BATCH, "faults": []},
+                        end_s, meta={"batch": number // _BATCH},
                     )  # fmt: skip
 
     def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, CaptionOutcome]]) -> None:
@@ -455,9 +456,7 @@ class ClipIndex:
             for clip, outcome in batch:
                 has_caption = isinstance(outcome, Prediction) and outcome.caption.strip()
                 vector = next(vectors) if has_caption else None
-                self._insert(
-                    clip.source_id, clip.start_s, clip.end_s, outcome, vector, clip.meta["faults"]
-                )
+                self._insert(clip.source_id, clip.start_s, clip.end_s, outcome, vector)
         self._captioned = None
 
     def _insert(
@@ -467,17 +466,16 @@ class ClipIndex:
         end_s: float | None,
         outcome: CaptionOutcome,
         vector: npt.NDArray[np.float32] | None,
-        faults: Sequence[str] = (),
     ) -> None:
         values: tuple[Any, ...]
         if isinstance(outcome, Failure):
             reason = outcome.detail.removeprefix(f"{self._files[name]}: ")
             values = ("corrupt", reason, "", "[]", 0.0)
         else:
-            said = () if vector is not None else ("the decoder said nothing",)
-            detail = "; ".join((*faults, *said))
+            said = "" if vector is not None else "the decoder said nothing"
+            detail = "; ".join(text for text in (outcome.fault, said) if text)
             ids = json.dumps(outcome.token_ids)
-            status = "partial" if faults else "ok"
+            status = "partial" if outcome.fault else "ok"
             values = (status, detail, outcome.caption, ids, outcome.log_prob)
         blob = None if vector is None else np.ascontiguousarray(vector, "<f4").tobytes()
         self._connection.execute(

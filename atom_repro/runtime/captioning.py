@@ -28,12 +28,14 @@ class ClipBatch:
     Attributes:
         clips: all of them, in order.
         failures: of the clips that cannot be read, by their id.
+        faults: what could not be seen of clips that are read in part, by their id.
         frames: (B, T, 3, H, W) uint8 of the others; None where there is none, or once encoded.
         visual: visual tokens of the others, once encoded.
     """
 
     clips: tuple[Clip, ...]
     failures: Mapping[str, Failure]
+    faults: Mapping[str, str]
     frames: Tensor | None = None
     visual: VisualTokens | None = None
 
@@ -56,7 +58,11 @@ class ClipBatch:
         outcomes: dict[str, CaptionOutcome] = dict(self.failures)
         for clip, one in zip(self.readable, generated, strict=True):
             outcomes[clip.video_id] = Prediction(
-                clip.video_id, one.text, one.token_ids, one.log_prob
+                clip.video_id,
+                one.text,
+                one.token_ids,
+                one.log_prob,
+                self.faults.get(clip.video_id, ""),
             )
         return [outcomes[clip.video_id] for clip in self.clips]
 
@@ -74,13 +80,13 @@ def read_clips(clips: Sequence[Clip], encoder: EncoderConfig) -> ClipBatch:
     Raises:
         MemoryError: too little memory for the frames.
     """
-    frames, failures = [], {}
+    frames, failures, faults = [], {}, {}
     for clip in clips:
         if clip.status not in ("ok", "partial"):
             failures[clip.video_id] = _failure(clip, clip.detail or f"{clip.path}: {clip.status}")
             continue
         try:
-            frames.append(clip_frames(clip, frames=encoder.frames, size=encoder.image_size))
+            pixels, fault = clip_frames(clip, frames=encoder.frames, size=encoder.image_size)
         except Exception as error:
             # A damaged file can break a demuxer in any way. Errors of the encoder or the decoder
             # are not caused by a clip, and end the stage.
@@ -88,7 +94,12 @@ def read_clips(clips: Sequence[Clip], encoder: EncoderConfig) -> ClipBatch:
                 raise MemoryError(f"no memory left to read {clip.path}; free some") from error
             message = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
             failures[clip.video_id] = _failure(clip, message)
-    return ClipBatch(tuple(clips), failures, torch.from_numpy(np.stack(frames)) if frames else None)
+            continue
+        frames.append(pixels)
+        if fault:
+            faults[clip.video_id] = fault
+    stacked = torch.from_numpy(np.stack(frames)) if frames else None
+    return ClipBatch(tuple(clips), failures, faults, stacked)
 
 
 def _failure(clip: Clip, message: str) -> Failure:

@@ -9,7 +9,13 @@ import pytest
 
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.video.file import VideoError, write_video
-from atom_repro.video.sampling import check_clips, probe, read_frames, sliding_windows
+from atom_repro.video.sampling import (
+    check_clips,
+    probe,
+    read_frames,
+    sliding_windows,
+    unseen,
+)
 
 STEP = 6  # grey levels between neighbouring frames: far above what compression changes
 
@@ -299,6 +305,16 @@ def test_scan_counts_or_drops(gallery):
     assert [clip.video_id for clip in dropped.clips] == ["good"]
     assert dropped.label == "reduced gallery 1/3"
     assert dropped.counts == counted.counts
+    said = "! clips that could not be seen in full: 2 (bad: not a readable video"
+    assert counted.remark == dropped.remark
+    assert counted.remark.startswith(said)
+    assert check_clips(gallery[:1], "count").remark == ""
+
+
+def test_of_many_clips_that_are_not_seen_some_are_named():
+    faults = {f"v{i}": "no such file" for i in range(5)}
+    names = "v0: no such file; v1: no such file; v2: no such file; and 2 more"
+    assert unseen("clips", faults) == f"! clips that could not be seen in full: 5 ({names})\n"
 
 
 def test_scan_refuses_an_unknown_policy(gallery):

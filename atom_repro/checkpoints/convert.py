@@ -25,7 +25,7 @@ from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.released import IgnoredKey, MappedKey, Role, Source, all_sources
 from atom_repro.checkpoints.released.source import MODULES, Module
-from atom_repro.checkpoints.weight_files import WeightFile, open_weights
+from atom_repro.checkpoints.weight_files import WeightFile, finite, open_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.capacity import require_disk, require_memory
 from atom_repro.models.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -125,7 +125,8 @@ def convert(
 
     Raises:
         AtomError: a source that is missing, broken or unknown; a key that is unknown, missing or
-            of another shape; too little memory or disk; a target that exists.
+            of another shape; a weight that is not finite; too little memory or disk; a target that
+            exists.
     """
     if target is None:
         raise AtomError("target is empty; name the checkpoint folder to write")
@@ -397,7 +398,9 @@ def _converted_tensors(
             yield key, initial.pop(key)
             continue
         parts = [
-            mapped.transform(opened.file.read(source_key)).to(torch.float32)
+            mapped.transform(finite(opened.file.read(source_key), opened.location, source_key)).to(
+                torch.float32
+            )
             for source_key, mapped in _ordered_parts(opened, key, plan.parts[key])
         ]
         yield key, parts[0] if len(parts) == 1 else torch.cat(parts)

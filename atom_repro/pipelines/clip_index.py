@@ -17,7 +17,6 @@ so that a resumed index is bit-identical to an uninterrupted one.
 
 import hashlib
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -444,12 +443,6 @@ class ClipIndex:
                     )  # fmt: skip
 
     def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, CaptionOutcome]]) -> None:
-        for clip, outcome in batch:
-            if isinstance(outcome, Prediction) and not math.isfinite(outcome.log_prob):
-                raise AtomError(
-                    f"{clip.video_id}: the decoder's probabilities are not finite; its weights are "
-                    "damaged, train or convert them anew"
-                )
         captions = [o.caption for _, o in batch if isinstance(o, Prediction) and o.caption.strip()]
         vectors = iter(runtime.embed(captions, batch[0][0].video_id).numpy() if captions else ())
         with self._transaction():

@@ -278,6 +278,16 @@ def test_keys_that_do_not_fit_are_named(parts, tmp_path, change, said):
     assert not (tmp_path / "ck").exists()
 
 
+def test_weights_that_are_not_finite_are_not_converted(parts, tmp_path):
+    def spoilt(tensors):
+        tensors[NORM][3] = float("inf")
+
+    source = changed(parts, tmp_path, spoilt)
+    with pytest.raises(AtomError, match=rf"changed: weights are not finite: {NORM}; train"):
+        from_parts(parts, tmp_path / "ck", text=source)
+    assert not (tmp_path / "ck").exists()
+
+
 def test_another_width_or_head_count_is_named(parts, tmp_path):
     with pytest.raises(AtomError, match=r"from which patch|shape \(32,\), the model's is \(64,\)"):
         from_parts(parts, tmp_path / "ck", encoder={"width": 64})

@@ -337,7 +337,9 @@ def test_absent_tokenizer_target_and_sources_are_one_line(parts, tmp_path, monke
         from_parts(parts, tmp_path / "ck", text=str(alone))
     with pytest.raises(AtomError, match=r"exists; choose another target, or force=true"):
         from_parts(parts, tmp_path)
-    with pytest.raises(AtomError, match=r"sources\.text given; give sources\.whole alone, or both"):
+    with pytest.raises(
+        AtomError, match=r"sources\.text given; model=small takes sources\.video and"
+    ):
         convert(small_model(), {"text": str(llama)}, tmp_path / "ck")
     with pytest.raises(AtomError, match=r"nothing\.pth does not exist; weights are at CLIP: hugg"):
         from_parts(parts, tmp_path / "ck", video=str(tmp_path / "nothing.pth"))

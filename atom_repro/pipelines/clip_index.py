@@ -15,6 +15,7 @@ so that a resumed index is bit-identical to an uninterrupted one.
         rank_clips(runtime, index.captioned_clips(Path("videos")), "a red ball", …)
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -153,6 +154,7 @@ class ClipIndex:
         self._connection, self._lock = connection, lock
         self._files: Mapping[str, Path] = {}
         self._captioned: CaptionedClips | None = None
+        self._lost: dict[str, bool] = {}
 
     @classmethod
     def open(cls, path: Path, provenance: IndexProvenance) -> "ClipIndex":
@@ -215,6 +217,7 @@ class ClipIndex:
             AtomError: no video in the folder: more likely a wrong path than an emptied folder.
         """
         listing = list_videos(folder)
+        self._lost = {}
         with _explained_sqlite_errors(self.path):
             counts, remarks = self._sync_videos(listing, looked, drop_missing=drop_missing)
             todo = list(self._uncaptioned_clips())
@@ -235,6 +238,11 @@ class ClipIndex:
                         progress(done, len(todo))
             finally:
                 stage.close()
+        remarks += [
+            f"{name}: went away or changed while it was read; the next run captions the rest of it"
+            for name, is_lost in self._lost.items()
+            if is_lost
+        ]
         return UpdateCounts(
             **counts, captioned=captioned, failed=failed, remarks=(*listing.remarks, *remarks)
         )
@@ -338,12 +346,13 @@ class ClipIndex:
         for name in new:
             try:
                 sha256 = file_hash(readable[name], advance)
+                state = (*states[name], sha256)
+                with self._transaction():
+                    change = self._sync_video(name, readable[name], state, listing)
             except OSError as error:
                 remarks.append(f"{name}: cannot be read ({error.strerror})")
                 self._files = {key: file for key, file in self._files.items() if key != name}
                 continue
-            with self._transaction():
-                change = self._sync_video(name, readable[name], (*states[name], sha256), listing)
             counts[change] += 1
         counts |= self._sync_missing(listing, drop_missing=drop_missing)
         return counts, remarks
@@ -422,6 +431,8 @@ class ClipIndex:
             fault = info.fault
         except (VideoError, FFmpegError, ValueError, OSError) as error:
             # ValueError: a duration of zero. A damaged file can break a demuxer in any way.
+            if file_hash(file) != state[2]:
+                raise OSError(errno.ESTALE, "it changes while it is read", str(file)) from error
             reason = error.reason if isinstance(error, VideoError) else error_text(error)
             self._insert(name, 0.0, None, Failure(name, "decode_video", reason), None)
         self._connection.execute(
@@ -447,10 +458,25 @@ class ClipIndex:
         vectors = iter(runtime.embed(captions, batch[0][0].video_id).numpy() if captions else ())
         with self._transaction():
             for clip, outcome in batch:
+                if isinstance(outcome, Failure) and self._is_lost(clip.source_id):
+                    continue
                 has_caption = isinstance(outcome, Prediction) and outcome.caption.strip()
                 vector = next(vectors) if has_caption else None
                 self._insert(clip.source_id, clip.start_s, clip.end_s, outcome, vector)
         self._captioned = None
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether a file is no longer the one that is indexed, as where its drive is pulled out: a
+        failure to read it then says nothing about its content."""
+        if name not in self._lost:
+            (sha256,) = self._connection.execute(
+                "SELECT sha256 FROM videos WHERE path = ?", (name,)
+            ).fetchone()
+            try:
+                self._lost[name] = file_hash(self._files[name]) != sha256
+            except OSError:
+                self._lost[name] = True
+        return self._lost[name]
 
     def _insert(
         self,

@@ -60,12 +60,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A captioner's output for one clip. `token_ids` exclude prompt and end-of-sequence."""
+    """A captioner's output for one clip. `token_ids` exclude prompt and end-of-sequence; `fault`
+    says what of the clip could not be seen."""
 
     video_id: str
     caption: str
     token_ids: tuple[int, ...]
     log_prob: float
+    fault: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def main(cfg: Any) -> None:
         return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
+    print(checked.remark, end="")
     caption_scores.require_references(checked.clips)
     if cfg.from_predictions:
         inputs = {"dataset": dataset.fingerprint, "predictions": predicted}

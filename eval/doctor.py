@@ -1,7 +1,6 @@
 """Check what this machine can run, what is missing, and how to get it (make doctor).
 
-Looks, measures nothing longer than a second, changes nothing. Time estimates come from this
-machine's own records.
+Looks, measures nothing longer than a second, changes nothing. Times are estimated from records.
 
     python -m eval.doctor
 """
@@ -86,7 +85,8 @@ def main(cfg: Any) -> None:
         print(f"java        {java_version(find_java())}")
     except AtomError as error:
         problems.append(str(error))
-    print("adb         carried by adbutils; phones are not measured by this version")
+    adb = shutil.which("adb") or (platform.machine() == "x86_64" and "carried by adbutils")
+    print(f"adb         {adb or 'none; `apt install adb`'} (this version measures no phones)")
     missing = [tool for tool in ("cmake", "g++", "readelf") if shutil.which(tool) is None]
     runner = f"no {', '.join(missing)}; `apt install cmake g++`" if missing else "can be built"
     print(f"runner      {runner}")

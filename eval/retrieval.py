@@ -41,6 +41,7 @@ def main(cfg: Any) -> None:
         return
     dataset.prepare()
     checked = check_clips(protocol.select(dataset), cfg.on_bad)
+    print(checked.remark, end="")
     require_gallery(checked.clips)
     setup.prepare_modules(for_quality=True)
     stage = setup.stage("retrieval", __file__, settings, protocol.name)

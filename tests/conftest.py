@@ -1,9 +1,11 @@
 """What tests share: small models (random weights, the real architecture), a planned data set."""
 
+import math
 import os
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 # Before torch is imported: two workers of one thread each, which sleep while they wait, are faster
 # on two cores than two of two threads, and much faster beside other work.
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from command import stop_server
+from safetensors.torch import load_file, save_file
 
 from atom_repro.adb.connection import Connection
 from atom_repro.adb.standin import StandIn
@@ -87,6 +90,16 @@ def saved(tmp_path, model, tokenizer):
     save_encoder(tmp_path / "ck/fp32/encoder", model, encoder, none.build(), label)
     save_decoder(tmp_path / "ck/fp32/decoder", model, decoder, tokenizer, none.build(), label)
     return tmp_path / "ck"
+
+
+def spoil(folder: Path, number: float = math.nan) -> str:
+    """Put a number that is not finite among the weights of a module; gives the weight's name."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = number
+    save_file(tensors, path)
+    return name
 
 
 @pytest.fixture

@@ -2,8 +2,12 @@
 
 import importlib
 import inspect
+import os
+import pty
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,6 +16,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from atom_repro import config
+from atom_repro.config.command import LOADING
+from atom_repro.config.interruption import NOTICE
 from atom_repro.datatypes import AtomError
 from atom_repro.study import overrides
 from atom_repro.study.overrides import plan_stages
@@ -208,6 +214,32 @@ def test_help_needs_no_torch():
     assert done.returncode == 0, done.stderr
     assert "max_steps" in done.stdout
     assert "python -m train.finetune train.max_steps=200" in done.stdout[:1500]
+
+
+@pytest.mark.parametrize(
+    ("imported", "said"),
+    [
+        ("omegaconf", [NOTICE]),
+        ("hydra.types", [NOTICE]),
+        ("numpy", [LOADING, NOTICE]),
+        ("torch.types", [LOADING, NOTICE]),
+    ],
+)
+def test_ctrl_c_while_libraries_are_imported_is_one_line(imported, said, tmp_path):
+    command = ["-X", "importtime", "-m", "eval.caption", "scale=smoke", f"paths.work={tmp_path}"]
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen([sys.executable, *command], stderr=terminal)
+    os.close(terminal)
+    lines = []
+    with os.fdopen(ours, encoding="utf-8") as stream, suppress(OSError):  # where the terminal ends
+        for line in stream:
+            name = line.rpartition("|")[2].strip()
+            if not line.startswith("import time:") and name:
+                lines.append(name)
+            if name == imported:  # that module is there, and others are not
+                process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert lines == [text.strip() for text in said]
 
 
 @pytest.mark.parametrize("dataset", ["msrvtt", "msvd", "didemo"])

@@ -73,16 +73,11 @@ def main(cfg: Any) -> None:
     set_seed(cfg.seed)
     with accelerator.main_process_first(), tqdm(desc="decode", unit="clip", **bars) as bar:
         data = training_data(
-            model,
-            dataset,
-            train,
-            start=start,
-            augmentation=config.build(cfg.augmentation),
-            frames=Path(cfg.paths.work) / "frames",
-            seed=cfg.seed,
-            processes=processes.process_group(accelerator),
-            progress=bar.update,
-        )
+            model, dataset, train, start=start, augmentation=config.build(cfg.augmentation),
+            frames=Path(cfg.paths.work) / "frames", seed=cfg.seed,
+            processes=processes.process_group(accelerator), progress=bar.update,
+        )  # fmt: skip
+    accelerator.print(data.remark, end="")
 
     # Network, optimiser, schedule; then the state of an interrupted run.
     trainer = Trainer(accelerator, model, data, train, start=start)

@@ -13,12 +13,13 @@ Encoder and decoder are separate in every precision: each is loaded and released
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from tqdm import tqdm
 
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.module_files import TRAINED
@@ -107,6 +108,9 @@ class Checkpoint:
 
         Returns:
             The quantiser's report for each module; empty for fp32.
+
+        Raises:
+            AtomError: a module is missing or of another model; weights to quantise are not finite.
         """
         weights = self.weights()
         module_files.read_config(self.encoder(), module_files.ENCODER, model)
@@ -120,22 +124,45 @@ class Checkpoint:
                 modules: dict[str, Any] = stored["modules"]
                 return modules
             report_path.unlink()
-        # One module after the other, so that memory holds one.
+        self.require_finite()  # once quantised, they may look like any others
+        with tqdm(total=2, desc=f"quantise {quantiser.recipe}", unit="module", leave=False) as bar:
+            modules = self._quantise(quantiser, model, weights, bar.update)
+        report = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
+        with atomic_write(report_path) as building:
+            building.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        return modules
+
+    def _quantise(
+        self,
+        quantiser: Quantiser,
+        model: VideoLanguageModel,
+        weights: str,
+        progress: Callable[[int], object],
+    ) -> dict[str, Any]:
+        """Quantise one module after the other, so that memory holds one; return the reports."""
         modules = {}
         encoder, _ = module_files.read_module(self.encoder(), model, module_files.ENCODER, TRAINED)
         modules["encoder"] = quantiser.quantise(encoder.eval()).to_dict()
         module_files.save_encoder(self.encoder(quantiser), model, encoder, quantiser, weights)
         del encoder
+        progress(1)
         decoder, _ = module_files.read_module(self.decoder(), model, module_files.DECODER, TRAINED)
         tokenizer = Tokenizer.load(self.decoder(), model.specials)
         modules["decoder"] = quantiser.quantise(decoder.eval()).to_dict()
         module_files.save_decoder(
             self.decoder(quantiser), model, decoder, tokenizer, quantiser, weights
         )
-        report = {"weights": weights, "recipe": repr(quantiser), "modules": modules}
-        with atomic_write(report_path) as building:
-            building.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        progress(1)
         return modules
+
+    def require_finite(self) -> None:
+        """Check all fp32 weights.
+
+        Raises:
+            AtomError: one is infinite or NaN, as after a training that diverged.
+        """
+        module_files.require_finite_weights(self.encoder())
+        module_files.require_finite_weights(self.decoder())
 
     def bytes(self, quantiser: Quantiser) -> dict[str, int]:
         """Size of each module on disk, in bytes.

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.released import IgnoredKey, MappedKey, Role, Source, all_sources
 from atom_repro.checkpoints.released.source import MODULES, Module
-from atom_repro.checkpoints.weight_files import WeightFile, open_weights
+from atom_repro.checkpoints.weight_files import WeightFile, finite, open_weights
 from atom_repro.datatypes import AtomError
 from atom_repro.device.capacity import require_disk, require_memory
 from atom_repro.models.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -125,14 +125,15 @@ def convert(
 
     Raises:
         AtomError: a source that is missing, broken or unknown; a key that is unknown, missing or
-            of another shape; too little memory or disk; a target that exists.
+            of another shape; a weight that is not finite; too little memory or disk; a target that
+            exists.
     """
     if target is None:
         raise AtomError("target is empty; name the checkpoint folder to write")
     if target.exists() and not force:
         raise AtomError(f"{target} exists; choose another target, or force=true to replace it")
-    _check_roles(sources)
-    opened = [_open_source(cast(Role, role), location) for role, location in sources.items()]
+    _check_roles(model, sources)
+    opened = [_open_source(model, cast(Role, r), location) for r, location in sources.items()]
     plans = {name: _empty_plan(model, name) for name in KINDS}
     ignored = {o.source.name: _map_keys(o, plans, model) for o in opened}
     decoder_tokenizer = _load_tokenizer(model, tokenizer, plans["decoder"])
@@ -157,32 +158,40 @@ def convert(
     return report
 
 
-def _check_roles(sources: Mapping[str, str]) -> None:
-    roles = set(sources)
-    if roles in ({"whole"}, {"video", "text"}):
+def _sources_of(model: VideoLanguageModel) -> list[Source]:
+    return [source for source in all_sources() if isinstance(model, source.model)]
+
+
+def _check_roles(model: VideoLanguageModel, sources: Mapping[str, str]) -> None:
+    known = _sources_of(model)
+    roles = list(dict.fromkeys(source.role for source in known))
+    if roles and set(sources) == set(roles):
         return
-    provided = ", ".join(f"sources.{role}" for role in sorted(roles)) or "no source"
-    raise AtomError(
-        f"{provided} given; give sources.whole alone, or both sources.video and sources.text"
-    )
+    provided = " and ".join(f"sources.{role}" for role in sources) or "no source"
+    needed = " and ".join(f"sources.{role}" for role in roles) or "no released weights"
+    where = "; ".join(f"{source.name}: {source.download_from}" for source in known)
+    raise AtomError(f"{provided} given; model={model.name} takes {needed}. Weights are at {where}")
 
 
-def _open_source(role: Role, location: str) -> OpenedSource:
-    path = _fetch(role, location)
+def _open_source(model: VideoLanguageModel, role: Role, location: str) -> OpenedSource:
+    candidates = [source for source in _sources_of(model) if source.role == role]
+    path = _fetch(role, location, candidates)
     file = open_weights(path)
-    candidates = [s for s in all_sources() if s.role == role]
     for source in candidates:
         if any(re.fullmatch(source.signature, key) for key in file.entries):
             return OpenedSource(source, location, path, file)
-    names = ", ".join(s.name for s in candidates)
-    raise AtomError(f"sources.{role}={location} holds weights of no supported checkpoint ({names})")
+    names = " or ".join(s.name for s in candidates)
+    raise AtomError(
+        f"sources.{role}={location} holds no weights of {names}, which model={model.name} takes; "
+        "choose the matching model or checkpoint"
+    )
 
 
-def _fetch(role: Role, location: str) -> Path:
+def _fetch(role: Role, location: str, candidates: Sequence[Source]) -> Path:
     """Local path of a source; a hub id is downloaded first."""
     if Path(location).exists():
         return Path(location)
-    sources = "; ".join(f"{s.name}: {s.download_from}" for s in all_sources() if s.role == role)
+    sources = "; ".join(f"{source.name}: {source.download_from}" for source in candidates)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", location) or location.endswith(
         (".pth", ".safetensors")
     ):
@@ -397,7 +406,9 @@ def _converted_tensors(
             yield key, initial.pop(key)
             continue
         parts = [
-            mapped.transform(opened.file.read(source_key)).to(torch.float32)
+            mapped.transform(finite(opened.file.read(source_key), opened.location, source_key)).to(
+                torch.float32
+            )
             for source_key, mapped in _ordered_parts(opened, key, plan.parts[key])
         ]
         yield key, parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -7,6 +7,7 @@ an int8 module never allocates fp32 weights; a file that does not fit is refused
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from atom_repro.checkpoints.weight_files import (
     SafetensorsFile,
     SafetensorsWriter,
+    finite,
     read_safetensors,
 )
 from atom_repro.datatypes import AtomError
@@ -34,6 +37,7 @@ CONFIG_FILE = "config.json"
 ENCODER, DECODER = "video_encoder", "text_decoder"
 # How weights are stored that training or conversion writes.
 TRAINED = none.build()
+_SILENT_S = 0.5  # seconds without a sign of progress
 
 
 def save_encoder(
@@ -167,10 +171,13 @@ def stream_weights(
     `write_module_config` completes the folder.
     """
     folder.mkdir(parents=True)
-    with (folder / WEIGHTS_FILE).open("xb") as stream:
+    path = folder / WEIGHTS_FILE
+    with path.open("xb") as stream, _progress(path, "write") as bar:
+        bar.total = sum(4 * math.prod(shape) for shape in shapes.values())
         writer = SafetensorsWriter(stream, shapes)
         for name, tensor in tensors:
             writer.add(name, tensor)
+            bar.update(tensor.nbytes)
         writer.finish()
     return writer.digest.hexdigest()
 
@@ -191,7 +198,7 @@ def fill_in_place(network: Any, folder: Path) -> None:
     """Copy a module's fp32 weights into an allocated network, a tensor at a time.
 
     Raises:
-        AtomError: other precision, broken file, or weights that do not fit.
+        AtomError: other precision, broken file, or weights that do not fit or are not finite.
     """
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     if _recipe(config) != TRAINED.recipe:
@@ -202,12 +209,35 @@ def fill_in_place(network: Any, folder: Path) -> None:
         raise AtomError(
             f"{file.path}: weight {unmatched[0]} is missing from the file or unknown to the model"
         )
-    for name in file.entries:
-        try:
-            network.load_state_dict({name: file.read(name)}, strict=False)
-        except RuntimeError as error:
-            message = " ".join(str(error).split())[:300]
-            raise AtomError(f"{file.path} does not fit its {CONFIG_FILE}: {message}") from error
+    with _progress(file.path, "load") as bar:
+        for name in file.entries:
+            try:
+                network.load_state_dict(
+                    {name: finite(file.read(name, bar.update), file.path, name)}, strict=False
+                )
+            except RuntimeError as error:
+                message = " ".join(str(error).split())[:300]
+                raise AtomError(f"{file.path} does not fit its {CONFIG_FILE}: {message}") from error
+
+
+def require_finite_weights(folder: Path) -> None:
+    """Check the fp32 weights of a module, a tensor at a time.
+
+    Raises:
+        AtomError: a broken file, or a number that is infinite or NaN.
+    """
+    file = SafetensorsFile(folder / WEIGHTS_FILE)
+    with _progress(file.path, "check") as bar:
+        for name in file.entries:
+            finite(file.read(name, bar.update), file.path, name)
+
+
+def _progress(path: Path, verb: str) -> Any:
+    """A bar of the bytes of a weight file, shown where it takes noticeably long."""
+    return tqdm(
+        total=path.stat().st_size, desc=f"{verb} {path.parent.name}", unit="B", unit_scale=True,
+        delay=_SILENT_S, mininterval=_SILENT_S, leave=False,
+    )  # fmt: skip
 
 
 def read_config(folder: Path, kind: str, model: VideoLanguageModel | None = None) -> dict[str, Any]:
@@ -257,7 +287,8 @@ def _load_weights(
             f"{form}; delete {folder.parent}, it is quantised again on the next run"
         )
     require_memory(path.stat().st_size, f"loading {path}")
-    tensors, metadata = read_safetensors(path)
+    with _progress(path, "load") as bar:
+        tensors, metadata = read_safetensors(path, bar.update)
     state = quantiser.unpack(tensors, metadata)
     tied: Mapping[str, str] = config["tied"]
     state |= {name: state[source] for name, source in tied.items()}

@@ -13,7 +13,7 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -32,6 +32,13 @@ _DTYPES = {
 }  # fmt: skip
 # A pickled file can only be memory-mapped; it is mapped anew after so many bytes to free pages.
 _REMAP_BYTES = 64 * 2**20
+_READ_BYTES = 64 * 2**20  # between two signs of progress; a call reads at most 2 GiB
+
+Progress = Callable[[int], object]
+
+
+def _unseen(count: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,13 @@ class SafetensorsFile:
                     f"{path} cannot be read: its header gives {key} another size than its shape"
                 )
 
-    def read(self, key: str) -> Tensor:
+    def read(self, key: str, progress: Progress = _unseen) -> Tensor:
+        """As `WeightFile.read`; `progress` is called with the bytes since its last call."""
         entry = self.entries[key]
         raw = torch.empty(entry.nbytes, dtype=torch.uint8)
         with self.path.open("rb", buffering=0) as stream:
             stream.seek(entry.start)
-            _read_into(stream, raw.numpy().data, self.path)
+            _read_into(stream, raw.numpy().data, self.path, progress)
         return raw.view(entry.dtype).reshape(entry.shape)
 
 
@@ -111,13 +119,14 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         return json.loads(stream.read(length)), 8 + length
 
 
-def _read_into(stream: Any, buffer: memoryview, path: Path) -> None:
+def _read_into(stream: Any, buffer: memoryview, path: Path, progress: Progress) -> None:
     done = 0
-    while done < len(buffer):  # the system reads at most 2 GiB a call
-        count = stream.readinto(buffer[done:])
+    while done < len(buffer):
+        count = stream.readinto(buffer[done : done + _READ_BYTES])
         if not count:
             raise AtomError(f"{path} cannot be read: it ends too early; fetch or write it again")
         done += count
+        progress(count)
 
 
 class ShardedSafetensors:
@@ -232,10 +241,28 @@ def _weights_in(folder: Path) -> Path:
     raise AtomError(f"{folder} holds no weights (*.safetensors, *.pth)")
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(
+    path: Path, progress: Progress = _unseen
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors of a safetensors file, each into its own memory, and its metadata."""
     file = SafetensorsFile(path)
-    return {key: file.read(key) for key in file.entries}, file.metadata
+    return {key: file.read(key, progress) for key in file.entries}, file.metadata
+
+
+def finite(tensor: Tensor, path: object, name: str) -> Tensor:
+    """Return a weight that was read from a file, if all its numbers are finite.
+
+    Raises:
+        AtomError: one is infinite or NaN, as after a training that diverged.
+    """
+    # One pass without a copy: NaN is both extremes of its tensor.
+    if tensor.is_floating_point() and tensor.numel():
+        low, high = tensor.aminmax()
+        if not (low.isfinite() and high.isfinite()):
+            raise AtomError(
+                f"{path}: weights are not finite: {name}; train, convert or fetch them again"
+            )
+    return tensor
 
 
 class SafetensorsWriter:

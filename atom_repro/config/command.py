@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 import logging
+import multiprocessing
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from atom_repro.config.composition import CONF, compose, config_keys
+from atom_repro.config.interruption import NOTICE, STATUS, end_at_once_while_importing
 from atom_repro.config.schemas import register
 from atom_repro.datatypes import AtomError
 from atom_repro.records.system_load import METER
@@ -29,6 +31,8 @@ _PATHS = (
     "dataset.videos", "from_predictions", "java", "train.start", "target", "sources.video",
     "sources.text", "sources.whole", "sources.tokenizer", "videos", "index", "output",
 )  # fmt: skip
+
+LOADING = "loading libraries …\n"
 
 # Errors of the operating system that are no fault of ours, and the way out.
 _OF_THE_SYSTEM = {
@@ -57,11 +61,16 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
     def decorate(main: Main) -> Callable[[], None]:
         @functools.wraps(main)
         def command() -> None:
+            end_at_once_while_importing()  # also where the server of stages has imported this
             METER.start()
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):  # a file's name may not be UTF-8
                     stream.reconfigure(errors="backslashreplace")
-            _run(primary, main, prose)
+            try:
+                _run(primary, main, prose)
+            except KeyboardInterrupt:
+                sys.stderr.write(NOTICE)
+                sys.exit(STATUS)
 
         return command
 
@@ -80,10 +89,10 @@ def _run(primary: str, main: Main, prose: Sequence[str]) -> None:
             compose(primary, arguments)
     except AtomError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        _interrupted()
     configure_libraries()
     register()
+    if sys.stderr.isatty() and multiprocessing.parent_process() is None:
+        sys.stderr.write(LOADING)  # which takes seconds
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(
         _with_error_exits(main)
     )()
@@ -145,15 +154,8 @@ def _with_error_exits(main: Main) -> Main:
             _fail(AtomError(f"{error.filename}: {error.strerror}; {_OF_THE_SYSTEM[error.errno]}"))
         except MemoryError as error:
             _fail(AtomError(str(error) or "out of memory; free some, or choose a smaller scale"))
-        except KeyboardInterrupt:
-            _interrupted()
 
     return guarded
-
-
-def _interrupted() -> None:
-    sys.stderr.write("\ninterrupted; finished work is kept, run the same command to resume\n")
-    sys.exit(130)
 
 
 def _fail(error: AtomError) -> None:

@@ -8,6 +8,7 @@ is not the id; `start_s` and `end_s` bound a window of it. A query is text, or a
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,7 +97,8 @@ class JsonLines(AnnotatedDataset):
 
 def _valid_window(start_s: Any, end_s: Any) -> bool:
     def is_number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        is_real = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_real and math.isfinite(value)  # JSON as Python reads it has NaN and Infinity
 
     if not is_number(start_s) or start_s < 0:
         return False

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from atom_repro.data.annotations import read_lines
 from atom_repro.datatypes import AtomError, Clip, Failure, Prediction
 from atom_repro.records.journal import Journal
+from atom_repro.records.lock import hold
 from atom_repro.records.record import stage_key
 from atom_repro.runtime.captioning import CaptionOutcome
 from atom_repro.runtime.runtime import Runtime
@@ -34,6 +36,9 @@ def journaled_captions(
     Args:
         runtime: a session of `setup`, which loads modules only if a caption is missing.
         progress: called with the number of clips done since the last call.
+
+    Raises:
+        AtomError: another run writes these captions, or a clip that should be readable is not.
     """
     inputs = {
         **setup.inputs,
@@ -46,11 +51,10 @@ def journaled_captions(
         raise AtomError(f"batch_size={batch_size}: must be at least 1")
     settings = {"generation": asdict(setup.generation), **setup.components}
     key = stage_key("captions", Path(__file__), settings, inputs)
-    with Journal(folder / f"{key[:24]}.jsonl") as journal:
+    path = folder / f"{key[:24]}.jsonl"
+    with hold(path.with_suffix(".lock"), path, "set another paths.work"), Journal(path) as journal:
         predictions = {
-            line["video_id"]: Prediction(
-                line["video_id"], line["caption"], tuple(line["token_ids"]), line["log_prob"]
-            )
+            line["video_id"]: Prediction(**{**line, "token_ids": tuple(line["token_ids"])})
             for line in journal.done
         }
         # Whole batches only: int8 activations make a caption depend on its batch in the last
@@ -98,12 +102,10 @@ def read_predictions(path: Path, clips: Sequence[Clip]) -> list[Prediction]:
     """Read captions of clips from a JSON Lines file with `video_id` and `caption`.
 
     Raises:
-        AtomError: a malformed line, with its number, or a clip missing from the file.
+        AtomError: not UTF-8, a malformed line, with its number, or a clip missing from the file.
     """
     predictions: dict[str, Prediction] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
+    for where, line in read_lines(path):
         try:
             row = json.loads(line)
             if not isinstance(row["caption"], str):
@@ -114,7 +116,7 @@ def read_predictions(path: Path, clips: Sequence[Clip]) -> list[Prediction]:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AtomError(
-                f'{path}:{number}: not a prediction; a line is {{"video_id": …, "caption": …}}'
+                f'{where}: not a prediction; a line is {{"video_id": …, "caption": …}}'
             ) from error
     missing = [c.video_id for c in clips if c.video_id not in predictions]
     if missing:

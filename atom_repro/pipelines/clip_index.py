@@ -15,9 +15,9 @@ so that a resumed index is bit-identical to an uninterrupted one.
         rank_clips(runtime, index.captioned_clips(Path("videos")), "a red ball", …)
 """
 
+import errno
 import hashlib
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,9 +40,9 @@ from atom_repro.runtime.captioning import CaptionOutcome
 from atom_repro.runtime.runtime import Runtime
 from atom_repro.video.file import VideoError, error_text
 from atom_repro.video.folder import FolderListing, list_videos
-from atom_repro.video.sampling import probe, sliding_windows
+from atom_repro.video.sampling import DECODING, probe, sliding_windows
 
-FORMAT = 2  # raise it with any change to the tables, or to what a caption depends on
+FORMAT = 2  # raise it with any change to the tables
 _BATCH = 8  # clips per transaction
 _REPLACED = "\n"  # begins the path of a changed video's rows during an update; no path does
 
@@ -77,6 +77,7 @@ class IndexProvenance:
     window_s: float = 10.0
     stride_s: float = 5.0
     format: int = field(default=FORMAT, init=False)
+    decoding: int = field(default=DECODING, init=False)
 
     def file_name(self, videos: Path) -> str:
         """File name of a folder's index; each provenance has its own."""
@@ -153,6 +154,7 @@ class ClipIndex:
         self._connection, self._lock = connection, lock
         self._files: Mapping[str, Path] = {}
         self._captioned: CaptionedClips | None = None
+        self._lost: dict[str, bool] = {}
 
     @classmethod
     def open(cls, path: Path, provenance: IndexProvenance) -> "ClipIndex":
@@ -215,6 +217,7 @@ class ClipIndex:
             AtomError: no video in the folder: more likely a wrong path than an emptied folder.
         """
         listing = list_videos(folder)
+        self._lost = {}
         with _explained_sqlite_errors(self.path):
             counts, remarks = self._sync_videos(listing, looked, drop_missing=drop_missing)
             todo = list(self._uncaptioned_clips())
@@ -235,6 +238,11 @@ class ClipIndex:
                         progress(done, len(todo))
             finally:
                 stage.close()
+        remarks += [
+            f"{name}: went away or changed while it was read; the next run captions the rest of it"
+            for name, is_lost in self._lost.items()
+            if is_lost
+        ]
         return UpdateCounts(
             **counts, captioned=captioned, failed=failed, remarks=(*listing.remarks, *remarks)
         )
@@ -338,12 +346,13 @@ class ClipIndex:
         for name in new:
             try:
                 sha256 = file_hash(readable[name], advance)
+                state = (*states[name], sha256)
+                with self._transaction():
+                    change = self._sync_video(name, readable[name], state, listing)
             except OSError as error:
                 remarks.append(f"{name}: cannot be read ({error.strerror})")
                 self._files = {key: file for key, file in self._files.items() if key != name}
                 continue
-            with self._transaction():
-                change = self._sync_video(name, readable[name], (*states[name], sha256), listing)
             counts[change] += 1
         counts |= self._sync_missing(listing, drop_missing=drop_missing)
         return counts, remarks
@@ -422,6 +431,8 @@ class ClipIndex:
             fault = info.fault
         except (VideoError, FFmpegError, ValueError, OSError) as error:
             # ValueError: a duration of zero. A damaged file can break a demuxer in any way.
+            if file_hash(file) != state[2]:
+                raise OSError(errno.ESTALE, "it changes while it is read", str(file)) from error
             reason = error.reason if isinstance(error, VideoError) else error_text(error)
             self._insert(name, 0.0, None, Failure(name, "decode_video", reason), None)
         self._connection.execute(
@@ -431,7 +442,7 @@ class ClipIndex:
 
     def _uncaptioned_clips(self) -> Iterator[Clip]:
         """Windows of the present videos without a row in `clips`, in order; `meta` holds their
-        batch number, and a list to which reading adds what could not be seen."""
+        batch number."""
         indexed = set(self._connection.execute("SELECT path, start_s FROM clips").fetchall())
         videos = self._connection.execute("SELECT path, windows FROM videos ORDER BY path")
         for name, windows in videos.fetchall():
@@ -439,26 +450,33 @@ class ClipIndex:
                 if (name, start_s) not in indexed and name in self._files:
                     yield Clip(
                         "folder", "", _clip_id(name, start_s), self._files[name], name, start_s,
-                        end_s, meta={"batch": number // _BATCH, "faults": []},
+                        end_s, meta={"batch": number // _BATCH},
                     )  # fmt: skip
 
     def _store_batch(self, runtime: Runtime, batch: Sequence[tuple[Clip, CaptionOutcome]]) -> None:
-        for clip, outcome in batch:
-            if isinstance(outcome, Prediction) and not math.isfinite(outcome.log_prob):
-                raise AtomError(
-                    f"{clip.video_id}: the decoder's probabilities are not finite; its weights are "
-                    "damaged, train or convert them anew"
-                )
         captions = [o.caption for _, o in batch if isinstance(o, Prediction) and o.caption.strip()]
         vectors = iter(runtime.embed(captions, batch[0][0].video_id).numpy() if captions else ())
         with self._transaction():
             for clip, outcome in batch:
+                if isinstance(outcome, Failure) and self._is_lost(clip.source_id):
+                    continue
                 has_caption = isinstance(outcome, Prediction) and outcome.caption.strip()
                 vector = next(vectors) if has_caption else None
-                self._insert(
-                    clip.source_id, clip.start_s, clip.end_s, outcome, vector, clip.meta["faults"]
-                )
+                self._insert(clip.source_id, clip.start_s, clip.end_s, outcome, vector)
         self._captioned = None
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether a file is no longer the one that is indexed, as where its drive is pulled out: a
+        failure to read it then says nothing about its content."""
+        if name not in self._lost:
+            (sha256,) = self._connection.execute(
+                "SELECT sha256 FROM videos WHERE path = ?", (name,)
+            ).fetchone()
+            try:
+                self._lost[name] = file_hash(self._files[name]) != sha256
+            except OSError:
+                self._lost[name] = True
+        return self._lost[name]
 
     def _insert(
         self,
@@ -467,17 +485,16 @@ class ClipIndex:
         end_s: float | None,
         outcome: CaptionOutcome,
         vector: npt.NDArray[np.float32] | None,
-        faults: Sequence[str] = (),
     ) -> None:
         values: tuple[Any, ...]
         if isinstance(outcome, Failure):
             reason = outcome.detail.removeprefix(f"{self._files[name]}: ")
             values = ("corrupt", reason, "", "[]", 0.0)
         else:
-            said = () if vector is not None else ("the decoder said nothing",)
-            detail = "; ".join((*faults, *said))
+            said = "" if vector is not None else "the decoder said nothing"
+            detail = "; ".join(text for text in (outcome.fault, said) if text)
             ids = json.dumps(outcome.token_ids)
-            status = "partial" if faults else "ok"
+            status = "partial" if outcome.fault else "ok"
             values = (status, detail, outcome.caption, ids, outcome.log_prob)
         blob = None if vector is None else np.ascontiguousarray(vector, "<f4").tobytes()
         self._connection.execute(

@@ -100,19 +100,18 @@ def _page(title: str, prompt: str, delivery: Delivery, notes: Sequence[str]) -> 
 
 
 def weights_notice(weights: str, trained_on: str) -> str:
-    """One line for the reader of a result: how far text of these weights can be trusted."""
+    """How far text of these weights can be trusted, in a line or two for the reader of a result."""
     kind = weights.partition(":")[0]
     if kind == "random":
         return "weights: random. Every text below is noise; only times and sizes mean something."
     if kind == "mixed":
         return (
-            f"weights: {weights}, released ones beside new ones that nothing has trained: "
-            "fine-tune with train.start before you read anything into their texts."
+            f"weights: {weights}, some new and untrained: fine-tune (train.start=…) before you "
+            "trust their texts."
         )
     if kind == "trained" and trained_on == "toy":
         return (
-            f"weights: {weights}, trained here on generated video of ten things in six places: of "
-            "other footage they can only say which of those it resembles. model=smolvlm2_256m with "
-            "released weights captions real video."
+            f"weights: {weights}, which know ten generated things in six places. Real video needs "
+            "released ones: see train.convert in the README."
         )
-    return f"weights: {weights}. What they say is theirs to answer for; check it before you use it."
+    return f"weights: {weights}. Check what they say before you use it."

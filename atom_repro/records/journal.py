@@ -1,7 +1,7 @@
 """JSONL journal of a stage's finished items, from which a killed run resumes.
 
-Not a record: it is in the work folder, is owned by one run at a time, and an incomplete last line
-(from a kill) is dropped when it is opened again.
+Not a record: it is in the work folder, is owned by one run at a time, and what follows the last
+whole line (from a kill, or a loss of power) is dropped when it is opened again.
 """
 
 import json
@@ -23,9 +23,13 @@ class Journal:
         complete_bytes = 0
         if path.is_file():
             for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    item = json.loads(line)
+                except ValueError:
+                    break
                 if not line.endswith(b"\n"):
                     break
-                self.done.append(json.loads(line))
+                self.done.append(item)
                 complete_bytes += len(line)
         self._stream = path.open("ab")
         self._stream.truncate(complete_bytes)

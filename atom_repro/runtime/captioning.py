@@ -6,9 +6,10 @@ trains.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class ReadFrames(Protocol):
 
     def __call__(
         self, clip: Clip, *, frames: int, size: int
-    ) -> np.ndarray[Any, np.dtype[np.uint8]]: ...
+    ) -> tuple[npt.NDArray[np.uint8], str]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +38,14 @@ class ClipBatch:
     Attributes:
         clips: all of them, in order.
         failures: of the clips that cannot be read, by their id.
+        faults: what could not be seen of clips that are read in part, by their id.
         frames: (B, T, 3, H, W) uint8 of the others; None where there is none, or once encoded.
         visual: visual tokens of the others, once encoded.
     """
 
     clips: tuple[Clip, ...]
     failures: Mapping[str, Failure]
+    faults: Mapping[str, str]
     frames: Tensor | None = None
     visual: VisualTokens | None = None
 
@@ -65,7 +68,11 @@ class ClipBatch:
         outcomes: dict[str, CaptionOutcome] = dict(self.failures)
         for clip, one in zip(self.readable, generated, strict=True):
             outcomes[clip.video_id] = Prediction(
-                clip.video_id, one.text, one.token_ids, one.log_prob
+                clip.video_id,
+                one.text,
+                one.token_ids,
+                one.log_prob,
+                self.faults.get(clip.video_id, ""),
             )
         return [outcomes[clip.video_id] for clip in self.clips]
 
@@ -85,13 +92,13 @@ def read_clips(
     Raises:
         MemoryError: too little memory for the frames.
     """
-    frames, failures = [], {}
+    frames, failures, faults = [], {}, {}
     for clip in clips:
         if clip.status not in ("ok", "partial"):
             failures[clip.video_id] = _failure(clip, clip.detail or f"{clip.path}: {clip.status}")
             continue
         try:
-            frames.append(read_frames(clip, frames=encoder.frames, size=encoder.image_size))
+            pixels, fault = read_frames(clip, frames=encoder.frames, size=encoder.image_size)
         except Exception as error:
             # A damaged file can break a demuxer in any way. Errors of the encoder or the decoder
             # are not caused by a clip, and end the stage.
@@ -99,7 +106,12 @@ def read_clips(
                 raise MemoryError(f"no memory left to read {clip.path}; free some") from error
             message = str(error) if isinstance(error, AtomError) else f"{clip.path}: {error!r}"
             failures[clip.video_id] = _failure(clip, message)
-    return ClipBatch(tuple(clips), failures, torch.from_numpy(np.stack(frames)) if frames else None)
+            continue
+        frames.append(pixels)
+        if fault:
+            faults[clip.video_id] = fault
+    stacked = torch.from_numpy(np.stack(frames)) if frames else None
+    return ClipBatch(tuple(clips), failures, faults, stacked)
 
 
 def _failure(clip: Clip, message: str) -> Failure:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
@@ -52,10 +53,12 @@ EMBEDDER = Role("embedder")
 
 @dataclass(frozen=True)
 class ModuleLoader:
-    """Loads a module: `read` returns it ready to be called, `bytes` is its size on disk."""
+    """Loads a module: `read` returns it ready to be called, `bytes` is its size on disk, `folder`
+    where its weights are."""
 
     read: Callable[[], Module]
     bytes: int
+    folder: Path = Path()
 
 
 def module_loaders(
@@ -80,10 +83,14 @@ def module_loaders(
     encoder, decoder = checkpoint.encoder(quantiser), checkpoint.decoder(quantiser)
     return {
         "encoder": ModuleLoader(
-            partial(engine.load_encoder, encoder, model, quantiser, device.torch), sizes["encoder"]
+            partial(engine.load_encoder, encoder, model, quantiser, device.torch),
+            sizes["encoder"],
+            encoder.parent,
         ),
         "decoder": ModuleLoader(
-            partial(engine.load_decoder, decoder, model, quantiser, device.torch), sizes["decoder"]
+            partial(engine.load_decoder, decoder, model, quantiser, device.torch),
+            sizes["decoder"],
+            decoder.parent,
         ),
         "embedder": ModuleLoader(
             partial(engine.load_embedder, embedder, device.torch), sizes["embedder"]

@@ -4,8 +4,9 @@ Every arm of a comparison, Atom's and the baselines', is this class with other a
 are written against it once.
 """
 
+import math
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -351,9 +352,7 @@ class Runtime:
     def _decode(
         self, item: str, work: Callable[[Decoder], Mapping[int, Generated]]
     ) -> Mapping[int, Generated]:
-        return self.run(
-            CAPTION_DECODER, "caption", item, work, tokens=lambda done: _tokens(*done.values())
-        )
+        return self._run_decoder(CAPTION_DECODER, "caption", item, work, lambda d: d.values())
 
     def _open_batch(self, decoder: Decoder) -> Batch:
         return decoder.batch(self.model.prompt, self.settings)
@@ -373,7 +372,7 @@ class Runtime:
         def work(decoder: Decoder) -> list[Generated]:
             return decoder.generate(batch.visual, prompt, settings)
 
-        return self.run(role, stage, batch.item, work, tokens=lambda texts: _tokens(*texts))
+        return self._run_decoder(role, stage, batch.item, work, lambda texts: texts)
 
     def write(
         self, prompt: str, settings: GenerationSettings, *, stage: str, item: str
@@ -383,7 +382,30 @@ class Runtime:
         def work(decoder: Decoder) -> Generated:
             return decoder.generate(None, prompt, settings)[0]
 
-        return self.run(SCRIPT_DECODER, stage, item, work, tokens=_tokens)
+        return self._run_decoder(SCRIPT_DECODER, stage, item, work, lambda text: (text,))
+
+    def _run_decoder(
+        self,
+        role: Role,
+        stage: str,
+        item: str,
+        work: Callable[[Decoder], Result],
+        texts: Callable[[Result], Collection[Generated]],
+    ) -> Result:
+        """`run` of work that generates `texts`.
+
+        Raises:
+            AtomError: a probability is not finite, as with weights of a training that diverged.
+        """
+        result = self.run(
+            role, stage, item, work, tokens=lambda made: sum(len(t.token_ids) for t in texts(made))
+        )
+        if not all(math.isfinite(text.log_prob) for text in texts(result)):
+            raise AtomError(
+                f"{item}: the decoder's probabilities are not finite; weights in "
+                f"{self.store.loaders[role.module].folder} are damaged, train or convert them anew"
+            )
+        return result
 
     def ask(self, clip: Clip, prompt: str, settings: GenerationSettings) -> Generated:
         """Generate the answer to a prompt that follows a clip's visual tokens.
@@ -428,10 +450,6 @@ class InOrder(Generic[Result]):
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
             self._next += 1
-
-
-def _tokens(*generated: Generated) -> int:
-    return sum(len(each.token_ids) for each in generated)
 
 
 def _add(batch: Batch, number: int, clips: ClipBatch, decoder: Decoder) -> Mapping[int, Generated]:

@@ -89,7 +89,7 @@ class Setup:
             for_quality: whether texts will be scored, for which random weights are refused.
 
         Raises:
-            AtomError: no weights, or random ones whose texts would be scored.
+            AtomError: no weights, or random or damaged ones whose texts would be scored.
         """
         missing = self.random_weights and not self.checkpoint.complete
         if missing and not for_quality:
@@ -99,6 +99,8 @@ class Setup:
                 f"no trained weights in {self.checkpoint.folder}: texts of random ones "
                 "(scale=systems) cannot be scored; choose another scale, or a checkpoint.folder"
             )
+        if for_quality:
+            self.checkpoint.require_finite()
         report = self.checkpoint.prepare(self.quantiser, self.model)
         self.engine.prepare(self.checkpoint, self.quantiser, self.model, self.embedder)
         return report

@@ -6,9 +6,10 @@ candidates, of which a step takes one at random.
 """
 
 import fcntl
+import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atom_repro.datatypes import AtomError, Clip
-from atom_repro.video.sampling import read_frames
+from atom_repro.records.atomic import atomic_write
+from atom_repro.video.sampling import DECODING, read_frames
 
 ALL_ROWS = slice(None)
 _FLUSH_EVERY_CLIPS = 50  # a killed run decodes at most these again
@@ -38,7 +40,8 @@ class FrameBank:
 
     Clips are decoded once and written one by one, so that a data set may be larger than memory.
     The file is kept in `folder`, named by the data set's fingerprint `name`, for the next run; an
-    interrupted run goes on after the last clip that was flushed.
+    interrupted run goes on after the last clip that was flushed. Frames of an older `DECODING` are
+    deleted. `faults` has what could not be seen of clips that were read in part, by their id.
 
     Raises:
         AtomError: the disk is full, or a clip cannot be read.
@@ -56,18 +59,23 @@ class FrameBank:
         progress: Callable[[int], object] = lambda decoded: None,
     ) -> None:
         self.frames, self.per_segment = frames, per_segment
-        path = folder / f"{name[:16]}-{frames}x{per_segment}-{size}px.npy"
-        if not path.is_file():
+        older = f"{name[:16]}-{frames}x{per_segment}-{size}px"
+        path = folder / f"{older}-v{DECODING}.npy"
+        if not (path.is_file() and _state_file(path).is_file()):
             folder.mkdir(parents=True, exist_ok=True)
             with path.with_suffix(".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another training may be decoding the same clips
                 if not path.is_file():
+                    for stale in folder.glob(f"{older}*.npy"):
+                        if not stale.name.startswith(path.stem):
+                            stale.unlink()
                     partial = path.with_suffix(".partial.npy")
                     shape = (len(clips), frames * per_segment, size, size, 3)
                     for _ in _decode(clips, shape, partial):
                         progress(1)
+                    _state_file(partial).replace(_state_file(path))
                     partial.replace(path)
-                    _count_file(partial).unlink(missing_ok=True)
+        self.faults: Mapping[str, str] = json.loads(_state_file(path).read_text())["faults"]
         self.pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
 
     def draw(
@@ -92,18 +100,20 @@ class FrameBank:
         return np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
 
 
-def _count_file(bank: Path) -> Path:
-    """Path of the file that counts the flushed clips of an unfinished bank."""
-    return bank.with_suffix(".count")
+def _state_file(bank: Path) -> Path:
+    """Path of the JSON file beside a bank: how many clips it has (`decoded`), and `faults`."""
+    return bank.with_suffix(".json")
 
 
 def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterator[None]:
     """Write the frames of clips to the file `bank`, resuming an interrupted call."""
-    count, done = _count_file(bank), 0
-    if bank.is_file() and count.is_file():
-        done = int(count.read_text())
+    file, done = _state_file(bank), 0
+    faults: dict[str, str] = {}
+    if bank.is_file() and file.is_file():
+        state = json.loads(file.read_text())
+        done, faults = state["decoded"], state["faults"]
     else:
-        count.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         _allocate(bank, shape)
     pixels = np.lib.format.open_memmap(bank, mode="r+")
     try:
@@ -118,11 +128,13 @@ def _decode(clips: Sequence[Clip], shape: tuple[int, ...], bank: Path) -> Iterat
                     end_s=clip.end_s,
                 )
                 pixels[index], done = decoded.pixels, index + 1
+                if decoded.detail:
+                    faults[clip.video_id] = decoded.detail
                 if done % _FLUSH_EVERY_CLIPS == 0:
-                    _flush(pixels, count, done)
+                    _flush(pixels, file, done, faults)
             yield
     finally:
-        _flush(pixels, count, done)
+        _flush(pixels, file, done, faults)
 
 
 def _allocate(bank: Path, shape: tuple[int, ...]) -> None:
@@ -140,12 +152,11 @@ def _allocate(bank: Path, shape: tuple[int, ...]) -> None:
         ) from error
 
 
-def _flush(pixels: Any, count: Path, done: int) -> None:
-    """Flush the written frames to the file, then write their number to `count`."""
+def _flush(pixels: Any, file: Path, decoded: int, faults: Mapping[str, str]) -> None:
+    """Flush the written frames to the bank, then write its state to `file`."""
     pixels.flush()
-    replacement = count.with_suffix(".new")
-    replacement.write_text(str(done))
-    replacement.replace(count)
+    with atomic_write(file) as building:
+        building.write_text(json.dumps({"decoded": decoded, "faults": faults}))
 
 
 class CaptionBatches:

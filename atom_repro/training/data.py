@@ -1,6 +1,6 @@
 """Training data of a model: tokenizer, training steps and validation clips of a data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.batches import Augmentation, CaptionBatches, FrameBank, token_rarity
 from atom_repro.training.text_batches import TextBatches
 from atom_repro.training.training_steps import Processes, TrainingSteps
+from atom_repro.video.sampling import unseen
 
 # Rows of text tasks that the tokenizer is trained on, beside the captions.
 _TOKENIZER_ROWS = 1000
@@ -24,7 +25,7 @@ _TOKENIZER_ROWS = 1000
 class TrainingData:
     """Data of a training run: `epoch` is the number of iterations (micro-batches of all processes)
     of one epoch, `rarity` the weight of each token in the word loss, `longest` the length of the
-    longest caption in ids."""
+    longest caption in ids, `faults` what could not be seen of clips, by their id."""
 
     tokenizer: Tokenizer
     steps: TrainingSteps
@@ -32,6 +33,12 @@ class TrainingData:
     rarity: Sequence[float]
     epoch: int
     longest: int
+    faults: Mapping[str, str]
+
+    @property
+    def remark(self) -> str:
+        """A line on the clips that are seen only in part; see `unseen`."""
+        return unseen("training clips", self.faults)
 
     def longest_step(self) -> list[dict[str, Any]]:
         """Micro-batches of the first step, with text tasks, captions padded to the longest of the
@@ -115,6 +122,7 @@ def training_data(
         rarity=token_rarity(captions, model.decoder.vocabulary, special),
         epoch=max(1, sum(map(len, captions)) // captions_per_iteration),
         longest=max(len(ids) for clip_captions in captions for ids in clip_captions),
+        faults=bank.faults,
     )
 
 

@@ -119,7 +119,8 @@ class Trainer:
         return self._full_network.gathered()
 
     def values(self) -> dict[str, Any]:
-        """Values of the record beside the loss curve: memory, precision, parameter counts."""
+        """Values of the record beside the loss curve: memory, precision, parameter counts, clips
+        that were seen only in part."""
         self.measured_peak.stop()
         parameters = list(self.network.parameters())
         return {
@@ -133,6 +134,7 @@ class Trainer:
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "parameters": sum(p.numel() for p in parameters),
             "sharded": self._settings.shard,
+            "partial_clips": dict(self._data.faults),
         }
 
 

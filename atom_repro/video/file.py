@@ -4,9 +4,12 @@ One thread, so that decoding a file always gives the same pixels, and encoding t
 always gives the same bytes. Which frames of a file to take is decided in `sampling`.
 """
 
+import math
+import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import Interpolation
 
@@ -165,9 +169,33 @@ def starts_anew(step: int, time_base: Any, share: float = 1.0) -> bool:
     return step_s < -_BACK_S * share or step_s > _FORWARD_S * share
 
 
-def quarter_turns(rotation: float) -> int:
-    """Quarter turns counter-clockwise, the unit of np.rot90, for a display rotation."""
-    return round(rotation / 90) % 4
+@dataclass(frozen=True)
+class Orientation:
+    """How players show a decoded frame: mirrored left to right or not, then turned."""
+
+    mirrored: bool
+    quarter_turns: int  # counter-clockwise, the unit of np.rot90
+
+    @classmethod
+    def of(cls, frame: Any) -> "Orientation":
+        """Read a frame's display matrix. PyAV leaves applying it to the caller."""
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        if matrix is None:
+            return cls(False, 0)
+        # Row vectors times (a, b; c, d), in 16.16 fixed point.
+        a, b, _, c, d, *_ = struct.unpack_from("=9i", bytes(matrix))
+        mirrored = a * d < b * c
+        angle = math.atan2(-b, -a) if mirrored else math.atan2(b, a)
+        return cls(mirrored, round(-angle / (math.pi / 2)) % 4)
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether width and height are exchanged."""
+        return self.quarter_turns % 2 == 1
+
+    def upright(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Pixels (H, W) or (H, W, C) as they are shown."""
+        return np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarter_turns)
 
 
 def packets(container: Any, stream: Any) -> AbstractContextManager[Iterator[Any]]:

@@ -171,17 +171,23 @@ class VideoFolder:
         return self.folder / Path(*inner.parts)
 
     def listing(self) -> list[tuple[str, int]]:
-        """Relative path and size in bytes of every file, sorted; fingerprints are made from it,
-        since hashing hundreds of gigabytes takes too long."""
+        """Relative path (see `printable`) and size in bytes of every file, sorted; fingerprints are
+        made from it, since hashing hundreds of gigabytes takes too long."""
         return sorted(
-            (p.relative_to(self.folder).as_posix(), p.stat().st_size) for p in self._files.values()
+            (printable(path.relative_to(self.folder).as_posix()), path.stat().st_size)
+            for path in self._files.values()
         )
 
     @cached_property
     def _files(self) -> dict[str, Path]:
         best: dict[str, tuple[int, Path]] = {}
-        for parent, folders, names in os.walk(self.folder, followlinks=False):
-            folders.sort()
+        entered = {self.folder.resolve()}
+        for parent, folders, names in os.walk(self.folder, followlinks=True):
+            folders[:] = [
+                name
+                for name in sorted(folders)
+                if _is_entered(Path(parent, name), self.folder, entered)
+            ]
             for name in sorted(names):
                 path = Path(parent, name)
                 rank = _rank(name)

@@ -200,8 +200,10 @@ def _packet_times(
                 if end_s is not None and decode_s is not None and decode_s >= end_s:
                     break
             else:
-                if start_s == 0 and packet_count < stream.frames:
-                    fault = f"the file ends after {packet_count} of {stream.frames} frames"
+                # The header's count, without what an edit list leaves out.
+                expected = min(stream.frames, len(stream.index_entries) or stream.frames)
+                if start_s == 0 and packet_count < expected:
+                    fault = f"the file ends after {packet_count} of {expected} frames"
     except FFmpegError as error:
         if start_s > 0 and not durations_s:
             return None

@@ -18,6 +18,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
+from tqdm import tqdm
 
 from atom_repro.datatypes import AtomError, Clip, ClipStatus
 from atom_repro.video.display import Display, source_matrix
@@ -25,10 +26,10 @@ from atom_repro.video.file import (
     EMPTY_STREAM,
     RESIZE,
     DecodedFrames,
+    Orientation,
     VideoError,
     error_text,
     open_video,
-    quarter_turns,
     video_stream,
 )
 from atom_repro.video.frame_times import (
@@ -43,6 +44,10 @@ from atom_repro.video.frame_times import (
 Sampling = Literal["centre", "jitter"]
 OnBad = Literal["fail", "count", "drop"]
 
+# Version of the pixels that a file gives. Raise it with whatever changes them: frames and captions
+# that are kept are then made anew.
+DECODING = 2
+
 # Containers whose header states the length (MP4's table of frames is checked as such).
 _STATES_LENGTH = {"matroska", "avi", "flv", "asf"}
 
@@ -51,6 +56,8 @@ _CUT_SHORT_S = 1.0
 
 # A last window with less new footage than this would come from rounding of the duration.
 _MIN_NEW_S = 0.1
+
+_SHOWN_FAULTS = 3
 
 
 @dataclass(frozen=True)
@@ -150,11 +157,9 @@ def read_frames(
     )
 
 
-def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Centre-sampled frames of a clip's window, resized: (T, 3, H, W) uint8 RGB.
-
-    What of the window could not be seen is added to the list `faults` of the clip's `meta`, if it
-    has one.
+def clip_frames(clip: Clip, *, frames: int, size: int) -> tuple[npt.NDArray[np.uint8], str]:
+    """Centre-sampled frames of a clip's window, resized: (T, 3, H, W) uint8 RGB; and what of the
+    window could not be seen, empty where all could.
 
     Raises:
         VideoError: no frame of the window can be decoded.
@@ -167,9 +172,7 @@ def clip_frames(clip: Clip, *, frames: int, size: int) -> np.ndarray[Any, np.dty
         start_s=clip.start_s,
         end_s=clip.end_s,
     )
-    if read.detail and "faults" in clip.meta:
-        clip.meta["faults"].append(read.detail)
-    return np.ascontiguousarray(read.pixels.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(read.pixels.transpose(0, 3, 1, 2)), read.detail
 
 
 def probe(path: Path) -> VideoInfo:
@@ -190,8 +193,8 @@ def probe(path: Path) -> VideoInfo:
             raise VideoError(path, f"no frame can be decoded ({frames.fault or EMPTY_STREAM})")
         rotation = int(first.rotation)
         width, height = first.width, first.height
-    if quarter_turns(rotation) % 2:
-        width, height = height, width
+        if Orientation.of(first).is_sideways:
+            width, height = height, width
     frame_times = read_frame_times(path, 0.0, None)
     duration_s, count = round(frame_times.end_s, 6), len(frame_times.keys)
     fps = float(rate) if rate else count / max(duration_s, 1e-9)
@@ -278,13 +281,35 @@ def windows_of(clips: Sequence[Clip], window_s: float, stride_s: float) -> list[
 class ClipCheck:
     """Clips of a split with `status` and `detail` filled in, and the counts by status.
 
-    `counts` has one entry for each of ok, partial, missing and corrupt. `label` is empty
-    unless clips were dropped; it must be printed with every result on the remaining clips.
+    `counts` has one entry for each of ok, partial, missing and corrupt, `faults` the details of all
+    that are not ok, by their id. `label` is empty unless clips were dropped; it must be printed
+    with every result on the remaining clips.
     """
 
     clips: tuple[Clip, ...]
     counts: Mapping[ClipStatus, int]
     label: str
+    faults: Mapping[str, str]
+
+    @property
+    def remark(self) -> str:
+        """A line on the clips that are not or only in part seen; see `unseen`."""
+        return unseen("clips", self.faults)
+
+
+def unseen(what: str, faults: Mapping[str, str]) -> str:
+    """A line, for display, on clips that could not be seen in full: how many, the first ones' names
+    and reasons. Empty without any.
+
+    Args:
+        what: the clips are.
+        faults: reasons by the clip's id.
+    """
+    if not faults:
+        return ""
+    shown = [f"{name}: {fault}" for name, fault in list(faults.items())[:_SHOWN_FAULTS]]
+    rest = [f"and {len(faults) - len(shown)} more"] if len(faults) > len(shown) else []
+    return f"! {what} that could not be seen in full: {len(faults)} ({'; '.join(shown + rest)})\n"
 
 
 def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> ClipCheck:
@@ -300,7 +325,8 @@ def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> Cli
     """
     if on_bad not in get_args(OnBad):
         raise AtomError(f"on_bad={on_bad}: choose fail, count or drop")
-    scanned = [_with_status(clip, frames) for clip in clips]
+    bar = tqdm(clips, desc="look at clips", unit="clip", mininterval=0.5, delay=0.5, leave=False)
+    scanned = [_with_status(clip, frames) for clip in bar]
     bad = [clip for clip in scanned if clip.status in ("missing", "corrupt")]
     if bad and on_bad == "fail":
         others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -311,10 +337,11 @@ def check_clips(clips: Sequence[Clip], on_bad: OnBad, *, frames: int = 6) -> Cli
     status_counts = Counter(clip.status for clip in scanned)
     statuses: tuple[ClipStatus, ...] = ("ok", "partial", "missing", "corrupt")
     counts = {status: status_counts[status] for status in statuses}
+    faults = {clip.video_id: clip.detail for clip in scanned if clip.detail}
     if on_bad == "drop" and bad:
         kept = tuple(clip for clip in scanned if clip.status in ("ok", "partial"))
-        return ClipCheck(kept, counts, f"reduced gallery {len(kept)}/{len(scanned)}")
-    return ClipCheck(tuple(scanned), counts, "")
+        return ClipCheck(kept, counts, f"reduced gallery {len(kept)}/{len(scanned)}", faults)
+    return ClipCheck(tuple(scanned), counts, "", faults)
 
 
 def _with_status(clip: Clip, frames: int) -> Clip:
@@ -385,6 +412,4 @@ def resized_upright(frame: Any, size: int, display: Display) -> npt.NDArray[np.u
         threads=1,
         src_colorspace=source_matrix(shown),
     )
-    # PyAV reports the display rotation and leaves applying it to the caller.
-    upright: npt.NDArray[np.uint8] = np.rot90(small.to_ndarray(), quarter_turns(frame.rotation))
-    return upright
+    return Orientation.of(frame).upright(small.to_ndarray())

@@ -47,10 +47,9 @@ class SharedDecoding:
         self._open: _OpenVideo | None = None
         self._plans: dict[int, _Plan | None] = {}
 
-    def __call__(
-        self, clip: Clip, *, frames: int, size: int
-    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Centre-sampled frames of a clip's window: see `clip_frames`.
+    def __call__(self, clip: Clip, *, frames: int, size: int) -> tuple[npt.NDArray[np.uint8], str]:
+        """Centre-sampled frames of a clip's window, and what could not be seen of it: see
+        `clip_frames`.
 
         Raises:
             VideoError: no frame of the window can be decoded.
@@ -60,7 +59,7 @@ class SharedDecoding:
         if pixels is None:
             self._open = None
             return clip_frames(clip, frames=frames, size=size)
-        return pixels
+        return pixels, ""  # what is damaged is not shared
 
     def _position(self, clip: Clip) -> int | None:
         for at in range(self._next, len(self._clips)):

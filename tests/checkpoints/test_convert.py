@@ -278,6 +278,16 @@ def test_keys_that_do_not_fit_are_named(parts, tmp_path, change, said):
     assert not (tmp_path / "ck").exists()
 
 
+def test_weights_that_are_not_finite_are_not_converted(parts, tmp_path):
+    def spoilt(tensors):
+        tensors[NORM][3] = float("inf")
+
+    source = changed(parts, tmp_path, spoilt)
+    with pytest.raises(AtomError, match=rf"changed: weights are not finite: {NORM}; train"):
+        from_parts(parts, tmp_path / "ck", text=source)
+    assert not (tmp_path / "ck").exists()
+
+
 def test_another_width_or_head_count_is_named(parts, tmp_path):
     with pytest.raises(AtomError, match=r"from which patch|shape \(32,\), the model's is \(64,\)"):
         from_parts(parts, tmp_path / "ck", encoder={"width": 64})
@@ -327,7 +337,9 @@ def test_absent_tokenizer_target_and_sources_are_one_line(parts, tmp_path, monke
         from_parts(parts, tmp_path / "ck", text=str(alone))
     with pytest.raises(AtomError, match=r"exists; choose another target, or force=true"):
         from_parts(parts, tmp_path)
-    with pytest.raises(AtomError, match=r"sources\.text given; give sources\.whole alone, or both"):
+    with pytest.raises(
+        AtomError, match=r"sources\.text given; model=small takes sources\.video and"
+    ):
         convert(small_model(), {"text": str(llama)}, tmp_path / "ck")
     with pytest.raises(AtomError, match=r"nothing\.pth does not exist; weights are at CLIP: hugg"):
         from_parts(parts, tmp_path / "ck", video=str(tmp_path / "nothing.pth"))

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import spoil
 
 from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
@@ -118,6 +119,9 @@ def test_what_is_there_stays_and_what_a_kill_left_out_is_made(tmp_path):
         path.write_text(path.read_text().replace('"random"', '"trained:abc"'))
     one.prepare_modules(for_quality=True)
     assert one.weights == "trained:abc"
+    spoil(encoder)
+    with pytest.raises(AtomError, match=r"encoder/model\.safetensors: weights are not finite: "):
+        one.prepare_modules(for_quality=True)
 
 
 def test_a_decoder_step_reads_a_byte_a_weight_and_a_scale_a_row():

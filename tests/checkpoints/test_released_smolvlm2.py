@@ -5,12 +5,16 @@ import torch
 from conftest import TEXTS, small_model
 from safetensors.torch import save_file
 
+from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.convert import convert
+from atom_repro.checkpoints.released import all_sources
 from atom_repro.datatypes import AtomError
 from atom_repro.engines import eager
 from atom_repro.models import smolvlm2
 from atom_repro.models.tokenizer import Tokenizer
+
+VIDEO_OF_MPLUG2 = "mPLUG2 (video encoder)"
 
 
 def test_a_whole_smolvlm2_is_converted(tmp_path):
@@ -46,5 +50,25 @@ def test_a_whole_smolvlm2_is_converted(tmp_path):
     for ours, theirs in ((seen, encoder.state_dict()), (said, decoder.state_dict())):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    with pytest.raises(AtomError, match="unexpected keys for model=small as SmolVLM2"):
-        convert(small_model(), {"whole": str(released)}, tmp_path / "other")
+    both = {"video": str(released), "text": str(released)}
+    with pytest.raises(AtomError, match=r"holds no weights of CLIP or mPLUG2 .*model=small takes"):
+        convert(small_model(), both, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "sources", "named"),
+    [
+        ("smolvlm2_256m", {"whole": "gone.pth"}, {"SmolVLM2"}),
+        ("smolvlm2_256m", {"video": "gone.pth"}, {"SmolVLM2"}),
+        ("mplug2", {"whole": "gone.pth"}, {"mPLUG2"}),
+        ("mplug2plus", {"video": "gone.pth", "text": "gone.pth"}, {"CLIP", VIDEO_OF_MPLUG2}),
+        ("mplug2plus", {}, {"CLIP", "Llama", VIDEO_OF_MPLUG2}),
+    ],
+)
+def test_only_sources_of_the_model_are_named(name, sources, named, tmp_path):
+    model = config.build(config.compose("convert", [f"model={name}"]).model)
+    with pytest.raises(AtomError) as caught:
+        convert(model, sources, tmp_path / "ck")
+    said = str(caught.value)
+    assert {source.name for source in all_sources() if f"{source.name}: " in said} == named
+    assert "\n" not in said

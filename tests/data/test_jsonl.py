@@ -66,6 +66,9 @@ def test_a_raw_separator_inside_a_line_does_not_end_it(tmp_path):
         (line("y", references="a cat"), "references is not a list"),
         (line("y", start_s=5, end_s=5), "window 5-5 s is empty"),
         (line("y", start_s="5"), "is empty or not a number"),
+        (line("y", start_s=float("nan")), "is empty or not a number"),
+        (line("y", end_s=float("inf")), "is empty or not a number"),
+        (line("y", references=[" "]), "not a non-empty text"),
         (line("y", queries=[{"text": "x", "kind": "word"}]), "query kind 'word'"),
         (line("y", queries=[{"query_id": "x#0", "text": "t"}]), "query_id: x#0 occurs twice"),
         (line("y", caption="a"), "unknown key 'caption'"),
@@ -76,6 +79,13 @@ def test_a_bad_line_is_one_line(tmp_path, bad, said):
     with pytest.raises(AtomError, match=said) as caught:
         made(tmp_path, line("x", queries=["q"]), bad).clips("test")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_another_encoding_is_one_line(tmp_path):
+    dataset = made(tmp_path, line())
+    dataset.path.write_bytes(json.dumps(line(), ensure_ascii=False).encode("utf-16"))
+    with pytest.raises(AtomError, match=r"clips\.jsonl: cannot be read \('utf-8' codec"):
+        dataset.clips("test")
 
 
 def test_missing_file_and_split(tmp_path):

@@ -1,6 +1,7 @@
 """Captions of clips: batched equals single, kept for the next run, read back from a file."""
 
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from atom_repro.engines.eager import EagerEngine
 from atom_repro.evaluation.captioning import journaled_captions, read_predictions
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.quant import none
+from atom_repro.records.lock import hold
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 from atom_repro.video.file import write_video
@@ -101,6 +103,16 @@ def test_a_resumed_run_repeats_no_whole_batch(setup, clips, tmp_path):
     assert again == whole
     assert steps == [2, 1, 1, 1]
     assert captions(setup, clips, folder) == (whole, [5], set())
+
+
+def test_two_evaluations_do_not_write_one_journal(setup, clips, tmp_path):
+    folder = tmp_path / "journals"
+    whole, _, _ = captions(setup, clips, folder)
+    (journal,) = folder.iterdir()
+    said = rf"another run \(process {os.getpid()}\) uses {journal}; wait for it"
+    with hold(journal.with_suffix(".lock"), journal, ""), pytest.raises(AtomError, match=said):
+        captions(setup, clips, folder)
+    assert captions(setup, clips, folder)[0] == whole
 
 
 def test_predictions_are_read_back_by_clip(clips, tmp_path):

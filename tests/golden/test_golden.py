@@ -83,7 +83,7 @@ def texts(name, folder):
     said = {}
     for number, clip in enumerate(dataset.clips("test")[:CLIPS]):
         size = {"frames": model.encoder.frames, "size": model.encoder.image_size}
-        visual = encoder(torch.from_numpy(clip_frames(clip, **size)[None]))
+        visual = encoder(torch.from_numpy(clip_frames(clip, **size)[0][None]))
         said[f"caption {number}"] = greedy(decoder, visual, model.prompt, CAPTION_TOKENS)
         (generated,) = decoder.generate(
             visual,

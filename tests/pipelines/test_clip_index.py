@@ -230,25 +230,56 @@ def test_timestamps_of_years_are_one_line(tmp_path, folder, monkeypatch):
         assert "by its timestamps it lasts 2,500,000,000 hours" in line
 
 
-def test_probabilities_that_are_not_finite_are_not_stored(tmp_path, folder):
-    class Diverged(Stub):
+def test_a_drive_that_is_pulled_out_costs_what_it_held_no_caption(tmp_path, folder):
+    class Pulled(Stub):
         def caption(self, clips):
-            for clip in clips:
-                yield Prediction(clip.video_id, "", (), float("nan"))
+            for clip, outcome in zip(clips, super().caption(clips), strict=True):
+                if clip.source_id == "b/a.mp4" and clip.start_s > 20:
+                    clip.path.unlink(missing_ok=True)
+                    yield Failure(clip.video_id, "decode_video", f"{clip.path}: no such file")
+                else:
+                    yield outcome
 
+    content = (folder / "b/a.mp4").read_bytes()
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
-        with pytest.raises(AtomError, match="not finite; its weights are damaged"):
-            index.update(Diverged(), folder)
-        assert [r.path for r in index.rows()] == ["torn.mp4"]
+        done = index.update(Pulled(), folder)
+        (line,) = (line for line in done.remarks if line.startswith("b/a.mp4"))
+        assert "went away or changed while it was read" in line
+        kept = [r.start_s for r in index.rows() if r.path == "b/a.mp4"]
+        assert kept == [0, 5, 10, 15, 20]
+        (folder / "b/a.mp4").write_bytes(content)
+        index.update(Stub(), folder)
+        rows = [r for r in index.rows() if r.path == "b/a.mp4"]
+        assert len(rows) == 12
+        assert {r.status for r in rows} == {"ok"}
+
+
+def test_a_file_that_goes_away_while_it_is_looked_at_is_looked_at_again(
+    tmp_path, folder, monkeypatch
+):
+    real = clip_index.probe
+
+    def pulled(file):
+        if file.name == "c.mp4":
+            file.unlink()
+        return real(file)
+
+    content = (folder / "c.mp4").read_bytes()
+    monkeypatch.setattr(clip_index, "probe", pulled)
+    with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
+        done = index.update(Stub(), folder)
+        assert "c.mp4: cannot be read (No such file or directory)" in done.remarks
+        monkeypatch.undo()
+        (folder / "c.mp4").write_bytes(content)
+        assert index.update(Stub(), folder).added == 1
 
 
 def test_what_could_not_be_seen_of_a_clip_is_said(tmp_path, folder):
     class Half(Stub):
         def caption(self, clips):
-            for clip in clips:
-                if clip.source_id == "b/a.mp4":
-                    clip.meta["faults"].append("2 frames are damaged")
-            yield from super().caption(clips)
+            for clip, outcome in zip(clips, super().caption(clips), strict=True):
+                fault = "2 frames are damaged" if clip.source_id == "b/a.mp4" else ""
+                yield replace(outcome, fault=fault)
 
     with ClipIndex.open(tmp_path / "i.db", PROVENANCE) as index:
         index.update(Half(), folder)

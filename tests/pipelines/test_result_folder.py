@@ -8,7 +8,12 @@ import pytest
 
 from atom_repro.datatypes import AtomError
 from atom_repro.pipelines.captioned_clips import Delivery, counted, time_range
-from atom_repro.pipelines.result_folder import folder_for, require_writable, write
+from atom_repro.pipelines.result_folder import (
+    folder_for,
+    require_writable,
+    weights_notice,
+    write,
+)
 
 NOTHING = Delivery("nothing found", ("video",), (), {"shots": []})
 
@@ -92,3 +97,12 @@ def test_one_is_singular():
     assert [counted(n, "clip") for n in (0, 1, 2, 1500)] == [
         "0 clips", "1 clip", "2 clips", "1,500 clips",
     ]  # fmt: skip
+
+
+def test_the_notice_on_weights_is_two_lines_of_a_terminal_at_most():
+    kinds = {"random": "noise", "mixed": "fine-tune", "trained": "Real video", "released": "Check"}
+    for kind, word in kinds.items():
+        notice = weights_notice(f"{kind}:0123456789abcdef", "toy")
+        assert word in notice
+        assert len(notice) <= 160
+    assert "Real video" not in weights_notice("trained:0123456789abcdef", "msrvtt")

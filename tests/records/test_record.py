@@ -172,9 +172,11 @@ def test_a_journal_drops_a_half_written_line_and_goes_on(tmp_path):
     with Journal(path) as journal:
         journal.add({"n": 1})
         journal.add({"n": 2})
-    path.write_bytes(path.read_bytes() + b'{"n": 3')
+    for torn in (b'{"n": 3', b"\0" * 9 + b"\n", b'\0\n{"n": 5}\n'):  # a kill, a loss of power
+        path.write_bytes(path.read_bytes() + torn)
+        with Journal(path) as journal:
+            assert journal.done == [{"n": 1}, {"n": 2}]
     with Journal(path) as journal:
-        assert journal.done == [{"n": 1}, {"n": 2}]
         journal.add({"n": 4})
     with Journal(path) as journal:
         assert [line["n"] for line in journal.done] == [1, 2, 4]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import spoil
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
@@ -69,6 +70,15 @@ def test_every_arm_says_the_same_in_the_same_order(saved, model, clips, forbid_e
             assert f"{min(size, 6)} clips" in shared
         lanes = {s.lane for s in spans if s.stage == "encode"}
         assert lanes == ({"encoder"} if schedule == "parallel" else {"MainThread"})
+
+
+@pytest.mark.parametrize("module", ["encoder", "decoder"])
+def test_captions_of_weights_that_are_not_finite_are_refused(saved, model, clips, module):
+    spoil(saved / "fp32" / module)
+    for size in (1, 3):
+        arm = Arm(residency="resident", schedule="sequential", decode_batch=size)
+        with pytest.raises(AtomError, match=r"not finite; weights in .*fp32 are damaged, train"):
+            captions(saved, model, clips, arm)
 
 
 def without_log_prob(outcome):

@@ -13,7 +13,7 @@ from atom_repro.datatypes import AtomError, Clip
 from atom_repro.training.augmentation import none, shift
 from atom_repro.training.batches import CaptionBatches, FrameBank, token_rarity
 from atom_repro.video.file import write_video
-from atom_repro.video.sampling import read_frames
+from atom_repro.video.sampling import DECODING, read_frames
 
 CAPTIONS = [[[10 + i, 5, 2], [10 + i, 6, 7, 2]] for i in range(5)]
 
@@ -85,6 +85,19 @@ def test_the_bank_is_kept_for_the_next_run(bank, tmp_path):
     assert np.array_equal(again.pixels, bank.pixels)
 
 
+def test_frames_of_an_older_decoding_are_made_again(bank, tmp_path, reading, monkeypatch):
+    read, _ = reading
+    (old,) = (tmp_path / "bank").glob("*.npy")
+    unversioned = old.with_name(old.name.replace(f"-v{DECODING}", ""))
+    unversioned.write_bytes(old.read_bytes())
+    monkeypatch.setattr("atom_repro.training.batches.DECODING", DECODING + 1)
+    clips = [Clip("toy", "train", str(i), tmp_path / f"{i}.mp4") for i in range(5)]
+    FrameBank(clips, frames=3, per_segment=4, size=32, folder=old.parent, name="f" * 20)
+    assert len(read) == 5
+    assert not old.exists()
+    assert not unversioned.exists()
+
+
 def decoded(folder):
     """A bank of the clips of `bank`, in a folder of its own."""
     clips = [Clip("toy", "train", str(i), folder / f"{i}.mp4") for i in range(5)]
@@ -118,7 +131,7 @@ def test_decoding_goes_on_behind_a_broken_clip_that_was_mended(bank, tmp_path, r
     assert np.array_equal(decoded(tmp_path).pixels, bank.pixels)
     assert read == ["0", "1", "2", "3", "4"]
     left = sorted(f.suffix for f in (tmp_path / "other").iterdir())
-    assert left == [".lock", ".npy"]
+    assert left == [".json", ".lock", ".npy"]
 
 
 def test_decoding_goes_on_after_a_kill(bank, tmp_path, reading, monkeypatch):

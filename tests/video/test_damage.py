@@ -7,6 +7,10 @@ import av
 import numpy as np
 import pytest
 
+from atom_repro.datatypes import Clip
+from atom_repro.models.generation import Generated
+from atom_repro.runtime.captioning import read_clips
+from atom_repro.training.batches import FrameBank
 from atom_repro.video.editing.cuts import Cut
 from atom_repro.video.editing.reader import FrameReader
 from atom_repro.video.editing.verify import verify_movie
@@ -96,6 +100,19 @@ def test_packets_that_a_broadcast_lost_are_said(tmp_path):
     assert got.status == "partial"
     assert "damaged" in got.detail
     assert got.times_s[-1] > 3.5
+
+
+def test_what_a_training_or_a_caption_does_not_see_is_said(tmp_path, model):
+    paths = film(tmp_path / "whole.mp4"), destroy(film(tmp_path / "torn.mp4"), 14)
+    clips = [Clip("own", "train", path.stem, path) for path in paths]
+    said = {"torn": "1 frame is damaged, at 1.4 s (Invalid data found when processing input)"}
+    shape = {"frames": 2, "per_segment": 2, "size": 16, "folder": tmp_path / "bank", "name": "own"}
+    assert FrameBank(clips, **shape).faults == said
+    assert FrameBank([], **shape).faults == said  # of the next run, which decodes nothing
+    batch = read_clips(clips, model.encoder)
+    assert batch.faults == said
+    captions = batch.outcomes([Generated((1,), 0.0, 0.0, text="a film")] * 2)
+    assert [caption.fault for caption in captions] == ["", said["torn"]]
 
 
 def test_a_file_that_was_cut_short_is_said_where_its_header_has_its_length(tmp_path):

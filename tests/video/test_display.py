@@ -1,5 +1,6 @@
 """HDR, interlaced and transparent footage: captions and cuts show what a player shows."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from atom_repro.video import display
 from atom_repro.video.editing.cuts import Cut
+from atom_repro.video.editing.verify import verify_movie
 from atom_repro.video.editing.writer import render_movie
+from atom_repro.video.file import write_video
 from atom_repro.video.sampling import read_frames
 
 
@@ -104,3 +107,48 @@ def test_what_this_build_cannot_do_is_said(interlaced, tmp_path, monkeypatch):
     assert got.detail.startswith("its fields are not separated: this build of FFmpeg cannot")
     (cut,) = render_movie([Cut("a", interlaced)], tmp_path / "movie.mp4").cuts
     assert "its fields are not separated" in cut.detail
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        ((-1, 0, 0, 1), "top right"),  # mirrored, as selfies are
+        ((1, 0, 0, -1), "bottom left"),
+        ((-1, 0, 0, -1), "bottom right"),
+        ((0, 1, -1, 0), "top right"),
+        ((0, -1, 1, 0), "bottom left"),
+        ((0, 1, 1, 0), "top left"),
+        ((0, -1, -1, 0), "bottom right"),
+    ],
+)
+def test_turned_and_mirrored_films_stand_as_in_a_player(tmp_path, matrix, corner):
+    """The film is white in its top left corner, and its header says how it is shown."""
+    path = tmp_path / "a.mp4"
+    pixels = np.zeros((5, 48, 64, 3), np.uint8)
+    pixels[:, :24, :32] = 255
+    write_video(path, pixels, 10)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44  # behind version, times, track, layer and volume
+    a, b, c, d = (number << 16 for number in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    edited = render_movie([Cut("a", path, 0.0, 0.5)], tmp_path / "movie.mp4", fps=10)
+    verify_movie(edited, tmp_path / "movie.mp4")
+    for shown in (path, tmp_path / "movie.mp4"):
+        levels = levels_of(shown)
+        halves = {"top": slice(0, 32), "bottom": slice(32, 64)}
+        sides = {"left": slice(0, 32), "right": slice(32, 64)}
+        quarters = {
+            f"{half} {side}": levels[halves[half], sides[side]].mean()
+            for half in halves
+            for side in sides
+        }
+        assert max(quarters, key=quarters.get) == corner
+
+
+def test_a_film_shorter_than_a_frame_of_the_movie_is_cut(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, np.full((2, 48, 64, 3), 90, np.uint8), 100)
+    edited = render_movie([Cut("a", path, 0.0, 0.02)], tmp_path / "movie.mp4", fps=10)
+    verify_movie(edited, tmp_path / "movie.mp4")
+    assert [cut.frames for cut in edited.cuts] == [1]

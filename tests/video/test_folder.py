@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atom_repro.datatypes import AtomError
-from atom_repro.video.folder import list_videos, printable
+from atom_repro.video.folder import VideoFolder, list_videos, printable
 
 
 def touch(path: Path) -> Path:
@@ -98,3 +98,16 @@ def test_a_folder_without_videos_says_what_is_there(tmp_path):
     )
     with pytest.raises(AtomError, match=said):
         list_videos(tmp_path)
+
+
+def test_videos_of_a_data_set_are_found_behind_links_and_under_any_name(folder, tmp_path):
+    touch(tmp_path / "elsewhere/b.mp4")
+    (folder / "part").symlink_to(tmp_path / "elsewhere")
+    (folder / "circle").symlink_to(folder)
+    touch(folder / os.fsdecode(b"caf\xe9.mp4"))
+    videos = VideoFolder(folder)
+    assert len(videos) == 3
+    assert videos.find("b") == folder / "part/b.mp4"
+    names = [name for name, _ in videos.listing()]
+    assert names == ["a.mp4", r"caf\xe9.mp4", "part/b.mp4"]
+    assert "\n".join(names).encode()  # as fingerprints are made of them

@@ -14,6 +14,7 @@ from atom_repro.video.sampling import (
     probe,
     read_frames,
     sliding_windows,
+    unseen,
     windows_of,
 )
 
@@ -320,6 +321,16 @@ def test_scan_counts_or_drops(gallery):
     assert [clip.video_id for clip in dropped.clips] == ["good"]
     assert dropped.label == "reduced gallery 1/3"
     assert dropped.counts == counted.counts
+    said = "! clips that could not be seen in full: 2 (bad: not a readable video"
+    assert counted.remark == dropped.remark
+    assert counted.remark.startswith(said)
+    assert check_clips(gallery[:1], "count").remark == ""
+
+
+def test_of_many_clips_that_are_not_seen_some_are_named():
+    faults = {f"v{i}": "no such file" for i in range(5)}
+    names = "v0: no such file; v1: no such file; v2: no such file; and 2 more"
+    assert unseen("clips", faults) == f"! clips that could not be seen in full: 5 ({names})\n"
 
 
 def test_scan_refuses_an_unknown_policy(gallery):

@@ -174,3 +174,28 @@ def test_a_hole_in_a_broadcast_is_closed(tmp_path):
     both = tmp_path / "both.ts"
     both.write_bytes(path.read_bytes() + late.read_bytes())
     assert probe(both).duration_s == pytest.approx(4.0, abs=0.2)
+
+
+def test_a_film_that_was_trimmed_without_being_encoded_anew_is_whole(tmp_path):
+    """Phones trim so: the packets from the keyframe on stay, an edit list says what is shown."""
+    write_video(tmp_path / "a.mp4", np.zeros((40, 32, 32, 3), np.uint8), 10)
+    trimmed = tmp_path / "trimmed.mp4"
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with (
+        av.open(str(tmp_path / "a.mp4")) as source,
+        av.open(str(trimmed), "w", options=options) as out,
+    ):
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                back = round(1.5 / stream.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - back, packet.dts - back, copy
+                out.mux(packet)
+    info = probe(trimmed)
+    assert (info.frames, info.duration_s, info.fault) == (25, pytest.approx(2.5), "")
+    got = read_frames(trimmed, frames=5, size=16, sampling="centre")
+    assert (got.status, got.detail) == ("ok", "")
+    trimmed.write_bytes(trimmed.read_bytes()[:-500])  # its index is at the end
+    with pytest.raises(VideoError, match="not a readable video"):
+        probe(trimmed)

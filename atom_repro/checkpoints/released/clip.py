@@ -9,6 +9,7 @@ import re
 from torch import Tensor
 
 from atom_repro.checkpoints.released.source import IgnoredKey, MappedKey, Source
+from atom_repro.models.mplug2plus import MPlug2Plus
 
 _KEYS = {
     "embeddings.class_embedding": "cls",
@@ -60,6 +61,7 @@ SOURCES = [
     Source(
         name="CLIP",
         role="video",
+        model=MPlug2Plus,
         signature=r"(vision_model\.)?pre_layrnorm\.weight",
         map_key=map_key,
         download_from="huggingface.co/openai/clip-vit-large-patch14 (open; terms: "

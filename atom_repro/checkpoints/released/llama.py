@@ -3,6 +3,7 @@
 import re
 
 from atom_repro.checkpoints.released.source import IgnoredKey, MappedKey, Source
+from atom_repro.models.mplug2plus import MPlug2Plus
 
 _DECODER_KEY = re.compile(
     r"model\.(embed_tokens|norm|layers\.\d+\.(input_layernorm|post_attention_layernorm|"
@@ -20,6 +21,7 @@ SOURCES = [
     Source(
         name="Llama",
         role="text",
+        model=MPlug2Plus,
         signature=r"model\.layers\.0\.mlp\.gate_proj\.weight",
         map_key=map_key,
         download_from="huggingface.co/meta-llama/Llama-3.2-1B or -Instruct (gated: accept the "

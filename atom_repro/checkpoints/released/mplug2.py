@@ -7,6 +7,8 @@ of the universal layers and of the decoder are kept, the visual tower's are not.
 import re
 
 from atom_repro.checkpoints.released.source import IgnoredKey, MappedKey, Source
+from atom_repro.models.mplug2 import MPlug2
+from atom_repro.models.mplug2plus import MPlug2Plus
 
 _VISUAL = "visual_encoder.visual."
 _KEYS = {
@@ -103,6 +105,7 @@ SOURCES = [
     Source(
         name="mPLUG2 (video encoder)",
         role="video",
+        model=MPlug2Plus,
         signature=_SIGNATURE,
         map_key=map_video_key,
         download_from=_DOWNLOAD,
@@ -111,6 +114,7 @@ SOURCES = [
     Source(
         name="mPLUG2",
         role="whole",
+        model=MPlug2,
         signature=_SIGNATURE,
         map_key=map_whole_key,
         download_from=_DOWNLOAD,

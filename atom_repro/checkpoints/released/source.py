@@ -57,6 +57,7 @@ class Source:
 
     Args:
         role: the `sources.<role>` that takes it.
+        model: the class of the models whose modules it fills.
         signature: a key (regular expression) that identifies this kind.
         map_key: returns None for an unknown key, which is an error.
         new: module keys (regular expression, whole key) that it need not fill, to the reason.
@@ -68,6 +69,7 @@ class Source:
 
     name: str
     role: Role
+    model: type
     signature: str
     map_key: KeyMapping
     download_from: str

@@ -24,11 +24,11 @@ from atom_repro.video.file import (
     EMPTY_STREAM,
     RESIZE,
     DecodedFrames,
+    Orientation,
     VideoError,
     error_text,
     open_video,
     packets,
-    quarter_turns,
     seconds,
     video_stream,
 )
@@ -240,9 +240,10 @@ class FrameReader:
         return float(times_s[after]) if after < len(times_s) else self._timeline.end_s
 
     def _letterbox(self, frame: Any) -> tuple[npt.NDArray[np.uint8], Box]:
-        turns = quarter_turns(frame.rotation)
+        orientation = Orientation.of(frame)
         box = fit_box(_display_size(frame, self._aspect), self._width, self._height)
-        width, height = (box.height, box.width) if turns % 2 else (box.width, box.height)
+        sideways = orientation.is_sideways
+        width, height = (box.height, box.width) if sideways else (box.width, box.height)
         shown = self._display(frame, width, height)
         small = shown.reformat(
             width=width,
@@ -262,7 +263,7 @@ class FrameReader:
         for plane, content, step in zip(canvas_planes, content_planes, (1, 2, 2), strict=True):
             rows = slice(box.y // step, (box.y + box.height) // step)
             columns = slice(box.x // step, (box.x + box.width) // step)
-            plane[rows, columns] = np.rot90(content, turns)
+            plane[rows, columns] = orientation.upright(content)
         return canvas.reshape(-1, self._width), box
 
 
@@ -280,9 +281,9 @@ def planes(
 
 
 def _display_size(frame: Any, pixel_aspect: Fraction | None) -> tuple[float, float]:
-    """Width and height of a frame after display rotation, in square pixels."""
+    """Width and height of a frame as it is shown, in square pixels."""
     width, height = frame.width * float(pixel_aspect or 1), float(frame.height)
-    return (height, width) if quarter_turns(frame.rotation) % 2 else (width, height)
+    return (height, width) if Orientation.of(frame).is_sideways else (width, height)
 
 
 def _sound_stream(container: Any) -> Any:

@@ -1,7 +1,7 @@
 """Verification of a rendered movie: decode it and compare it with its edit list and sources.
 
-Sources are read through `sampling.read_frames`, which shares neither rotation nor scaling code with
-the renderer, so that a defect of one is not masked by the other.
+Sources are read through `sampling.read_frames`, which shares no scaling code with the renderer, so
+that a defect of one is not masked by the other.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ from atom_repro.video.file import (
     seconds,
     video_stream,
 )
+from atom_repro.video.frame_times import read_frame_times
 from atom_repro.video.sampling import read_frames
 
 # Side of the compared thumbnails, and the largest mean absolute difference, of 255 levels, between
@@ -189,6 +190,9 @@ def _compare(
         + float((index - cut.start_frame + Fraction(1, 2)) / edit_list.fps)
         + ROUNDING_S
     )
+    if cut.frames == 1:  # of a source that is shorter than half a frame of the movie
+        times = read_frame_times(cut.path, cut.source_start_s, at_s)
+        at_s = min(at_s, times.end_s - ROUNDING_S)
     source = read_frames(
         cut.path,
         frames=1,

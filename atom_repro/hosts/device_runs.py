@@ -19,6 +19,7 @@ def run_on_device(
     job_folder: Path,
     *,
     folder: str = FOLDER,
+    affinity: str = "",
     timeout_s: float = 3600.0,
     every_s: float = 0.5,
     watch: Callable[[], None] = lambda: None,
@@ -29,6 +30,7 @@ def run_on_device(
 
     Args:
         folder: of the device.
+        affinity: hexadecimal mask of the cores that it may use, as taskset takes it; empty for all.
         watch: see `Job.wait`.
 
     Raises:
@@ -47,9 +49,9 @@ def run_on_device(
         for path, remote in files:
             connection.push(path, remote, bar.update)
     connection.ask(f"cd {quoted(program)} && chmod 755 *")
-    run = Job.start(
-        connection, f"{job}/run", f"cd .. && sh {quoted(f'{program}/{START}')} {quoted(JOB)}"
-    )
+    pinned = f"taskset {quoted(affinity)} " if affinity else ""
+    start = f"{pinned}sh {quoted(f'{program}/{START}')} {quoted(JOB)}"
+    run = Job.start(connection, f"{job}/run", f"cd .. && {start}")
     run.wait(timeout_s=timeout_s, every_s=every_s, watch=watch)
     connection.pull(f"{job}/run/stdout", job_folder / RESULTS)
 

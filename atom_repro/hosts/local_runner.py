@@ -1,11 +1,12 @@
 """The host that runs a session with the C++ runner on this machine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from atom_repro.datatypes import Clip
+from atom_repro.datatypes import Clip, Machine
+from atom_repro.device.machine import this_machine
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.hosts.on_runner import session_trace
 from atom_repro.hosts.runner import build_runner, run_job
@@ -25,6 +26,13 @@ class LocalRunner:
 
     folder: Path
     name: str = "runner"
+
+    @property
+    def machine(self) -> Machine:
+        return this_machine()
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
 
     def run(
         self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm

@@ -113,6 +113,7 @@ def trace_samples(
             "kind": "prompt", **round_, "prompt": number, **seconds,
             "session_device_peak_bytes": trace.device_peak_bytes,
             "session_memory_peak_bytes": trace.memory_peak_bytes,
+            **({"session_measured": dict(trace.measured)} if trace.measured else {}),
         }  # fmt: skip
     for span in trace.spans:
         yield {"kind": "span", **round_, **span.to_dict()}

@@ -56,10 +56,10 @@ def main(cfg: Any) -> None:
     for setup in setups.values():
         setup.prepare_modules(for_quality=False)
     labels = {name: setup.weights for name, setup in setups.items()}
-    stage = first.stage(
-        "compare", __file__, settings, f"{dataset.name}/{pipeline.name}-{len(clips)}",
-        inputs={**first.inputs, **{f"weights of {name}": label for name, label in labels.items()}},
-    )  # fmt: skip
+    inputs = first.inputs | {f"weights of {name}": label for name, label in labels.items()}
+    protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
+    machine = host.machine
+    stage = first.stage("compare", __file__, settings, protocol, inputs=inputs, machine=machine)
     if stage.unchanged("compare"):
         return
 
@@ -78,8 +78,8 @@ def main(cfg: Any) -> None:
                 for name in order.sample(list(setups), len(setups)):
                     bar.set_postfix_str(name)
                     trim_heap()  # what another variant freed is none of this one's memory
-                    trace = host.run(setups[name], pipeline, clips, arms[name])
                     round_ = {"variant": name, "repeat": repeat, "warmup": repeat == 0}
+                    trace = host.run(setups[name], pipeline, clips, arms[name])
                     run.samples += trace_samples(trace, round_)
                     outputs[name].add(name, trace.results)
                     bar.update()
@@ -92,7 +92,7 @@ def main(cfg: Any) -> None:
             }
         captions = {name: check.captions() for name, check in outputs.items()}
         of_first = set(next(iter(captions.values())))
-        run.values |= {
+        run.values |= host.facts() | {
             "host": host.name,
             "clips": len(clips),
             "prompts": len(pipeline.prompts),

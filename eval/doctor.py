@@ -86,7 +86,7 @@ def main(cfg: Any) -> None:
         print(f"java        {java_version(find_java())}")
     except AtomError as error:
         problems.append(str(error))
-    print("adb         carried by adbutils; phones are not measured by this version")
+    print("adb         carried by adbutils; make device-bench HOST=auto measures a phone")
     missing = [tool for tool in ("cmake", "g++", "readelf") if shutil.which(tool) is None]
     runner = f"no {', '.join(missing)}; `apt install cmake g++`" if missing else "can be built"
     print(f"runner      {runner}")

@@ -19,10 +19,11 @@ RAILS, BATTERY = "power rails", "battery current and voltage"
 NOTHING = "the device lets adb read neither power rails nor the battery's current"
 # CH3(T=123456)[S2M_VDD_CPUCL2], 4711: microwatt-seconds since the device was started.
 _RAIL = re.compile(r"^CH\d+\(T=\d+\)\[([^\]]+)\], (\d+)$", re.M)
-_READ_RAILS = "cat /sys/bus/iio/devices/iio:device*/energy_value 2> /dev/null"
 _SUPPLY = "/sys/class/power_supply/battery"
-_READ_BATTERY = (
-    f"for f in status current_now voltage_now; do cat {_SUPPLY}/$f 2> /dev/null || echo; done"
+# In one command, as each costs the device a little work.
+_READ = (
+    f"for f in status current_now voltage_now; do cat {_SUPPLY}/$f 2> /dev/null || echo; done; "
+    "cat /sys/bus/iio/devices/iio:device*/energy_value 2> /dev/null"
 )
 # A device that is awake takes more than 20 mA, so numbers below are of milliamperes, and less than
 # 10 A in any unit.
@@ -50,9 +51,9 @@ class Reading:
 
 def read_counters(connection: Connection) -> Reading:
     """Read all counters of a device once."""
-    rails = {m[1]: int(m[2]) for m in _RAIL.finditer(connection.shell(_READ_RAILS).text)}
-    lines = [*connection.shell(_READ_BATTERY).text.split("\n"), "", "", ""]
-    status, current, voltage = (line.strip() for line in lines[:3])
+    text = connection.shell(_READ).text
+    rails = {m[1]: int(m[2]) for m in _RAIL.finditer(text)}
+    status, current, voltage = (line.strip() for line in [*text.split("\n"), "", "", ""][:3])
     return Reading(time.monotonic(), rails, status, _whole(current), _whole(voltage))
 
 

@@ -122,7 +122,7 @@ class Phone:
                 self._state["throttled"] |= watch.to_dict()["throttled"]
                 measured.update(
                     {"held_s": round(waited, 3), "watch": watch.to_dict()},
-                    energy=energy_between(readings).above(idle),
+                    energy=(energy_between(readings) if self.control.idle_s else idle).above(idle),
                 )
 
         trace = session_trace(setup, pipeline, clips, arm, self.folder, work)
@@ -143,16 +143,15 @@ class Phone:
 
     def _idle(self, connection: Connection) -> Energy:
         """The device at rest, measured once."""
+        if not self.control.idle_s:
+            return Energy(0.0, None, reason="not measured (host.control.idle_s=0)")
         if "at_rest" not in self._state:
             readings = [read_counters(connection)]
             deadline = time.monotonic() + self.control.idle_s
             while time.monotonic() < deadline:
                 time.sleep(self.control.look_s)
                 readings.append(read_counters(connection))
-            energy = energy_between(readings)
-            if not self.control.idle_s:
-                energy = Energy(0.0, None, reason="not measured (host.control.idle_s=0)")
-            self._state["at_rest"] = energy
+            self._state["at_rest"] = energy_between(readings)
         at_rest: Energy = self._state["at_rest"]
         return at_rest
 

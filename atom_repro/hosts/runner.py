@@ -42,6 +42,7 @@ from atom_repro.runtime.setup import Setup
 
 SOURCE = ROOT / "device_bench/runner"
 JOB, RESULTS = "job.json", "results.jsonl"
+OUT_OF_MEMORY = 3  # the runner's exit status; see main.cpp
 _WORKSPACES = ("per_model", "global")
 
 
@@ -304,7 +305,7 @@ def run_job(program: Path, folder: Path) -> None:
         )
     if done.returncode:
         message = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:]
-        if done.returncode in (3, -9):
+        if done.returncode in (OUT_OF_MEMORY, -9):
             raise MemoryError(f"no memory left for the runner ({message}); free some")
         raise AtomError(f"the runner ended with status {done.returncode}: {message}")
 

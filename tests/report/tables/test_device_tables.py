@@ -43,6 +43,10 @@ def latency(folder, device=STANDIN, *, setting="", energy=NO_ENERGY, minutes=0.0
                         "peak_resident_by_stage": {"captions": 4e9, "embed": 2e9}}}}
         for n in range(3) for place, arm in enumerate(ARMS)
     ]  # fmt: skip
+    samples += [
+        {"kind": "span", "stage": "load", "arm": arm, "repeat": n, "start_s": 0.0, "end_s": 1.0}
+        for n in range(3) for arm in ARMS
+    ]  # fmt: skip
     folder.mkdir(parents=True)
     path = folder / "samples.jsonl"
     path.write_text("".join(json.dumps(s) + "\n" for s in samples))

@@ -144,8 +144,14 @@ def device_points(
     for key in map(_key, overrides):
         if key in reserved:
             raise AtomError(f"{key} is set by the sweep; set {reserved[key]}=[…]")
-        _require_known(key, primary, command)
-    given = applicable_overrides(command.primary, overrides)
+        if not _in_a_group(command.primary, key):
+            _require_known(key, primary, command)
+    # A key of a group may be one of the sweep's choices alone, such as `host.serial`.
+    given = [
+        text
+        for text in overrides
+        if _has_key(command.primary, _key(text)) or _in_a_group(command.primary, _key(text))
+    ]
     fixed = [text for text in sweep.fixed if _key(text) not in set(map(_key, overrides))]
     shared = (*fixed, *host, *given)
     if not (sweep.quants and sweep.pipelines):
@@ -237,6 +243,12 @@ def _key(override: str) -> str:
         return str(OverridesParser.create().parse_overrides([override])[0].key_or_group)
     except HydraException as error:
         raise AtomError(f"cannot read {override!r}; an override is key=value") from error
+
+
+def _in_a_group(primary: str, key: str) -> bool:
+    """Whether a key is inside a group, whose choice decides whether it exists."""
+    group, dot, _ = key.partition(".")
+    return bool(dot) and group in config.config_groups(primary)
 
 
 def _has_key(primary: str, key: str) -> bool:

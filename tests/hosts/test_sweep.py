@@ -60,6 +60,12 @@ def test_a_point_is_a_quantiser_a_pipeline_and_a_setting():
     ).values()
     assert plain.settings["residencies"] == ["resident"]
     assert plain.settings["setting"] == ""
+    # A key that only the device's host has.
+    (pinned, *_) = device_points(
+        "device_sweep", ["host.control.affinity=f0"], ["host=auto", "host.serial='a:1'"]
+    ).values()
+    assert pinned.settings["host"]["control"]["affinity"] == "f0"
+    assert pinned.settings["host"]["serial"] == "a:1"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +75,7 @@ def test_a_point_is_a_quantiser_a_pipeline_and_a_setting():
         ("host=auto", r"host is set by the sweep; set hosts"),
         ("quants=[]", "quants and pipelines need one choice"),
         ("quants=[int9]", "unknown choice quant=int9"),
+        ("host.control.afinity=f0", "host.control.afinity"),
         ("repeat=2", "neither the sweep nor device_bench.latency knows repeat; did you mean"),
     ],
 )

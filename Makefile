@@ -10,7 +10,7 @@ HOST ?= auto
 # The models that make reproduce has trained, else random weights, whose speed is the same.
 TRAINED := $(wildcard .atom/checkpoints/tiny_mplug2plus-toy-tiny-seed0/fp32/decoder)
 DEVICE_WEIGHTS := $(if $(TRAINED),,scale=systems pipeline.least_similarity=-1.0)
-DEMO := $(DEVICE_WEIGHTS) settings=generation repeats=1 $(if $(TRAINED),,model.encoder.layers=1 model.decoder.layers=1)
+DEMO := $(DEVICE_WEIGHTS) quants=[8da8w] settings=generation repeats=1 $(if $(TRAINED),,model.encoder.layers=1 model.decoder.layers=1)
 # What has no wheel on every system, and torch without its build's name.
 LOCK_MARKERS := s/\+cpu$$//; s/^executorch==.*/&; sys_platform == "linux"/; s/^coremltools==.*/&; platform_machine == "x86_64"/
 

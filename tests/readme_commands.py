@@ -71,7 +71,7 @@ def shrunk(text: str, folder: Path) -> list[str]:
         scale = {
             "reproduce": ["scale=smoke", *SMALL],
             "smoke": ["quant=none", *SMALL],
-            "device-demo": ["quants=[8da8w]", "pipelines=[assembly]", "job_clips=2"],
+            "device-demo": ["pipelines=[assembly]", "job_clips=2"],
             "systems": ["model=tiny_mplug2plus", "job_clips=2", "repeats=1", "limits_s=0.02"],
         }.get(words[1], [])
         words = [w for w in words if not w.startswith("ARGS=")]

@@ -6,6 +6,7 @@ import torch
 from conftest import TEXTS, small_model
 from filelock import FileLock
 
+from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.engines import executorch
@@ -104,6 +105,12 @@ def with_embedder(checkpoint, tmp_path_factory):
 
 def as_overrides(model):
     """Overrides of model=tiny_mplug2plus that make it this model."""
+    tiny = config.to_dict(config.compose("latency", []))["model"]
     parts = {"encoder": model.encoder.to_dict(), "decoder": model.decoder.to_dict()}
-    numbers = [f"model.{p}.{k}={v}" for p, numbers in parts.items() for k, v in numbers.items()]
+    numbers = [
+        f"model.{part}.{key}={value}"
+        for part, numbers in parts.items()
+        for key, value in numbers.items()
+        if key in tiny[part]  # others follow from these
+    ]
     return [f"model.name={model.name}", *numbers]

@@ -219,6 +219,8 @@ def variant(record: Record) -> str:
         head = key.partition(".")[0]
         if head == "quant":
             continue  # the recipe has it
+        if key == "engine.processes" and "device" in record.values:
+            continue  # no module runs in Python there
         if key not in _FIELDS and head not in _WITHOUT_EFFECT and key not in _WITHOUT_EFFECT:
             parts.append(f"{key}={value}")
     return text + "".join(f", {part}" for part in parts)

@@ -151,6 +151,9 @@ def results(tmp_path):
 
 
 def running(device):
+    run = device.local(FOLDER) / "job/run"
+    if not (run / "pid").exists() or (run / "status").exists():
+        return False  # which takes less of the processor than to look at all processes
     return any(RUNNER in " ".join(p.cmdline()) for p in device.processes())
 
 

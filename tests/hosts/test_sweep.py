@@ -161,7 +161,7 @@ def once(device, happens, *, when=running):
     """Have something happen as soon as the runner runs, from a thread."""
 
     def strike():
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and not when(device):
             time.sleep(0.02)
         happens(device)
@@ -268,7 +268,7 @@ def test_ctrl_c_is_a_record_and_the_same_command_goes_on(standin, model, results
             cwd=ROOT, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     strike = once(standin, lambda _: os.killpg(process.pid, signal.SIGINT))
-    strike.join(200)
+    strike.join(600)
     assert process.wait(60) == 130, log.read_text()
     assert "interrupted; run the same command to resume" in log.read_text()
     assert statuses(results) == ["interrupted"]

@@ -6,11 +6,16 @@ ARGS ?=
 RUN := .venv/bin/python
 READY := .venv/.ready
 PYTEST := $(RUN) -m pytest -n 2
+HOST ?= auto
+# The models that make reproduce has trained, else random weights, whose speed is the same.
+TRAINED := $(wildcard .atom/checkpoints/tiny_mplug2plus-toy-tiny-seed0/fp32/decoder)
+DEVICE_WEIGHTS := $(if $(TRAINED),,scale=systems pipeline.least_similarity=-1.0)
+DEMO := $(DEVICE_WEIGHTS) quants=[8da8w] settings=generation repeats=1 $(if $(TRAINED),,model.encoder.layers=1 model.decoder.layers=1)
 # What has no wheel on every system, and torch without its build's name.
 LOCK_MARKERS := s/\+cpu$$//; s/^executorch==.*/&; sys_platform == "linux"/; s/^coremltools==.*/&; platform_machine == "x86_64"/
 
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor reproduce smoke systems test test-fast test-all check tables notebooks audit human-captions table7 data-check lock clean
+.PHONY: help setup doctor reproduce smoke systems device-demo device-bench test test-fast test-all check tables notebooks audit human-captions table7 data-check lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +39,12 @@ smoke: $(READY)  ## the same, shrunk, in a folder of its own; no table shows it
 
 systems: $(READY)  ## the full-size architecture on random weights, every arm (Table 3)
 	@$(RUN) -m device_bench.latency experiment=latency/full_size $(ARGS)
+
+device-demo: $(READY)  ## sessions on two stand-ins for phones, through adb; every arm, its tables
+	@$(RUN) -m device_bench.sweep hosts=[standin,standin] $(DEMO) $(ARGS)
+
+device-bench: $(READY)  ## the same on HOST=auto (phones over adb), pixel_8a, …
+	@$(RUN) -m device_bench.sweep hosts=[$(HOST)] $(DEVICE_WEIGHTS) $(ARGS)
 
 tables: $(READY)  ## tables and figures from the records; measures nothing
 	@$(RUN) -m eval.report $(ARGS)

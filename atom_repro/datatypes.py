@@ -7,7 +7,7 @@ records and reports can use it without loading a model library.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 ClipStatus = Literal["ok", "partial", "missing", "corrupt"]
 QueryKind = Literal["sentence", "paragraph"]
@@ -18,8 +18,10 @@ class AtomError(Exception):
 
     The message names the file, key or device and the way out. Entry points print it
     without a traceback and exit with status 1; every other exception is a bug of ours
-    and keeps its traceback.
+    and keeps its traceback. `outcome` is the status of a record that ends with it.
     """
+
+    outcome: ClassVar[str] = "failed"
 
 
 class OutOfMemory(AtomError, MemoryError):

@@ -27,6 +27,7 @@ def main(cfg: Any) -> None:
     from atom_repro.device.limits import measure_rates
     from atom_repro.device.memory import trim_heap
     from atom_repro.engines.roofline import rate_values
+    from atom_repro.hosts.host import same_machine
     from atom_repro.pipelines.session import OutputCheck, trace_samples
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
@@ -59,10 +60,10 @@ def main(cfg: Any) -> None:
     for setup in setups.values():
         setup.prepare_modules(for_quality=False)
     labels = {name: setup.weights for name, setup in setups.items()}
-    stage = first.stage(
-        "compare", __file__, settings, f"{dataset.name}/{pipeline.name}-{len(clips)}",
-        inputs={**first.inputs, **{f"weights of {name}": label for name, label in labels.items()}},
-    )  # fmt: skip
+    inputs = first.inputs | {f"weights of {name}": label for name, label in labels.items()}
+    protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
+    machine = same_machine(hosts.values())
+    stage = first.stage("compare", __file__, settings, protocol, inputs=inputs, machine=machine)
     if stage.unchanged("compare"):
         return
 
@@ -81,8 +82,8 @@ def main(cfg: Any) -> None:
                 for name in order.sample(list(setups), len(setups)):
                     bar.set_postfix_str(name)
                     trim_heap()  # what another variant freed is none of this one's memory
-                    trace = hosts[name].run(setups[name], pipeline, clips, arms[name])
                     round_ = {"variant": name, "repeat": repeat, "warmup": repeat == 0}
+                    trace = hosts[name].run(setups[name], pipeline, clips, arms[name])
                     run.samples += trace_samples(trace, round_)
                     outputs[name].add(name, trace.results)
                     bar.update()
@@ -97,7 +98,7 @@ def main(cfg: Any) -> None:
             "variants": {
                 name: {
                     **setup.labels,
-                    "host": hosts[name].name,
+                    "host": {"name": hosts[name].name, **hosts[name].facts()},
                     **setup.thread_values([arms[name]]),
                     **arms[name].labels,
                     "weights": labels[name],

@@ -44,7 +44,8 @@ def main(cfg: Any) -> None:
         return
     dataset.prepare()
     setup.prepare_modules(for_quality=False)
-    stage = setup.stage("endurance", __file__, settings, f"{dataset.name}/{cfg.clips}-clips")
+    protocol = f"{dataset.name}/{cfg.clips}-clips"
+    stage = setup.stage("endurance", __file__, settings, protocol, machine=host.machine)
     if stage.unchanged(f"endurance {precision}"):
         return
 
@@ -69,6 +70,7 @@ def main(cfg: Any) -> None:
         run.values |= {
             **setup.labels,
             "host": host.name,
+            **host.facts(),
             "arm": arm.name,
             "clips": len(clips),
             "captioned": result.captioned,

@@ -3,7 +3,8 @@
 An arm is a residency and a schedule of the one runtime. Each repeat runs every arm once, in an
 order drawn anew, after one round that is recorded as warm-up. All arms must give the same
 tokens and rankings; a run in which they differ fails. With `limits` the device's rates are measured
-in the same run, and stages are held against the least time that they allow.
+in the same run, and stages are held against the least time that they allow. With `minutes` rounds
+go on for so long, and show how a device fares that gets no rest.
 
     python -m device_bench.latency
     python -m device_bench.latency pipeline=assembly
@@ -12,7 +13,9 @@ in the same run, and stages are held against the least time that they allow.
 """
 
 import random
-from itertools import product
+import time
+from itertools import count, product
+from pathlib import Path
 from typing import Any
 
 from atom_repro import config
@@ -28,6 +31,7 @@ def main(cfg: Any) -> None:
     from atom_repro.device.limits import measure_rates
     from atom_repro.engines.roofline import roofline_values
     from atom_repro.pipelines.session import OutputCheck, trace_samples
+    from atom_repro.records.lock import hold
     from atom_repro.report.console import summary
     from atom_repro.runtime.runtime import Arm
     from atom_repro.runtime.setup import Setup
@@ -48,11 +52,12 @@ def main(cfg: Any) -> None:
     dataset, precision, device = setup.dataset, setup.quantiser.recipe, setup.device
     if setup.planned_only("latency", settings):
         return
-    dataset.prepare()
+    with hold(Path(cfg.paths.work) / "modules.lock", cfg.paths.work, wait=True):
+        dataset.prepare()
+        setup.prepare_modules(for_quality=False)
     clips = dataset.clips("test")[: cfg.job_clips]
-    setup.prepare_modules(for_quality=False)
     protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
-    stage = setup.stage("latency", __file__, settings, protocol)
+    stage = setup.stage("latency", __file__, settings, protocol, machine=host.machine)
     if stage.unchanged(f"latency {precision}"):
         return
 
@@ -63,12 +68,19 @@ def main(cfg: Any) -> None:
         before = measure_rates(device, cfg.limits_s, kernels) if cfg.limits else None
 
         order, outputs = random.Random(cfg.seed), OutputCheck()
-        rounds = tqdm(total=(cfg.repeats + 1) * len(arms), desc="sessions", mininterval=1)
-        with rounds as bar:
-            for repeat in range(cfg.repeats + 1):
+        total = None if cfg.minutes else (cfg.repeats + 1) * len(arms)
+        began = time.perf_counter()
+        with tqdm(total=total, desc="sessions", mininterval=1) as bar:
+            for repeat in count():
+                passed_s = time.perf_counter() - began
+                if repeat and (passed_s > 60 * cfg.minutes > 0 or bar.n == total):
+                    break
                 for arm in order.sample(arms, len(arms)):
+                    round_ = {
+                        "arm": arm.name, "repeat": repeat, "warmup": repeat == 0,
+                        "at_s": round(time.perf_counter() - began, 3),
+                    }  # fmt: skip
                     trace = host.run(setup, pipeline, clips, arm)
-                    round_ = {"arm": arm.name, "repeat": repeat, "warmup": repeat == 0}
                     run.samples += trace_samples(trace, round_)
                     outputs.add(arm.name, trace.results)
                     bar.update()
@@ -80,6 +92,7 @@ def main(cfg: Any) -> None:
             **setup.labels,
             **setup.thread_values(arms),
             "host": host.name,
+            **host.facts(),
             "clips": len(clips),
             "prompts": len(pipeline.prompts),
             "session": pipeline.session,
@@ -88,7 +101,7 @@ def main(cfg: Any) -> None:
             "module_bytes": {name: loader.bytes for name, loader in setup.loaders.items()},
             "caption_tokens": [len(p.token_ids) for p in outputs.answers[0].predictions],
         }
-    print(f"latency {precision}: {len(arms)} arms, {cfg.repeats} repeats, same tokens in all")
+    print(f"latency {precision}: {len(arms)} arms, {repeat - 1} repeats, same tokens in all")
     print(summary(run.folder))
 
 

@@ -52,7 +52,7 @@ def main(cfg: Any) -> None:
     clips = dataset.clips("test")[: cfg.job_clips]
     setup.prepare_modules(for_quality=False)
     protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
-    stage = setup.stage("sessions", __file__, settings, protocol)
+    stage = setup.stage("sessions", __file__, settings, protocol, machine=host.machine)
     if stage.unchanged(f"sessions {precision}"):
         return
 
@@ -98,6 +98,7 @@ def main(cfg: Any) -> None:
             **setup.labels,
             **setup.thread_values(arm for _, arm in sessions),
             "host": host.name,
+            **host.facts(),
             "pipeline": pipeline.name,
             "clips": len(clips),
             "prompt_counts": list(cfg.prompt_counts),

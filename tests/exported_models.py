@@ -6,9 +6,12 @@ import torch
 from conftest import TEXTS, small_model
 from filelock import FileLock
 
+from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.engines import executorch
+from atom_repro.engines.embedder_export import export_embedder
+from atom_repro.hosts.runner import build_runner
 from atom_repro.models import mplug2, smolvlm2
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
@@ -60,14 +63,24 @@ def checkpoint_of(model, folder):
     return Checkpoint(folder)
 
 
+def of_the_run(tmp_path_factory):
+    """The temporary folder that all workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
+def built_runner(tmp_path_factory):
+    """The C++ runner, compiled once a run."""
+    folder = of_the_run(tmp_path_factory) / "runner"
+    with FileLock(f"{folder}.lock"):
+        return build_runner(folder)
+
+
 def exported_checkpoint(model, quantiser, tmp_path_factory):
     """A copy of a checkpoint with exported modules. An export takes a minute, so it is made once a
     run, by whichever worker comes first."""
     own = tmp_path_factory.mktemp(model.name)
-    base = tmp_path_factory.getbasetemp()
-    if base.name.startswith("popen-"):  # of a worker, below that of the run
-        base = base.parent
-    made = base / f"exported-{model.name}-{quantiser.recipe}"
+    made = of_the_run(tmp_path_factory) / f"exported-{model.name}-{quantiser.recipe}"
     with FileLock(f"{made}.lock"):
         if not made.exists():
             building = made.with_name(f"{made.name}.building")
@@ -76,3 +89,28 @@ def exported_checkpoint(model, quantiser, tmp_path_factory):
             in_this_process().prepare(checkpoint, quantiser, model, "embedded")
             building.rename(made)
     return Checkpoint(shutil.copytree(made, own / "ck"))
+
+
+def with_embedder(checkpoint, tmp_path_factory):
+    """The checkpoint with the exported text embedder, which is exported once a run too."""
+    made = of_the_run(tmp_path_factory) / "exported-embedder"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            building = made.with_name(f"{made.name}.building")
+            export_embedder(building, "embedded")
+            building.rename(made)
+    shutil.copytree(made, checkpoint.folder / "embedder")
+    return checkpoint
+
+
+def as_overrides(model):
+    """Overrides of model=tiny_mplug2plus that make it this model."""
+    tiny = config.to_dict(config.compose("latency", []))["model"]
+    parts = {"encoder": model.encoder.to_dict(), "decoder": model.decoder.to_dict()}
+    numbers = [
+        f"model.{part}.{key}={value}"
+        for part, numbers in parts.items()
+        for key, value in numbers.items()
+        if key in tiny[part]  # others follow from these
+    ]
+    return [f"model.name={model.name}", *numbers]

@@ -13,7 +13,8 @@ COMMANDS = re.findall(r"^    ((?:make|python -m) .*)$", (ROOT / "README.md").rea
 RUN_BY_CI = ("make setup", "make check", "make test")
 WHOLE, NARROWS = "make reproduce", 'make reproduce ARGS="quant=int8 train.max_steps=200"'
 STANDIN = "python -m device_bench.standin"
-RUN_APART = (WHOLE, STANDIN)  # NARROWS begins like the first
+DEMO, NEEDS_PHONE = "make device-demo", "make device-bench HOST=auto"
+RUN_APART = (WHOLE, STANDIN, DEMO, NEEDS_PHONE)  # NARROWS begins like the first
 NEEDS_GPU = "device=cuda"
 # What other commands of the README, or other tests, do too with other settings.
 REPEATS = (
@@ -74,6 +75,7 @@ def shrunk(text: str, folder: Path) -> list[str]:
         scale = {
             "reproduce": ["scale=smoke", *SMALL],
             "smoke": ["quant=none", *SMALL],
+            "device-demo": ["pipelines=[assembly]", "job_clips=2"],
             "systems": ["model=tiny_mplug2plus", "job_clips=2", "repeats=1", "limits_s=0.02"],
         }.get(words[1], [])
         words = [w for w in words if not w.startswith("ARGS=")]

@@ -12,9 +12,11 @@ import pytest
 from readme_commands import (
     ALONE,
     COMMANDS,
+    DEMO,
     NARROWS,
     NEED_DATA,
     NEED_WEIGHTS,
+    NEEDS_PHONE,
     REPEATS,
     RUN_APART,
     RUN_BY_CI,
@@ -89,4 +91,4 @@ def test_command(command, folder):
 
 
 def test_what_is_run_apart_stands_in_the_readme():
-    assert {WHOLE, NARROWS, STANDIN} <= set(COMMANDS)
+    assert {WHOLE, NARROWS, STANDIN, DEMO, NEEDS_PHONE} <= set(COMMANDS)

@@ -3,21 +3,25 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 
+import adbutils
 import pytest
 import torch
 from command import command as run_command
 from readme_commands import (
     ALONE,
     COMMANDS,
+    DEMO,
     NARROWS,
     NEED_DATA,
     NEED_WEIGHTS,
     NEEDS_GPU,
+    NEEDS_PHONE,
     REPEATS,
     ROOT,
     STANDIN,
@@ -62,6 +66,28 @@ def test_a_stand_in_serves_until_it_is_interrupted(tmp_path):
     refused = run_command("device_bench.standin", "port=5555", f"paths.work={tmp_path}")
     assert refused.returncode == 1
     assert "port 5555: adb takes those from 5555 to 5585" in refused.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_demo_of_devices_fills_their_tables(tmp_path, adb_port):
+    shutil.copytree(ROOT / "results/paper", tmp_path / "results/paper")
+    out = run(shrunk(DEMO, tmp_path))
+    assert "6 of 6 points done" in out
+    tables = tmp_path / "results/local" / this_machine().fingerprint / "tables"
+    for name in ("table03", "table05", "table06", "table08", "energy"):
+        assert "host standin" in (tables / f"{name}.md").read_text(), name
+
+
+def test_a_command_without_its_phone_says_what_to_do(tmp_path, adb_port):
+    subprocess.run([adbutils.adb_path(), "disconnect"], check=False, capture_output=True)
+    done = subprocess.run(
+        shrunk(NEEDS_PHONE, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2  # make's own
+    (line,) = [t for t in done.stderr.splitlines() if t.startswith("error: ")]
+    assert "no device: plug in a phone" in line
+    assert "host=standin" in line
 
 
 @pytest.mark.long

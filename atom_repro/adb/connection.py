@@ -302,10 +302,15 @@ class Connection:
 
 def serials() -> list[str]:
     """Devices that adb's server sees and that accept this computer."""
+    return [serial for serial, state in device_states().items() if state == "device"]
+
+
+def device_states() -> dict[str, str]:
+    """States, as adb calls them, of the devices that its server sees, by serial."""
     from adbutils import AdbClient
 
     with _named_errors("adb"):
-        return [one.serial for one in AdbClient().list() if one.state == "device"]
+        return {one.serial: one.state for one in AdbClient().list()}
 
 
 def quoted(*words: str) -> str:

@@ -1,14 +1,10 @@
 """What goes wrong with a device, as errors with an outcome that a record keeps."""
 
-from typing import ClassVar
-
 from atom_repro.datatypes import AtomError
 
 
 class DeviceError(AtomError):
-    """A device did not do what it was asked to. `outcome` is its name in records."""
-
-    outcome: ClassVar[str] = "failed"
+    """A device did not do what it was asked to."""
 
 
 class Disconnected(DeviceError):
@@ -57,6 +53,18 @@ class Corrupted(DeviceError):
     """A file is not what was sent, or ends early."""
 
     outcome = "corrupted"
+
+
+class WrongDevice(DeviceError):
+    """None of the devices is the one that was asked for, or several could be."""
+
+    outcome = "wrong_device"
+
+
+class NotReady(DeviceError):
+    """The device stayed too warm, or its battery too empty."""
+
+    outcome = "not_ready"
 
 
 class Busy(DeviceError):

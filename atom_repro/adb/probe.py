@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from atom_repro.adb.connection import Connection
+from atom_repro.datatypes import Machine
+from atom_repro.device.machine import machine_from_cpuinfo, proc_fields
 
 STANDIN_PROPERTY = "ro.boot.atom_standin"
 _PROPERTY = re.compile(r"^\[([^\]]+)\]: \[(.*)\]$")
@@ -32,6 +34,14 @@ class DeviceFacts:
     memory_bytes: int
     clusters: tuple[tuple[int, int], ...]
     standin: bool
+
+    @property
+    def title(self) -> str:
+        """Maker, model and processor, as tables name the device."""
+        model = self.model
+        if self.manufacturer.lower() not in model.lower():
+            model = f"{self.manufacturer} {model}"
+        return f"{model}, {self.soc}" if self.soc else model
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as values of a record."""
@@ -90,6 +100,17 @@ def device_facts(connection: Connection) -> DeviceFacts:
         memory_bytes=memory["MemTotal"],
         clusters=tuple(sorted(by_frequency.items(), reverse=True)),
         standin=properties.get(STANDIN_PROPERTY) == "1",
+    )
+
+
+def device_machine(connection: Connection, facts: DeviceFacts) -> Machine:
+    """The machine that a device is: by model and processor, not by its serial."""
+    return machine_from_cpuinfo(
+        proc_fields(connection.ask("cat /proc/cpuinfo")),
+        cores=sum(cores for _, cores in facts.clusters),
+        memory_gib=round(facts.memory_bytes / 2**30),
+        os_release=f"Android {facts.android}",
+        called=facts.title,
     )
 
 

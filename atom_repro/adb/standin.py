@@ -18,6 +18,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ MAPPED = (
     "/proc/sys/kernel/random/boot_id",
     "/sys/class/thermal",
     "/sys/class/power_supply",
+    "/sys/bus/iio",
 )
 MARK = "ro.boot.atom_standin"  # the property that no phone has
 _FEATURES = "shell_v2,cmd,stat_v2,ls_v2,fixed_push_mkdir,sendrecv_v2"
@@ -171,6 +173,37 @@ class StandIn:
     def set_state(self, name: str, text: str) -> None:
         """Set what `dumpsys <name>` prints."""
         (self.root / "state" / name).write_text(text, encoding="utf-8")
+
+    def set_power(self, watts: float, *, rails: bool = False) -> None:
+        """Have counters of energy tell a constant power: those of a battery of 4 V that is not
+        charged, or those of two power rails, which count until the device is stopped."""
+        if rails:
+            self._thread(self._count_energy, watts, self._server)
+            return
+        battery = self.root / "sys/class/power_supply/battery"
+        battery.mkdir(parents=True, exist_ok=True)
+        for name, value in (
+            ("status", "Discharging"),
+            ("voltage_now", 4_000_000),
+            ("current_now", round(-watts / 4.0 * 1e6)),
+        ):
+            (battery / name).write_text(f"{value}\n", encoding="utf-8")
+
+    def _count_energy(self, watts: float, server: socket.socket) -> None:
+        counter = self.root / "sys/bus/iio/devices/iio:device0/energy_value"
+        counter.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        while self._server is server:
+            passed = time.monotonic() - began
+            half = round(passed * watts / 2 * 1e6)
+            lines = "".join(
+                f"CH{n}(T={passed * 1e3:.0f})[{name}], {half}\n"
+                for n, name in enumerate(("S4M_VDD_CPUCL0", "S2M_VDD_CPUCL2"))
+            )
+            new = counter.with_name("new")
+            new.write_text(f"t={passed * 1e3:.0f}\n{lines}", encoding="utf-8")
+            new.replace(counter)
+            time.sleep(0.02)
 
     def local(self, path: str | bytes) -> Path:
         """Where a path of the device lies on this machine."""

@@ -285,7 +285,9 @@ class CaptionConfig(SetupConfig, RecordedConfig):
 @dataclass
 class LatencyConfig(SetupConfig, RecordedConfig):
     """`device_bench.latency`: the pipeline under every arm, interleaved. `limits` measures the
-    device's rates in the same run, with `limits_s` seconds for each kernel and size."""
+    device's rates in the same run, with `limits_s` seconds for each kernel and size. With `minutes`
+    rounds go on for so long, whatever `repeats` says. `setting` names the setting of Table 5 that
+    the run belongs to."""
 
     WORK: ClassVar[tuple[str, ...]] = ("residencies", "schedules", "repeats", "job_clips")
 
@@ -296,6 +298,8 @@ class LatencyConfig(SetupConfig, RecordedConfig):
     schedules: list[str] = field(default_factory=list)
     job_clips: int = MISSING
     repeats: int = MISSING
+    minutes: float = 0.0
+    setting: str = ""
     limits: bool = False
     limits_s: float = 0.2
     embedder: str = "embedded"
@@ -468,6 +472,23 @@ class StandinConfig(CommandConfig):
 
 
 @dataclass
+class DeviceSweepConfig(CommandConfig):
+    """`device_bench.sweep`: `command` on all of `hosts` at once, in each of `quants`, for each of
+    `pipelines`; those of `ablated` under every one of `settings` too, lists of overrides by name,
+    of which `default` has none. `auto` is every device that adb sees, and `standin` may be named
+    several times. `fixed` are overrides of every point."""
+
+    command: SweepCommand = field(default_factory=SweepCommand)
+    hosts: list[str] = field(default_factory=list)
+    quants: list[str] = field(default_factory=list)
+    pipelines: list[str] = field(default_factory=list)
+    ablated: list[str] = field(default_factory=list)
+    settings: dict[str, list[str]] = field(default_factory=dict)
+    fixed: list[str] = field(default_factory=list)
+    dry_run: bool = False
+
+
+@dataclass
 class ReportConfig(CommandConfig):
     """`eval.report`. `paper` is the folder of the paper's table cells."""
 
@@ -604,6 +625,7 @@ _SCHEMAS = {
     "retrieval": RetrievalConfig,
     "latency": LatencyConfig,
     "compare": CompareConfig,
+    "device_sweep": DeviceSweepConfig,
     "sessions": SessionsConfig,
     "endurance": EnduranceConfig,
     "pipeline": PipelineConfig,
@@ -637,7 +659,11 @@ def records_of(command: str) -> tuple[str, ...]:
 
 
 # Mappings by command to which overrides may add keys; Hydra would reject new ones.
-OPEN_MAPPINGS = {"finetune": ("train.components",), "compare": ("variants",)}
+OPEN_MAPPINGS = {
+    "finetune": ("train.components",),
+    "compare": ("variants",),
+    "device_sweep": ("settings",),
+}
 
 
 @functools.cache

@@ -48,12 +48,18 @@ def this_machine() -> Machine:
 
 
 def machine_from_cpuinfo(
-    processors: list[Mapping[str, str]], *, cores: int, memory_gib: int, os_release: str
+    processors: list[Mapping[str, str]],
+    *,
+    cores: int,
+    memory_gib: int,
+    os_release: str,
+    called: str = "",
 ) -> Machine:
     """Machine from the processors in /proc/cpuinfo, which may differ in kind (as on phones).
 
     Args:
         processors: one mapping per processor, field name to value.
+        called: the name of a machine that is not this one.
     """
 
     def distinct(*names: str) -> str:
@@ -65,7 +71,7 @@ def machine_from_cpuinfo(
     name = distinct("model name")
     machine = Machine(
         fingerprint="",
-        cpu=name if name != "unknown" else platform.processor() or platform.machine(),
+        cpu=called or (name if name != "unknown" else platform.processor() or platform.machine()),
         family=distinct("cpu family", "CPU implementer"),
         model=distinct("model", "CPU part"),
         stepping=distinct("stepping", "CPU variant", "CPU revision"),
@@ -86,10 +92,13 @@ def _cores() -> int:
 
 def _proc_fields(path: Path) -> list[Mapping[str, str]]:
     """Fields of each block of a /proc file; blocks are separated by blank lines."""
-    if not path.is_file():
-        return []
+    return proc_fields(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def proc_fields(content: str) -> list[Mapping[str, str]]:
+    """Fields of each block of the text of a /proc file."""
     blocks: list[Mapping[str, str]] = []
-    for text in path.read_text(encoding="utf-8").split("\n\n"):
+    for text in content.split("\n\n"):
         pairs = (line.partition(":") for line in text.splitlines())
         if fields := {key.strip(): value.strip() for key, _, value in pairs if key.strip()}:
             blocks.append(fields)

@@ -1,14 +1,17 @@
 """Runs of the runner on a device over adb: sent, started, watched, fetched, cleaned up."""
 
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from atom_repro.adb.connection import Connection, quoted
+from atom_repro.adb.faults import Busy, Crashed
 from atom_repro.adb.job import Job
 from atom_repro.hosts.bundle import START
-from atom_repro.hosts.runner import JOB, RESULTS
+from atom_repro.hosts.runner import JOB, OUT_OF_MEMORY, RESULTS
 
 FOLDER = "/data/local/tmp/atom-repro"  # nothing outside is touched
 
@@ -19,6 +22,7 @@ def run_on_device(
     job_folder: Path,
     *,
     folder: str = FOLDER,
+    affinity: str = "",
     timeout_s: float = 3600.0,
     every_s: float = 0.5,
     watch: Callable[[], None] = lambda: None,
@@ -29,10 +33,12 @@ def run_on_device(
 
     Args:
         folder: of the device.
+        affinity: hexadecimal mask of the cores that it may use, as taskset takes it; empty for all.
         watch: see `Job.wait`.
 
     Raises:
         DeviceError: the device failed; its `outcome` says how.
+        MemoryError: too little memory.
     """
     program, job = f"{folder}/runner", f"{folder}/job"
     connection.ask(f"mkdir -p {quoted(program, job)}")
@@ -47,11 +53,31 @@ def run_on_device(
         for path, remote in files:
             connection.push(path, remote, bar.update)
     connection.ask(f"cd {quoted(program)} && chmod 755 *")
-    run = Job.start(
-        connection, f"{job}/run", f"cd .. && sh {quoted(f'{program}/{START}')} {quoted(JOB)}"
-    )
-    run.wait(timeout_s=timeout_s, every_s=every_s, watch=watch)
+    pinned = f"taskset {quoted(affinity)} " if affinity else ""
+    start = f"{pinned}sh {quoted(f'{program}/{START}')} {quoted(JOB)}"
+    run = _started(connection, job, f"cd .. && {start}")
+    try:
+        run.wait(timeout_s=timeout_s, every_s=every_s, watch=watch)
+    except Crashed as error:
+        if run.status() == OUT_OF_MEMORY:
+            raise MemoryError(f"no memory left for the runner on {connection.serial}") from error
+        raise
     connection.pull(f"{job}/run/stdout", job_folder / RESULTS)
+
+
+def _started(connection: Connection, job: str, command: str) -> Job:
+    """The command as a job. One of this computer's that still runs there lost its device, as only
+    one command at a time has it, and is ended."""
+    owner = f"{socket.gethostname()} {os.getuid()}"
+    try:
+        run = Job.start(connection, f"{job}/run", command)
+    except Busy:
+        if connection.shell(f"cat {quoted(f'{job}/owner')}").text != owner:
+            raise
+        Job(connection, f"{job}/run", connection.boot_id()).stop()
+        run = Job.start(connection, f"{job}/run", command)
+    connection.ask(f"echo {quoted(owner)} > {quoted(f'{job}/owner')}")
+    return run
 
 
 def clean_up(connection: Connection, folder: str = FOLDER) -> None:

@@ -5,11 +5,11 @@ knows this protocol only, so that a session in this process and one on another m
 alike.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
-from atom_repro.datatypes import Clip, Span
+from atom_repro.datatypes import AtomError, Clip, Machine, Span
 from atom_repro.device.memory import MemoryUse
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.setup import Setup
@@ -34,12 +34,15 @@ class Trace(Generic[Result]):
         spans: of the session's timeline.
         device_peak_bytes: peak memory of the device; None where the host's memory is all there is.
         memory_peak: of the session's processes; None where the system does not tell.
+        measured: what else the host measured of the session, as values of a record: parts of its
+            memory, energy, the state of a device.
     """
 
     results: Sequence[Result]
     spans: Sequence[Span]
     device_peak_bytes: int | None
     memory_peak: MemoryUse | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def memory_peak_bytes(self) -> dict[str, int] | None:
@@ -55,6 +58,16 @@ class Host(Protocol):
         """The name of the host in `conf/host` and in records."""
         ...
 
+    @property
+    def machine(self) -> Machine:
+        """The machine that sessions run on. Of a device that is not there this one, whose records
+        say then what was wrong."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a record says of the host, beside its name and machine."""
+        ...
+
     def run(
         self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm
     ) -> Trace[Result]:
@@ -67,3 +80,20 @@ class Host(Protocol):
             MemoryError: too little memory for a module or its work; a one-line message.
         """
         ...
+
+
+def same_machine(hosts: Iterable[Host]) -> Machine:
+    """The machine of hosts whose times are compared.
+
+    Raises:
+        AtomError: they are of several.
+    """
+    machines = {host.name: host.machine for host in hosts}
+    (first, machine), *others = machines.items()
+    for name, other in others:
+        if other.fingerprint != machine.fingerprint:
+            raise AtomError(
+                f"host={name} runs on {other.cpu} and host={first} on {machine.cpu}; what is "
+                "compared runs on one machine"
+            )
+    return machine

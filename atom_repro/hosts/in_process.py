@@ -1,10 +1,11 @@
 """The host that runs a session in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from atom_repro.datatypes import Clip
+from atom_repro.datatypes import Clip, Machine
+from atom_repro.device.machine import this_machine
 from atom_repro.device.memory import PeakSampler, is_measurable
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.runtime.runtime import Arm
@@ -19,6 +20,13 @@ class InProcess:
     """Runs sessions here, on the device of the setup."""
 
     name: str = "in_process"
+
+    @property
+    def machine(self) -> Machine:
+        return this_machine()
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
 
     def run(
         self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm

@@ -1,12 +1,13 @@
 """The host that runs a session with the C++ runner on this machine."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from atom_repro.datatypes import AtomError, Clip
+from atom_repro.datatypes import AtomError, Clip, Machine
+from atom_repro.device.machine import this_machine
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.hosts.on_runner import session_trace
 from atom_repro.hosts.runner import build_runner, run_job
@@ -30,6 +31,13 @@ class LocalRunner:
     folder: Path
     packed_weights: bool = False
     name: str = "runner"
+
+    @property
+    def machine(self) -> Machine:
+        return this_machine()
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
 
     def run(
         self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm

@@ -44,4 +44,4 @@ def session_trace(
     run()
     (trace,) = read_results(job / RESULTS, nonce, 1)
     results = cast(Sequence[Result], pipeline.from_runner(trace.answers))
-    return Trace(results, trace.spans, None, trace.memory_peak)
+    return Trace(results, trace.spans, None, trace.memory_peak, {"memory": trace.memory})

@@ -26,6 +26,7 @@ from atom_repro.device.memory import MemoryUse
 from atom_repro.engines.embedder_export import export_embedder
 from atom_repro.engines.executorch import exports
 from atom_repro.engines.exporter import PROGRAM, TABLES, Export
+from atom_repro.hosts.runner_memory import runner_memory
 from atom_repro.hosts.runner_text import write_unicode_table
 from atom_repro.models.exported import FORMS
 from atom_repro.models.generation import Generated, GenerationSettings
@@ -42,6 +43,7 @@ from atom_repro.runtime.setup import Setup
 
 SOURCE = ROOT / "device_bench/runner"
 JOB, RESULTS = "job.json", "results.jsonl"
+OUT_OF_MEMORY = 3  # the runner's exit status; see main.cpp
 _WORKSPACES = ("per_model", "global")
 
 
@@ -79,12 +81,13 @@ class RunnerAnswer:
 @dataclass(frozen=True)
 class RunnerTrace:
     """What one session of the runner left: captions by clip id, of the first prompt where it had
-    prompts; answers to prompts; spans; peak memory."""
+    prompts; answers to prompts; spans; peak memory, and its parts (see `runner_memory`)."""
 
     captions: Mapping[str, Generated]
     answers: Sequence[RunnerAnswer]
     spans: Sequence[Span]
     memory_peak: MemoryUse
+    memory: Mapping[str, Any]
 
 
 @runtime_checkable
@@ -333,7 +336,7 @@ def run_job(program: Path, folder: Path) -> None:
         )
     if done.returncode:
         message = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:]
-        if done.returncode in (3, -9):
+        if done.returncode in (OUT_OF_MEMORY, -9):
             raise MemoryError(f"no memory left for the runner ({message}); free some")
         raise AtomError(f"the runner ended with status {done.returncode}: {message}")
 
@@ -361,6 +364,7 @@ def read_results(path: Path, nonce: str, sessions: int) -> list[RunnerTrace]:
 def _trace(lines: Sequence[Mapping[str, Any]]) -> RunnerTrace:
     captions: dict[int, dict[str, Generated]] = {0: {}}
     answers, spans, peak = list[RunnerAnswer](), list[Span](), MemoryUse(0, 0)
+    other: dict[str, list[Mapping[str, Any]]] = {"memory": [], "peak": [], "end_of_session": []}
     for line in lines:
         if line["kind"] == "caption":
             captions.setdefault(line["prompt"], {})[line["clip"]] = Generated(
@@ -380,4 +384,8 @@ def _trace(lines: Sequence[Mapping[str, Any]]) -> RunnerTrace:
         elif line["kind"] == "memory":
             use = MemoryUse(line["anonymous"] + line["swapped"], line["file"])
             peak = peak.largest(use)
-    return RunnerTrace(captions[0], answers, spans, peak)
+        if line["kind"] in other:
+            other[line["kind"]].append(line)
+    (end,) = other["end_of_session"]
+    memory = runner_memory(spans, other["memory"], other["peak"], end["proportional"])
+    return RunnerTrace(captions[0], answers, spans, peak, memory)

@@ -1,62 +1,40 @@
-"""The host that runs a session on a stand-in device, through a real adb client."""
+"""The host that runs sessions on a stand-in device, through a real adb client."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from atom_repro.adb.connection import Connection
+from atom_repro.adb.guard import Guard
 from atom_repro.adb.probe import device_facts
 from atom_repro.adb.standin import StandIn
-from atom_repro.datatypes import AtomError, Clip
-from atom_repro.hosts.bundle import runner_bundle
-from atom_repro.hosts.device_runs import run_on_device
-from atom_repro.hosts.host import Pipeline, Trace
-from atom_repro.hosts.on_runner import session_trace
-from atom_repro.hosts.runner import build_runner
-from atom_repro.runtime.runtime import Arm
-from atom_repro.runtime.setup import Setup
-
-Result = TypeVar("Result")
+from atom_repro.datatypes import AtomError
+from atom_repro.hosts.phone import Control, Phone
 
 
-@dataclass(frozen=True)
-class StandInDevice:
-    """Runs sessions on a stand-in device: the interfaces of a phone, the speed of this machine.
+def build(
+    *, folder: str, number: int, guard: Mapping[str, Any], control: Mapping[str, Any]
+) -> Phone:
+    """Build the host of `conf/host/standin.yaml`: a device with the interfaces of a phone and the
+    speed of this machine.
 
-    Attributes:
-        folder: of builds and jobs, and of the device's files.
+    Args:
+        folder: of builds and jobs, and of the devices' files.
+        number: of the device; several can run at once.
     """
+    job = Path(folder) / f"standin-{number}"
 
-    folder: Path
-    name: str = "standin"
+    @contextmanager
+    def connected() -> Iterator[Connection]:
+        """A stand-in device of its own, and adb's connection to it."""
+        with StandIn(job.with_name(f"{job.name}-device")) as device:
+            connection = Connection.open(device.address)
+            try:
+                if not device_facts(connection).standin:
+                    raise AtomError(f"{device.address} is another device than the stand-in's")
+                yield connection
+            finally:
+                connection.close()
 
-    def run(
-        self, setup: Setup, pipeline: Pipeline[Result], clips: Sequence[Clip], arm: Arm
-    ) -> Trace[Result]:
-        bundle, job = runner_bundle(build_runner(self.folder)), self.folder / "job"
-
-        def work() -> None:
-            with _connected(self.folder / "device") as connection:
-                run_on_device(connection, bundle, job, every_s=0.1)
-
-        return session_trace(setup, pipeline, clips, arm, job, work)
-
-
-@contextmanager
-def _connected(folder: Path) -> Iterator[Connection]:
-    """A stand-in device of its own, and adb's connection to it."""
-    with StandIn(folder) as device:
-        connection = Connection.open(device.address)
-        try:
-            if not device_facts(connection).standin:
-                raise AtomError(f"{device.address} is another device than the stand-in of this run")
-            yield connection
-        finally:
-            connection.close()
-
-
-def build(*, folder: str) -> StandInDevice:
-    """Build the host of `conf/host/standin.yaml`."""
-    return StandInDevice(Path(folder))
+    return Phone(job, connected, Guard(**guard), Control(**control))

@@ -102,7 +102,8 @@ class Session:
 def trace_samples(
     trace: Trace[PromptResult], round_: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Samples of a record from one session: its prompts, each with its waterfall, and its spans.
+    """Samples of a record from one session: its prompts, each with its waterfall, the first with
+    what else was measured of the session; and its spans.
 
     Args:
         round_: what tells the session apart from others of the record.
@@ -113,6 +114,7 @@ def trace_samples(
             "kind": "prompt", **round_, "prompt": number, **seconds,
             "session_device_peak_bytes": trace.device_peak_bytes,
             "session_memory_peak_bytes": trace.memory_peak_bytes,
+            **({"session_measured": dict(trace.measured)} if trace.measured and not number else {}),
         }  # fmt: skip
     for span in trace.spans:
         yield {"kind": "span", **round_, **span.to_dict()}

@@ -27,32 +27,33 @@ class Lock:
         self.close()
 
 
-def hold(path: Path, what: object, otherwise: str) -> Lock:
+def hold(path: Path, what: object, otherwise: str = "", *, wait: bool = False) -> Lock:
     """Lock the file `path`, which is created.
 
     Args:
         what: the thing that is used by one run at a time.
         otherwise: what to do rather than wait.
+        wait: until it is free, for work that takes minutes and is done once.
 
     Raises:
         AtomError: another process holds it; names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(path, what, otherwise)
+    file = _locked(path, what, otherwise, wait)
     # A file that its last holder has deleted since it was opened locks nothing.
     while not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
         file.close()
-        file = _locked(path, what, otherwise)
+        file = _locked(path, what, otherwise, wait)
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
     return Lock(path, file)
 
 
-def _locked(path: Path, what: object, otherwise: str) -> IO[str]:
+def _locked(path: Path, what: object, otherwise: str, wait: bool) -> IO[str]:
     file = path.open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip()

@@ -84,6 +84,11 @@ class Record:
         return Machine.from_dict(self.data["machine"])
 
     @property
+    def computer(self) -> Machine:
+        """The machine that ran the command: where that of the times is a device, another."""
+        return Machine.from_dict(self.data.get("computer", self.data["machine"]))
+
+    @property
     def clean(self) -> bool:
         """Whether committed code ran, from start to end. Older records know the end alone."""
         end = self.data.get("git_at_end", {"clean": True, "same_code": True})
@@ -181,6 +186,7 @@ def recording(
     weights: str,
     protocol: str = "",
     device: str = "cpu",
+    computer: Machine | None = None,
 ) -> Iterator[Run]:
     """Record the run inside this context, whether it succeeds or fails.
 
@@ -189,8 +195,10 @@ def recording(
             randomly initialised ones) or `none`; a run that trains weights sets `run.weights`
             before it ends.
         device: the `ComputeDevice.name`.
+        computer: that runs the command, where it is not the machine; its load is no load of that.
     """
     run = Run(key, weights)
+    elsewhere = computer is not None and computer.fingerprint != machine.fingerprint
     git, load_at_start = provenance.git_state(), system_load.METER.read()
     started = datetime.now(UTC)
     try:
@@ -203,7 +211,7 @@ def recording(
         load_at_end = system_load.METER.read()
         run_load = {"start": load_at_start.to_dict(), "end": load_at_end.to_dict()}
         git_at_end = provenance.git_state_at_end(git)
-        if system_load.busy(run_load):
+        if system_load.busy(run_load) and not elsewhere:
             sys.stderr.write(
                 f"note: during {stage} other processes took {load_at_end.others_share or 0:.0%} of "
                 f"the processor and the hypervisor {load_at_end.steal_share or 0:.0%}; its times "
@@ -228,7 +236,8 @@ def recording(
             "versions": provenance.versions(),
             "definitions": DEFINITIONS,
             "machine": machine.to_dict(),
-            "load": run_load,
+            **({"computer": computer.to_dict()} if computer and elsewhere else {}),
+            "load": None if elsewhere else run_load,
             "device": device,
             "weights": run.weights,
             "seed": config.get("seed"),
@@ -245,6 +254,8 @@ def status_of(error: BaseException | None) -> str:
         return "interrupted"
     if out_of_memory(error):
         return "oom"
+    if isinstance(error, AtomError) and error.outcome != AtomError.outcome:
+        return error.outcome
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "disk_full"
     return "failed"

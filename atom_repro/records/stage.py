@@ -30,6 +30,7 @@ class Stage:
         protocol: the named evaluation, with its data.
         device: the `ComputeDevice.name`.
         key: hash that identifies the run (`stage_key`).
+        computer: that runs the command, where it is not the machine of its times.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stage:
     protocol: str
     device: str
     key: str
+    computer: Machine | None = None
 
     @classmethod
     def of(
@@ -53,6 +55,7 @@ class Stage:
         weights: str,
         protocol: str = "",
         device: str = "cpu",
+        computer: Machine | None = None,
     ) -> "Stage":
         """Create a stage and compute its key.
 
@@ -60,7 +63,7 @@ class Stage:
             entry: the file of the command, whose code is part of the key.
         """
         key = stage_key(name, Path(entry), config, inputs)
-        return cls(name, config, machine, inputs, weights, protocol, device, key)
+        return cls(name, config, machine, inputs, weights, protocol, device, key, computer)
 
     @property
     def results(self) -> Path:
@@ -95,6 +98,7 @@ class Stage:
             weights=self.weights,
             protocol=self.protocol,
             device=self.device,
+            computer=self.computer,
         )
 
     def counterpart(self, **replaced: Any) -> Record | None:

@@ -8,6 +8,7 @@ from atom_repro.report.paper import Cell
 from atom_repro.report.render import to_csv, to_markdown
 from atom_repro.report.tables import (
     compare,
+    device,
     human_captions,
     latency,
     left_out,
@@ -30,6 +31,7 @@ def render_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, st
         **build_all(records, paper),
         **latency.build(records, paper),
         **storage.build(records, paper),
+        **device.build(records, paper),
         "tasks": tasks.tasks(records),
         "endurance": endurance(records),
         "training_step": training_step.training_step(records),

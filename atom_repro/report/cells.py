@@ -21,6 +21,10 @@ PERFORMANCE_TABLES = frozenset(
         "appendix_g",
         "peers",
         "compare",
+        "table05",
+        "table08",
+        "energy",
+        "sustained",
     )
 )
 

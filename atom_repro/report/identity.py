@@ -31,7 +31,10 @@ _WITHOUT_EFFECT = (
     "paths", "force", "dry_run", "hydra", "checkpoint", "java", "only", "bootstrap_draws",
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
     "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.checkpoint_every",
-    "dataset.root", "rounds", "parts", "variants",
+    "dataset.root", "rounds", "parts", "variants", "setting", "host.number", "host.serial",
+    "host.folder", "host.models", "host.guard", "host.guard.celsius",
+    "host.guard.battery_percent", "host.guard.deadline_s", "host.guard.every_s",
+    "host.control.timeout_s", "host.control.idle_s", "host.control.look_s",
 )  # fmt: skip
 # Stages that judge texts.
 _JUDGED = ("caption", "retrieval", "tasks")
@@ -206,14 +209,18 @@ def variant(record: Record) -> str:
     parts = [
         f"{name} {record.values[name]}"
         for name, default in _DEFAULTS.items()
-        if record.values.get(name, default) != default
+        if record.values.get(name, default) != default and not (name == "host" and phone(record))
     ]
+    if record.values.get("throttled"):
+        parts.append("throttled")
     if untold and weights.partition(":")[0] in ("trained", "released", "mixed"):
         parts.append(f"weights {weights}")
     for key, value in sorted(record.overrides.items()):
         head = key.partition(".")[0]
         if head == "quant":
             continue  # the recipe has it
+        if key == "engine.processes" and "device" in record.values:
+            continue  # no module runs in Python there
         if key not in _FIELDS and head not in _WITHOUT_EFFECT and key not in _WITHOUT_EFFECT:
             parts.append(f"{key}={value}")
     return text + "".join(f", {part}" for part in parts)
@@ -259,7 +266,14 @@ def device_and_model(record: Record) -> str:
     tables."""
     device, data = record.data["device"], _dataset(record)
     model = f"{_model_name(record)}{variant(record)}{'' if data == TOY else f' on {data}'}"
-    return f"{'host' if device == 'cpu' else device}/{model}"
+    return f"{phone(record) or ('host' if device == 'cpu' else device)}/{model}"
+
+
+def phone(record: Record) -> str:
+    """The phone that a record is of; empty for this or another computer, and for a stand-in, whose
+    rows say `host standin`."""
+    device = record.values.get("device", {})
+    return "" if device.get("standin", True) else str(device["model"])
 
 
 def newest(records: Iterable[Record], stage: str) -> dict[Identity, Record]:

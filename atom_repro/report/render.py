@@ -15,7 +15,11 @@ TITLES = {
     "table02": "Table 2: retrieval",
     "table10": "Table 10: retrieval on DiDeMo",
     "table03": "Table 3: latency",
+    "table05": "Table 5: input sizes and settings of generation",
     "table06": "Table 6: storage",
+    "table08": "Table 8: memory",
+    "energy": "Appendix F.7: energy",
+    "sustained": "Sessions without rest, by minute",
     "table09": "Table 9: parameters by layer type",
     "limits": "How close encoder and decoder come to what the device allows",
     "training_step": "What a training step costs",
@@ -40,7 +44,11 @@ _ROWS = {
     "table02": "model/precision",
     "table10": "model/precision",
     "table03": "device/model/precision/arm",
+    "table05": "device/model/precision/setting",
     "table06": "module/precision",
+    "table08": "device/model/precision/part",
+    "energy": "device/model/pipeline/precision/arm",
+    "sustained": "device/model/pipeline/precision/residency/schedule",
     "table09": "layer type",
     "limits": "device/model/pipeline/precision",
     "training_step": "device/model/precision, step/clips",
@@ -67,7 +75,11 @@ _COMMANDS = {
     "compare": "python -m device_bench.compare",
     "sessions": "python -m device_bench.sessions",
     "endurance": "python -m device_bench.endurance",
+    "table05": "make device-bench HOST=auto ARGS=settings=table05",
     "table06": "python -m device_bench.storage model=mplug2plus",
+    "table08": "make device-bench HOST=auto",
+    "energy": "make device-bench HOST=auto",
+    "sustained": "python -m device_bench.sweep minutes=30",
     "table09": "python -m device_bench.storage model=mplug2plus",
 }
 # Tables on the paper's own data, in which its cells stand in one grid with ours.
@@ -88,7 +100,7 @@ COLUMNS = (
 _TIMING_UNITS = ("s", "1/s", "clips/s", "percent")
 _DIGITS = {
     "percent": 1, "%": 1, "point": 2, "tau": 2, "1": 4, "cosine": 2, "rank": 1, "MB": 1, "MiB": 0,
-    "byte": 0, "bytes": 0, "Mparam": 2, "epoch": 1, "1/s": 2, "nats": 2,
+    "GB": 3, "J": 1, "byte": 0, "bytes": 0, "Mparam": 2, "epoch": 1, "1/s": 2, "nats": 2,
 }  # fmt: skip
 _UNKNOWN_LOAD_NOTE = (
     "the load of the machine was not recorded with these times: other work may have run beside them"

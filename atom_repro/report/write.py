@@ -17,15 +17,26 @@ def destinations(results: Path, machine: Machine) -> list[tuple[Path, list[Recor
     Committed tables hold the clean records of all reference machines, and only those machines
     write them. A machine that is none, or has records of uncommitted code, has tables of its own.
     """
-    own = load_records([results / "records" / machine.fingerprint])
+    own = records_made_on(results, machine)
     references = reference_machines(results)
     targets = []
     if machine.fingerprint in references:
         records = load_records([results / "records" / name for name in references])
         targets.append((results, committed(records)))
-    if machine.fingerprint not in references or not all(r.clean for r in own):
+    if machine.fingerprint not in references or not all(
+        r.clean and r.machine.fingerprint in references for r in own
+    ):
         targets.append((results / "local" / machine.fingerprint, own))
     return targets
+
+
+def records_made_on(results: Path, machine: Machine) -> list[Record]:
+    """The records that commands on a machine made: its own, and those of devices over adb."""
+    own = results / "records" / machine.fingerprint
+    others = load_records(path for path in sorted(own.parent.glob("*")) if path != own)
+    devices = {r.folder.parents[1] for r in others if r.computer.fingerprint == machine.fingerprint}
+    made = load_records([own, *sorted(devices)])
+    return [r for r in made if r.computer.fingerprint == machine.fingerprint]
 
 
 def committed(records: Sequence[Record]) -> list[Record]:
@@ -36,7 +47,7 @@ def committed(records: Sequence[Record]) -> list[Record]:
 def records_to_show(results: Path, machine: Machine) -> tuple[list[Record], str]:
     """Records for a reader on this machine, and whose they are: its own if it has any, else the
     committed ones."""
-    own = load_records([results / "records" / machine.fingerprint])
+    own = records_made_on(results, machine)
     if own:
         return own, f"this machine, {machine}"
     references = reference_machines(results)

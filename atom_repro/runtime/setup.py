@@ -11,7 +11,7 @@ from atom_repro import config
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import TRAINED
 from atom_repro.checkpoints.random_weights import RANDOM_WEIGHTS_LABEL, write_random_weights
-from atom_repro.datatypes import AtomError, CaptionWork
+from atom_repro.datatypes import AtomError, CaptionWork, Machine
 from atom_repro.device.compute import ComputeDevice
 from atom_repro.device.machine import this_machine
 from atom_repro.engines.engine import Engine
@@ -165,21 +165,24 @@ class Setup:
         *,
         inputs: Mapping[str, str] | None = None,
         weights: str = "",
+        machine: Machine | None = None,
     ) -> Stage:
-        """Stage of a command that runs these modules on this machine; see `Stage.of`.
+        """Stage of a command that runs these modules; see `Stage.of`.
 
         Args:
             inputs, weights: where they are not those of the modules.
+            machine: that runs them, where it is not this one.
         """
         return Stage.of(
             name,
             entry,
             settings,
-            this_machine(),
+            machine or this_machine(),
             inputs=inputs or self.inputs,
             weights=weights or self.weights,
             protocol=protocol,
             device=self.device.name,
+            computer=this_machine(),
         )
 
     def planned_only(

@@ -2,7 +2,8 @@
 
 `plan_stages` composes every stage of a study before the first one starts, so that errors appear at
 once, and rejects an override that no stage has a key for. `sweep_points` does the same for a sweep,
-one command over a grid of settings, and `variants` for one command that compares several settings.
+one command over a grid of settings, `device_points` for a sweep of devices, and `variants` for one
+command that compares several settings.
 """
 
 import importlib.util
@@ -102,12 +103,7 @@ def sweep_points(primary: str, overrides: Sequence[str]) -> dict[str, StageComma
     for key in map(_key, overrides):
         if key in reserved:
             raise AtomError(f"{key} is set by the sweep; {reserved[key]}")
-        if not (_has_key(primary, key) or _has_key(command.primary, key)):
-            all_keys = {*config.config_keys(primary), *config.config_keys(command.primary)}
-            raise AtomError(
-                f"neither the sweep nor {command.module} knows {key}"
-                f"{config.did_you_mean(key, sorted(all_keys))}"
-            )
+        _require_known(key, primary, command)
     shared = (*sweep.fixed, *applicable_overrides(command.primary, overrides))
     for axis, key in axes.items():
         if not sweep.grid[axis]:
@@ -125,6 +121,55 @@ def sweep_points(primary: str, overrides: Sequence[str]) -> dict[str, StageComma
         point_overrides.append(f"checkpoint.folder={quoted(folder / name)}")
         overridden = (*shared, *point_overrides)
         points[name] = StageCommand(command.module, overridden, command.primary)
+    return points
+
+
+def device_points(
+    primary: str, overrides: Sequence[str], host: Sequence[str]
+) -> dict[str, StageCommand]:
+    """The points of a sweep on one device by name: `command` of `conf/<primary>.yaml` for every
+    quantiser and pipeline, and for every setting of the pipelines in `ablated`.
+
+    A setting that changes the model has modules, and so a model name, of its own.
+
+    Args:
+        host: overrides that choose the device.
+
+    Raises:
+        AtomError: an override of a key that neither sweep nor command has, or that the sweep sets
+            itself, an unknown setting, or a value that the command rejects.
+    """
+    sweep = config.compose(primary, applicable_overrides(primary, overrides))
+    command = sweep.command
+    reserved = {"host": "hosts", "quant": "quants", "pipeline": "pipelines", "setting": "settings"}
+    for key in map(_key, overrides):
+        if key in reserved:
+            raise AtomError(f"{key} is set by the sweep; set {reserved[key]}=[…]")
+        if not _in_a_group(command.primary, key):
+            _require_known(key, primary, command)
+    # A key of a group may be one of the sweep's choices alone, such as `host.serial`.
+    given = [
+        text
+        for text in overrides
+        if _has_key(command.primary, _key(text)) or _in_a_group(command.primary, _key(text))
+    ]
+    fixed = [text for text in sweep.fixed if _key(text) not in set(map(_key, overrides))]
+    shared = (*fixed, *host, *given)
+    if not (sweep.quants and sweep.pipelines):
+        raise AtomError("quants and pipelines need one choice or more")
+    points = {}
+    for (setting, changes), quant, pipeline in itertools.product(
+        sweep.settings.items(), sweep.quants, sweep.pipelines
+    ):
+        if changes and pipeline not in sweep.ablated:
+            continue
+        own = [f"quant={quant}", f"pipeline={pipeline}", *shared, *changes]
+        own += [f"setting={setting}"] if len(sweep.settings) > 1 else []
+        common = config.compose(command.primary, own)
+        if any(_key(text).startswith("model.") for text in changes):
+            own.append(f"model.name={common.model.name}-{setting}")
+        name = f"{quant} {pipeline}" + f" {setting}" * (len(sweep.settings) > 1)
+        points[name] = StageCommand(command.module, tuple(own), command.primary)
     return points
 
 
@@ -169,6 +214,20 @@ def applicable_overrides(primary: str, overrides: Sequence[str]) -> tuple[str, .
     return tuple(text for text in overrides if _has_key(primary, _key(text)))
 
 
+def _require_known(key: str, primary: str, command: Any) -> None:
+    """Check that a sweep or its command has a key.
+
+    Raises:
+        AtomError: neither has.
+    """
+    if not (_has_key(primary, key) or _has_key(command.primary, key)):
+        all_keys = {*config.config_keys(primary), *config.config_keys(command.primary)}
+        raise AtomError(
+            f"neither the sweep nor {command.module} knows {key}"
+            f"{config.did_you_mean(key, sorted(all_keys))}"
+        )
+
+
 def quoted(value: Any) -> str:
     """Quote a value for Hydra's override grammar."""
     return "'" + str(value).replace("'", "\\'") + "'"
@@ -185,6 +244,12 @@ def _key(override: str) -> str:
         return str(OverridesParser.create().parse_overrides([override])[0].key_or_group)
     except HydraException as error:
         raise AtomError(f"cannot read {override!r}; an override is key=value") from error
+
+
+def _in_a_group(primary: str, key: str) -> bool:
+    """Whether a key is inside a group, whose choice decides whether it exists."""
+    group, dot, _ = key.partition(".")
+    return bool(dot) and group in config.config_groups(primary)
 
 
 def _has_key(primary: str, key: str) -> bool:

@@ -69,8 +69,8 @@ def estimate(
         and bool(record.config("train.epochs")) == by_epochs
         and (protocols is None or record.data["protocol"] in protocols)
     ]
-    here = [r for r in comparable if r.machine.fingerprint == machine.fingerprint]
-    like = here or [r for r in comparable if _alike(r.machine, machine)]
+    here = [r for r in comparable if r.computer.fingerprint == machine.fingerprint]
+    like = here or [r for r in comparable if _alike(r.computer, machine)]
     if not like:
         basis = f"no record of it on {machine.processor}"
         if comparable:

@@ -8,11 +8,13 @@ its stages kept.
 import ctypes
 import multiprocessing
 import os
+import re
 import runpy
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -43,6 +45,69 @@ def run_stage(stage: StageCommand) -> int:
     status = process.exitcode
     assert status is not None
     return status
+
+
+def run_lanes(lanes: Mapping[str, Mapping[str, StageCommand]], logs: Path) -> list[str]:
+    """Run the stages of several lanes, the lanes at once; return the names of those that failed.
+
+    Args:
+        lanes: stages by name, by lane.
+        logs: folder of what the stages of each lane print.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    ended = threading.Event()
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        futures = [
+            pool.submit(_run_lane, name, stages, logs, ended) for name, stages in lanes.items()
+        ]
+        try:
+            return [failed for future in futures for failed in future.result()]
+        except BaseException:
+            # As in `run_stage`: Ctrl-C reaches the stages too, and none outlives this process.
+            ended.set()
+            for process in multiprocessing.active_children():
+                process.join(_GRACE_S)
+                process.kill()
+            raise
+
+
+def _run_lane(
+    lane: str, stages: Mapping[str, StageCommand], logs: Path, ended: threading.Event
+) -> list[str]:
+    failed = []
+    log = logs / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', lane)}.log"
+    for number, (name, stage) in enumerate(stages.items(), 1):
+        if ended.is_set():
+            break
+        sys.stdout.write(f"{lane} [{number}/{len(stages)}] {name}\n")
+        sys.stdout.flush()
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"\n$ python -m {stage}\n")
+        begin = log.stat().st_size
+        process = stage_context().Process(
+            target=_run_logged, args=(stage.module, stage.overrides, log)
+        )
+        process.start()
+        process.join()
+        if process.exitcode:
+            failed.append(f"{lane}: {name}")
+            with log.open("rb") as written:
+                written.seek(begin)
+                lines = written.read().decode("utf-8", "replace").splitlines()
+            errors = [line for line in lines if line.startswith("error: ")]
+            what = errors[-1] if errors else f"status {process.exitcode}"
+            sys.stdout.write(f"{lane}: {name} failed, {what}\n")
+            sys.stdout.flush()
+    return failed
+
+
+def _run_logged(module: str, arguments: Sequence[str], log: Path) -> None:
+    """`run_module` with its outputs at the end of a file."""
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    run_module(module, arguments)
 
 
 def stage_context() -> ForkServerContext | SpawnContext:

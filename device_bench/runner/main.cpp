@@ -69,6 +69,18 @@ void write(long long session, const atom::Trace& trace) {
               .add("file", memory.file)
               .add("swapped", memory.swapped));
   }
+  for (const atom::Peak& peak : trace.peaks) {
+    write(atom::JsonLine("peak")
+              .add("session", session)
+              .add("stage", peak.stage)
+              .add("start_s", peak.start_s)
+              .add("end_s", peak.end_s)
+              .add("resident", peak.resident)
+              .add("major_faults", peak.major_faults));
+  }
+  write(atom::JsonLine("end_of_session")
+            .add("session", session)
+            .add("proportional", trace.proportional));
   std::fflush(stdout);
 }
 

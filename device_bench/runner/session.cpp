@@ -7,6 +7,7 @@
 #include <optional>
 #include <stdexcept>
 #include <thread>
+#include <type_traits>
 
 #include "modules.h"
 
@@ -287,16 +288,30 @@ class Session {
     if (job_.pipeline) {
       answer_prompts(*job_.pipeline, trace);
     } else {
-      trace.captions = caption_all();
+      trace.captions = with_peak("captions", [&] { return caption_all(); });
     }
     sampler.sample();  // a short session may end between two of them
+    trace.proportional = proportional_set();
     loaded_.release_all();
     trace.memory = sampler.stop();
     trace.spans = timeline_.spans();
+    trace.peaks = peaks_;
     return trace;
   }
 
  private:
+  // Runs a stage and keeps the peak of its memory, loads included.
+  template <typename Work>
+  std::invoke_result_t<Work> with_peak(const std::string& stage, const Work& work) {
+    const bool counted = reset_peak();
+    const long long faults = major_faults();
+    const double start_s = timeline_.now();
+    auto result = work();
+    peaks_.push_back({stage, start_s, timeline_.now(), counted ? peak_resident() : -1,
+                      major_faults() - faults});
+    return result;
+  }
+
   std::unique_ptr<Decoder> load_decoder(const ProgramFile& program) const {
     return std::make_unique<Decoder>(job_.shape, program, job_.tables, job_.embedding,
                                      job_.rotary, Tokenizer::read(job_.tokenizer, unicode_),
@@ -329,7 +344,7 @@ class Session {
 
   Index caption_and_embed(const std::string& item) {
     Index index;
-    const std::vector<Caption> captions = caption_all();
+    const std::vector<Caption> captions = with_peak("captions", [&] { return caption_all(); });
     for (size_t i = 0; i < captions.size(); ++i) {
       if (!one_line(captions[i].text, unicode_).empty()) {
         index.captions.push_back(captions[i]);
@@ -340,7 +355,7 @@ class Session {
     for (const Caption& caption : index.captions) {
       texts.push_back(caption.text);
     }
-    index.vectors = embed(texts, item);
+    index.vectors = with_peak("embed", [&] { return embed(texts, item); });
     return index;
   }
 
@@ -348,7 +363,7 @@ class Session {
                const std::string& item, Answer& answer) {
     std::vector<size_t> hits;
     if (!index.captions.empty()) {
-      const auto query = embed({prompt.text}, item).at(0);
+      const auto query = with_peak("embed", [&] { return embed({prompt.text}, item); }).at(0);
       timeline_.span("rank", "host", item, "main",
                      [&](Span&) { hits = ranked(index, query, pipeline); });
     }
@@ -362,8 +377,9 @@ class Session {
                   one_line(index.captions[hits[i]].text, unicode_);
     }
     if (pipeline.writes_script && !hits.empty()) {
-      answer.texts.push_back(
-          write("captions:" + captions + "\n" + prompt.instruction, pipeline, item));
+      answer.texts.push_back(with_peak("script", [&] {
+        return write("captions:" + captions + "\n" + prompt.instruction, pipeline, item);
+      }));
     }
   }
 
@@ -472,6 +488,7 @@ class Session {
   int threads_;      // of stages that run beside each other; what runs alone has all
   Threads beside_;   // the same
   Timeline timeline_;
+  std::vector<Peak> peaks_;
   Loaded loaded_;
   Slot<Program> encoder_;
   Slot<Decoder> decoder_;

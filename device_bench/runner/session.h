@@ -47,6 +47,8 @@ struct Trace {
   std::vector<Answer> answers;
   std::vector<Span> spans;
   std::vector<Memory> memory;
+  std::vector<Peak> peaks;
+  long long proportional = -1;  // PSS with all that is loaded at the end
 };
 
 Trace run_session(const Job& job, const Arm& arm, const Unicode& unicode);

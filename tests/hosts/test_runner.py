@@ -10,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported_models import FP32, bert, exported_checkpoint, in_this_process, llama
+from exported_models import (
+    FP32,
+    bert,
+    built_runner,
+    exported_checkpoint,
+    in_this_process,
+    llama,
+)
 
 from atom_repro import config
 from atom_repro.data.toy.dataset import write_video
@@ -50,7 +57,7 @@ PIPELINES = {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    return runner.build_runner(tmp_path_factory.mktemp("build"))
+    return built_runner(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

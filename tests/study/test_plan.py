@@ -106,7 +106,8 @@ COMMANDS = {
     "eval.text_embedder": "text_embedder", "eval.reproduce": "eval.tasks quant=int8",
     "device_bench.latency": NEEDS, "device_bench.sessions": NEEDS,
     "device_bench.endurance": NEEDS, "device_bench.storage": "modules, which are deleted",
-    "device_bench.training_step": "steps", "device_bench.peers": "rounds 10",
+    "device_bench.sweep": "auto: 4 points", "device_bench.training_step": "steps",
+    "device_bench.peers": "rounds 10",
 }  # fmt: skip
 
 

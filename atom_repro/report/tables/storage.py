@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, measured
-from atom_repro.report.identity import FAMILIES, select, variant
+from atom_repro.report.identity import (
+    FAMILIES,
+    device_and_model,
+    precision_label,
+    select,
+    variant,
+)
 from atom_repro.report.paper import Cell, value_of
 from atom_repro.report.select import newest_by_protocol
 from atom_repro.report.tables.text_embedder import EMBEDDER, HOW_TO_FILL
@@ -43,6 +49,7 @@ def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
                     )
                     for part, size in sizes.items()
                 ]  # fmt: skip
+    rows += _exported_rows(records)
     rows += _embedder_rows(records, paper)
     for row, note in (
         (_PAPER_MODEL, "printed as mPLUG+; an int8 Llama 3.2 1B alone is as large"),
@@ -51,6 +58,26 @@ def table6(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:
         cells = [c for c in paper if c.table == "table06" and c.row == row]
         rows += [Row("table06", row, c.column, None, c.value, c.unit, note=note) for c in cells]
     return rows
+
+
+def _exported_rows(records: Sequence[Record]) -> list[Row]:
+    """Rows of what devices over adb were sent: bytes of each exported module, by the records of
+    sessions on them, whatever the pipeline."""
+    sizes: dict[str, Record] = {}
+    for record in select(records, "latency").values():
+        if "device" in record.values:
+            sizes[f"{device_and_model(record)}/{precision_label(record)}, exported"] = record
+    return [
+        measured(
+            "table06", row, f"storage/{part}, MB", size / 1e6, "MB", record,
+            note="exported: files as they are sent to a device, the text embedder in fp32",
+            grid="in MB",
+        )
+        for row, record in sizes.items()
+        for part, size in {
+            **record.values["module_bytes"], "all": sum(record.values["module_bytes"].values()),
+        }.items()
+    ]  # fmt: skip
 
 
 def _embedder_rows(records: Sequence[Record], paper: Sequence[Cell]) -> list[Row]:

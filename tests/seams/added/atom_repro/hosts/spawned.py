@@ -1,12 +1,13 @@
 """A host that runs each session in a new process."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from atom_repro.datatypes import Clip
+from atom_repro.datatypes import Clip, Machine
+from atom_repro.device.machine import this_machine
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.hosts.in_process import InProcess
 from atom_repro.runtime.runtime import Arm
@@ -16,6 +17,13 @@ from atom_repro.runtime.setup import Setup
 @dataclass(frozen=True)
 class Spawned:
     name: str = "spawned"
+
+    @property
+    def machine(self) -> Machine:
+        return this_machine()
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
 
     def run(
         self, setup: Setup, pipeline: Pipeline[Any], clips: Sequence[Clip], arm: Arm

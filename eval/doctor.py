@@ -86,9 +86,7 @@ def main(cfg: Any) -> None:
     except AtomError as error:
         problems.append(str(error))
     adb = shutil.which("adb") or (platform.machine() == "x86_64" and "carried by adbutils")
-    print(
-        f"adb         {adb or 'none; `apt install adb`'}; make device-bench HOST=auto measures a phone"
-    )
+    print(f"adb         {adb or 'none; `apt install adb`'}, for make device-bench HOST=auto")
     missing = [tool for tool in ("cmake", "g++", "readelf") if shutil.which(tool) is None]
     runner = f"no {', '.join(missing)}; `apt install cmake g++`" if missing else "can be built"
     print(f"runner      {runner}")

@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 
 from atom_repro.config import entry
 from atom_repro.datatypes import AtomError
+from atom_repro.device.architecture import Architecture
+from atom_repro.hosts.toolchain import compiler, missing_tools
 
 LOCK = Path("requirements.lock")
 
@@ -87,9 +89,11 @@ def main(cfg: Any) -> None:
     except AtomError as error:
         problems.append(str(error))
     print("adb         carried by adbutils; phones are not measured by this version")
-    missing = [tool for tool in ("cmake", "g++", "readelf") if shutil.which(tool) is None]
-    runner = f"no {', '.join(missing)}; `apt install cmake g++`" if missing else "can be built"
-    print(f"runner      {runner}")
+    for architecture in Architecture:
+        if architecture.is_native:
+            print(f"runner      {_runner(architecture)}")
+        elif architecture is Architecture.AARCH64:
+            print(f"arm64       {_runner(architecture)}")
     print(f"gpu         {_gpu()}")
 
     # How long the stages of make reproduce take, from the records of a processor like this one.
@@ -104,6 +108,17 @@ def main(cfg: Any) -> None:
     for problem in problems:
         print(f"! {problem}")
     print("ready" if not problems else f"{len(problems)} things to look at")
+
+
+def _runner(architecture: Architecture) -> str:
+    """Whether the C++ runner for an architecture can be built and run here."""
+    optional = "" if architecture.is_native else "optional: "
+    if missing := missing_tools(architecture):
+        return f"{optional}cannot be built, {missing}"
+    built = f"can be built by cmake and {compiler(architecture)}"
+    if architecture.is_native:
+        return built
+    return f"{built}; here {architecture.missing_emulator or f'{architecture.emulator} runs it'}"
 
 
 def _gpu() -> str:

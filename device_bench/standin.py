@@ -18,10 +18,12 @@ from atom_repro.datatypes import AtomError
 @entry("standin")
 def main(cfg: Any) -> None:
     from atom_repro.adb.standin import StandIn
+    from atom_repro.device.architecture import Architecture
 
     settings = config.to_dict(cfg)
+    architecture = Architecture.of(cfg.architecture) if cfg.architecture else None
     try:
-        device = StandIn(Path(settings["folder"]), port=settings["port"])
+        device = StandIn(Path(settings["folder"]), port=settings["port"], architecture=architecture)
     except ValueError as error:
         raise AtomError(f"{error}; choose another, such as port=5595") from error
     try:

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 
 from atom_repro.config import entry
 from atom_repro.datatypes import AtomError
+from atom_repro.device.architecture import Architecture
+from atom_repro.hosts.toolchain import readiness
 
 LOCK = Path("requirements.lock")
 
@@ -70,15 +72,12 @@ def main(cfg: Any) -> None:
     )
     if free_gb < cfg.tiny_disk_gb:
         problems.append(f"too little disk at {existing}; free some or set ATOM_WORK")
-    print(
-        f"memory      {machine.memory_gib} GiB; tiny takes {cfg.tiny_memory_gb:g} GB, full size "
-        f"{cfg.systems_memory_gb:g} GB"
-    )
+    needs = f"tiny takes {cfg.tiny_memory_gb:g} GB, full size {cfg.systems_memory_gb:g} GB"
+    print(f"memory      {machine.memory_gib} GiB; {needs}")
     if machine.memory_gib * 2**30 / 1e9 < cfg.tiny_memory_gb:
         problems.append("too little memory for scale=tiny; scale=smoke takes less")
-    load = os.getloadavg()[0]
-    print(f"load        {load:.1f} of {machine.cores} cores busy")
-    if load > machine.cores / 4:
+    print(f"load        {os.getloadavg()[0]:.1f} of {machine.cores} cores busy")
+    if os.getloadavg()[0] > machine.cores / 4:
         problems.append("other work is running: latency records would measure it too")
 
     try:
@@ -87,9 +86,10 @@ def main(cfg: Any) -> None:
         problems.append(str(error))
     adb = shutil.which("adb") or (platform.machine() == "x86_64" and "carried by adbutils")
     print(f"adb         {adb or 'none; `apt install adb`'}, for make device-bench HOST=auto")
-    missing = [tool for tool in ("cmake", "g++", "readelf") if shutil.which(tool) is None]
-    runner = f"no {', '.join(missing)}; `apt install cmake g++`" if missing else "can be built"
-    print(f"runner      {runner}")
+    for architecture in sorted(Architecture, key=lambda one: not one.is_native):
+        print(
+            f"{'runner' if architecture.is_native else architecture:11} {readiness(architecture)}"
+        )
     print(f"gpu         {_gpu()}")
 
     # How long the stages of make reproduce take, from the records of a processor like this one.

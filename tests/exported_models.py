@@ -11,7 +11,6 @@ from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.checkpoints.module_files import save_decoder, save_encoder
 from atom_repro.engines import executorch
 from atom_repro.engines.embedder_export import export_embedder
-from atom_repro.hosts.runner import build_runner
 from atom_repro.models import mplug2, smolvlm2
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.quant import none
@@ -67,13 +66,6 @@ def of_the_run(tmp_path_factory):
     """The temporary folder that all workers of a run share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if base.name.startswith("popen-") else base
-
-
-def built_runner(tmp_path_factory):
-    """The C++ runner, compiled once a run."""
-    folder = of_the_run(tmp_path_factory) / "runner"
-    with FileLock(f"{folder}.lock"):
-        return build_runner(folder)
 
 
 def exported_checkpoint(model, quantiser, tmp_path_factory):

@@ -30,6 +30,8 @@ import psutil
 
 from atom_repro.adb import messages
 from atom_repro.adb.messages import Message, shell_packet, sync_packet
+from atom_repro.datatypes import AtomError
+from atom_repro.device.architecture import LAUNCHER, Architecture
 
 # What a device has at these places, the stand-in has below its folder.
 MAPPED = (
@@ -76,14 +78,24 @@ class StandIn:
         root: its folder, created if it is missing.
         port: 0 for one that is free. adb itself looks at 5555 to 5585, which are refused.
         properties: beside, or instead of, its own.
+        architecture: of the programs that the runner's bundle may bring; where it is not that of
+            this machine they are emulated. None for this machine's.
     """
 
     def __init__(
-        self, root: Path, *, port: int = 0, properties: Mapping[str, str] | None = None
+        self,
+        root: Path,
+        *,
+        port: int = 0,
+        properties: Mapping[str, str] | None = None,
+        architecture: Architecture | None = None,
     ) -> None:
         if 5555 <= port <= 5585:
             raise ValueError(f"port {port}: adb takes those from 5555 to 5585 for emulators")
         self.root, self.port = root.resolve(), port
+        self.architecture = architecture or Architecture.of_this_machine()
+        if missing := self.architecture.missing_emulator:
+            raise AtomError(f"a stand-in with {self.architecture} cannot run here: {missing}")
         self.faults = Faults()
         self.properties = {
             "ro.product.name": "standin",
@@ -93,7 +105,7 @@ class StandIn:
             "ro.soc.model": "the processor of this computer",
             "ro.build.fingerprint": "atom-repro/standin",
             "ro.build.version.release": "none",
-            "ro.product.cpu.abi": "x86_64",
+            "ro.product.cpu.abi": self.architecture.abi,
             MARK: "1",
             **(properties or {}),
         }
@@ -216,7 +228,10 @@ class StandIn:
     @property
     def environment(self) -> dict[str, str]:
         """Variables of its processes."""
-        return {
+        launcher: dict[str, str] = {}
+        if not self.architecture.is_native:
+            launcher[LAUNCHER] = _EMULATE
+        return launcher | {
             "PATH": f"{self.root}/system/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "HOME": str(self.root),
             "STANDIN_ROOT": str(self.root),
@@ -234,6 +249,7 @@ class StandIn:
         return data.replace(os.fsencode(self.root), b"")
 
     def _make_files(self) -> None:
+        shutil.rmtree(self.root / "system", ignore_errors=True)  # of another architecture
         for folder in ("data/local/tmp", "system/bin", "state", "proc/sys/kernel/random",
                        "sys/class/thermal/thermal_zone0", "sys/class/power_supply"):  # fmt: skip
             (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -249,7 +265,11 @@ class StandIn:
             "  voltage: 4000\n  temperature: 300\n",
         )
         self.set_state("thermalservice", "IsStatusOverride: false\nThermal Status: 0\n")
-        for name, script in _TOOLS.items():
+        tools = dict(_TOOLS)
+        if not self.architecture.is_native:
+            (self.root / "emulated").mkdir(exist_ok=True)
+            tools |= {name: text.format(self.architecture) for name, text in _EMULATION.items()}
+        for name, script in tools.items():
             path = self.root / "system/bin" / name
             path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
             path.chmod(0o755)
@@ -293,6 +313,15 @@ case "$1" in
     battery|thermalservice) exec cat "$STANDIN_ROOT/state/$1" ;;
     *) echo "Can't find service: $1" >&2; exit 1 ;;
 esac""",
+}
+# What a device of another architecture has beside them. The system of its programs is an empty
+# folder: they have nothing but what they bring.
+_EMULATE = "emulate"
+_EMULATION = {
+    _EMULATE: 'exec {0.emulation} -L "$STANDIN_ROOT/emulated" "$@"',
+    "uname": """\
+[ "$1" = -m ] && {{ echo {0}; exit; }}
+exec /bin/uname "$@\"""",
 }
 
 

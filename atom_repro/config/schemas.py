@@ -465,10 +465,11 @@ class TrainingStepConfig(RecordedConfig):
 @dataclass
 class StandinConfig(CommandConfig):
     """`device_bench.standin`: a stand-in device at a port of loopback, with its files in a
-    folder."""
+    folder. `architecture` is x86_64 or aarch64, None for this machine's."""
 
     port: int = MISSING
     folder: str = MISSING
+    architecture: str | None = None
 
 
 @dataclass

@@ -23,14 +23,15 @@ from atom_repro.adb.faults import Busy, DeviceError, Disconnected, Unauthorised,
 from atom_repro.adb.guard import Guard, Watch
 from atom_repro.adb.probe import DeviceFacts, device_facts, device_machine
 from atom_repro.datatypes import AtomError, Clip, Machine
+from atom_repro.device.architecture import Architecture
 from atom_repro.device.machine import this_machine
 from atom_repro.engines.embedder_export import export_embedder
 from atom_repro.hosts.bundle import runner_bundle
 from atom_repro.hosts.device_runs import run_on_device
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.hosts.on_runner import session_trace
-from atom_repro.hosts.runner import build_runner
 from atom_repro.records.lock import hold
+from atom_repro.records.record import EMULATED
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 
@@ -71,7 +72,10 @@ class Phone:
 
     @property
     def name(self) -> str:
-        return STANDIN if self._known and self._known[0].standin else PHONE
+        if not self._known or not self._known[0].standin:
+            return PHONE
+        architecture = Architecture.of(self._known[0].abi)
+        return STANDIN if architecture.is_native else f"{STANDIN} {architecture} {EMULATED}"
 
     @property
     def machine(self) -> Machine:
@@ -97,7 +101,7 @@ class Phone:
             raise self._state["error"]
         shared = self.folder.parent  # by devices that are measured at once
         with hold(shared / "runner.lock", shared, wait=True):
-            bundle = runner_bundle(build_runner(shared))
+            bundle = runner_bundle(shared, Architecture.of(self._known[0].abi))
             export_embedder(setup.checkpoint.folder / "embedder", setup.embedder)
         measured: dict[str, Any] = {}
 

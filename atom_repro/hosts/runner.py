@@ -6,11 +6,9 @@ same bytes, and the runner needs neither a video decoder nor a model's configura
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +20,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as FastTokenizer
 
 from atom_repro.datatypes import AtomError, Clip, Span
+from atom_repro.device.architecture import Architecture
 from atom_repro.device.memory import MemoryUse
 from atom_repro.engines.embedder_export import export_embedder
 from atom_repro.engines.executorch import exports
 from atom_repro.engines.exporter import PROGRAM, TABLES, Export
+from atom_repro.hosts import toolchain
 from atom_repro.hosts.runner_memory import runner_memory
 from atom_repro.hosts.runner_text import write_unicode_table
 from atom_repro.models.exported import FORMS
@@ -103,52 +103,49 @@ class RunsOnRunner(Protocol):
         ...
 
 
-def build_runner(folder: Path) -> Path:
-    """Build the runner for this machine, unless it is there already.
+def build_runner(folder: Path, architecture: Architecture | None = None) -> Path:
+    """Build the runner, unless it is there already.
 
     Args:
         folder: of builds, each under a hash of its sources.
+        architecture: of the processor that it is for; None for this machine's.
 
     Returns:
         The program.
 
     Raises:
-        AtomError: no sources, no compiler or CMake, or it does not compile.
+        AtomError: no sources, no compiler or CMake, no ExecuTorch, or it does not compile.
     """
+    architecture = architecture or Architecture.of_this_machine()
     sources = sorted(SOURCE.glob("*"))
     if not sources:
         raise AtomError(f"the runner's sources are not at {SOURCE}; run from a checkout")
-    package = executorch_package()
-    if missing := [tool for tool in ("cmake", "g++") if shutil.which(tool) is None]:
-        raise AtomError(f"{missing[0]} is missing; `apt install cmake g++`")
-    contents = b"".join(path.read_bytes() for path in sources) + bytes(package)
+    cross = SOURCE / f"{architecture}.cmake"
+    if not architecture.is_native and not cross.is_file():
+        raise AtomError(f"the runner for {architecture} is built on such machines only")
+    if missing := toolchain.missing_tools(architecture):
+        raise AtomError(f"the runner for {architecture} cannot be built: {missing}")
+    package = toolchain.executorch_package(architecture, folder)
+    contents = b"".join(path.read_bytes() for path in sources) + bytes(package.resolve())
     program = folder / hashlib.sha256(contents).hexdigest()[:16] / "runner"
     if program.is_file():
         return program
     with atomic_write(program.parent) as build:
+        cmake = str(toolchain.cmake())
         configure = [
-            "cmake", "-S", str(SOURCE), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release",
-            f"-Dexecutorch_DIR={package / 'share/cmake'}",
+            cmake, "-S", str(SOURCE), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release",
+            f"-Dexecutorch_DIR={package.resolve() / 'share/cmake'}",
         ]  # fmt: skip
-        for command in (configure, ["cmake", "--build", str(build)]):
+        if not architecture.is_native:
+            configure.append(f"-DCMAKE_TOOLCHAIN_FILE={cross}")
+        compile_all = [cmake, "--build", str(build), "--parallel", str(os.cpu_count())]
+        for command in (configure, compile_all):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 log = folder / "build.log"
                 log.write_text(done.stdout + done.stderr, encoding="utf-8")
                 raise AtomError(f"the runner does not compile; {log} says why")
     return program
-
-
-def executorch_package() -> Path:
-    """The folder of the executorch package, which has headers and libraries.
-
-    Raises:
-        AtomError: it is not installed.
-    """
-    found = importlib.util.find_spec("executorch")
-    if found is None or not found.submodule_search_locations:
-        raise AtomError("the runner is built against executorch; `pip install executorch==1.5.1`")
-    return Path(next(iter(found.submodule_search_locations)))
 
 
 def write_job(

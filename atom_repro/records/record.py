@@ -38,6 +38,8 @@ QUANTITY_DEFINITIONS: Mapping[str, Mapping[int, str]] = {
     }
 }
 DEFINITIONS = {quantity: max(versions) for quantity, versions in QUANTITY_DEFINITIONS.items()}
+# Ends the name of a host whose processor is emulated, whose times no table shows.
+EMULATED = "emulated"
 MIGRATION = "migration.json"
 _BUILDING = ".building-"
 

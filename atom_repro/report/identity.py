@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atom_repro.records.component import with_component_names
-from atom_repro.records.record import Record
+from atom_repro.records.record import EMULATED, Record
 
 FAMILIES = {"mplug2plus": "mPLUG2+", "mplug2": "mPLUG2", "smolvlm2": "SmolVLM2"}
 TOY = "toy"
@@ -301,6 +301,8 @@ def refusal(record: Record) -> str | None:
     if record.stage.startswith("oracle_") or record.stage == "text_embedder":
         changed = variant(record)
         return f"its table has one row, of the defaults{changed}" if changed else None
+    if str(record.values.get("host", "")).endswith(EMULATED):
+        return "times of an emulated processor, which are functional only"
     if record.stage in _JUDGED and record.data.get("weights") == "random":
         return "texts of random weights"
     if record.stage in _WRITE_SCRIPTS and record.config("pipeline.name") == "assembly":

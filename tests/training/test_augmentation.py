@@ -18,9 +18,9 @@ SIZE = 32
 
 @pytest.fixture
 def bank(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 6, 16, 16, 3), np.uint8)
-    np.save(tmp_path / "name-3x2-16px.npy", pixels)
-    return FrameBank([], frames=3, per_segment=2, size=16, folder=tmp_path, name="name")
+    made = FrameBank([], frames=3, per_segment=2, size=16, folder=tmp_path, name="name")
+    made.pixels = np.random.default_rng(0).integers(0, 256, (7, 6, 16, 16, 3), np.uint8)
+    return made
 
 
 @pytest.fixture

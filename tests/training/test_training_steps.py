@@ -18,10 +18,9 @@ TEXTS = ["a red boat", "two stars at night", "it"]
 
 @pytest.fixture
 def bank(tmp_path):
-    (tmp_path / "bank").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 8, 8, 3), np.uint8)
-    np.save(tmp_path / "bank/name-3x2-8px.npy", pixels)
-    return FrameBank([], frames=3, per_segment=2, size=8, folder=tmp_path / "bank", name="name")
+    made = FrameBank([], frames=3, per_segment=2, size=8, folder=tmp_path / "bank", name="name")
+    made.pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 8, 8, 3), np.uint8)
+    return made
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def write_job(
         AtomError: what the runner cannot do, or a clip that cannot be read.
     """
     model, config = setup.model, setup.model.decoder
-    _require(setup, arms, workspaces, packed)
+    _require(setup, arms, workspaces)
     assert isinstance(config, TextDecoderConfig)
     folder.mkdir(parents=True, exist_ok=True)
     of_module = exports(setup.checkpoint, setup.quantiser, model)
@@ -279,7 +279,7 @@ def _embedder_ids(path: Path) -> dict[str, int]:
     return {"begin": begin, "end": end}
 
 
-def _require(setup: Setup, arms: Sequence[Arm], workspaces: str, packed: str) -> None:
+def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
     if setup.engine.name != "executorch":
         raise AtomError("the runner runs exported modules; add engine=executorch")
     if not isinstance(setup.model.decoder, TextDecoderConfig):
@@ -298,11 +298,6 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str, packed: str) ->
             raise AtomError(
                 f"the runner's modules have one thread or all {arm.threads_alone}; "
                 f"runtime.threads_beside={arm.threads_beside} is neither"
-            )
-        if arm.residency == "co_resident" and not packed:
-            raise AtomError(
-                "XNNPACK packs equal weights of a process once, so co_resident would hold one "
-                "decoder; host.packed_weights=true keeps the two apart"
             )
         if arm.decode_batch != 1 or arm.load_ahead:
             raise AtomError(

@@ -88,6 +88,7 @@ Job Job::read(const std::string& path) {
   job.encoder = program("encoder");
   job.decoder = program("decoder");
   job.script_decoder = job.decoder;
+  job.script_decoder.cache = "script_decoder";
   if (!packed.empty()) {
     job.script_decoder.packed = packed + "/script_decoder.packed";
   }

@@ -49,7 +49,7 @@ struct Job {
   std::string nonce;
   ProgramFile encoder;
   ProgramFile decoder;
-  ProgramFile script_decoder;  // of co_resident: the same weights, packed by itself
+  ProgramFile script_decoder;  // of co_resident: a copy of the decoder, packed by itself
   std::string tables;
   std::string rotary;
   std::string tokenizer;

@@ -90,9 +90,13 @@ std::unique_ptr<Program::Loaded> Program::load(const std::vector<std::string>& m
   loaded->module = std::make_unique<Module>(file_.path, Module::LoadMode::Mmap);
   executorch::runtime::BackendOptions<1> options;
   executorch::runtime::LoadBackendOptionsMap of_load;
-  if (!file_.packed.empty()) {
-    check(options.set_option("packed_cache_path", file_.packed.c_str()), "packed_cache_path");
-    check(of_load.set_options(kBackend, options.view()), file_.packed);
+  // Caches are told apart by their files; one whose file cannot be opened stays in memory.
+  const std::string cache = !file_.packed.empty()  ? file_.packed
+                            : !file_.cache.empty() ? "no such folder/" + file_.cache
+                                                   : "";
+  if (!cache.empty()) {
+    check(options.set_option("packed_cache_path", cache.c_str()), "packed_cache_path");
+    check(of_load.set_options(kBackend, options.view()), cache);
   }
   for (const std::string& method : methods) {
     check(loaded->module->load_method(method, nullptr, nullptr, &of_load),

@@ -28,10 +28,12 @@ struct Result {
 // `workspaces` is `per_model`, or `global` to see what that costs.
 void start_runtime(int threads, const std::string& workspaces);
 
-// An exported file, and where its packed weights are kept between loads; empty: nowhere.
+// An exported file.
 struct ProgramFile {
   std::string path;
-  std::string packed;
+  std::string packed;  // where its packed weights are kept between loads; empty: nowhere
+  // Weights of one name are packed once in a process; a copy of a module names a cache of its own.
+  std::string cache = "";
 };
 
 // With how many threads a program is called: with all of the pool, with the calling one, or both.

@@ -81,7 +81,7 @@ def by_lane(spans, bytes_too=True):
 )  # fmt: skip
 def test_every_arm_is_that_of_the_python_runtime(program, setup, clips, tmp_path, changes):
     setup = replace(setup, generation=GenerationSettings(**changes))
-    traces = run(program, tmp_path, setup, clips, ARMS, packed="packed")
+    traces = run(program, tmp_path, setup, clips, ARMS)
     for arm, trace in zip(ARMS, traces, strict=True):
         with setup.session(arm) as session:
             predictions = list(session.caption(clips))
@@ -107,8 +107,7 @@ def test_pipelines_answer_as_the_python_ones(program, setup, clips, tmp_path, na
         config.compose("latency", [f"pipeline={task}", *changes, *prompts]).pipeline
     )
     setup = replace(setup, generation=GenerationSettings(beams=2, max_new_tokens=6))
-    job = {"pipeline": pipeline.for_runner(), "packed": "packed"}
-    traces = run(program, tmp_path, setup, clips, ARMS, **job)
+    traces = run(program, tmp_path, setup, clips, ARMS, pipeline=pipeline.for_runner())
     for arm, trace in zip(ARMS, traces, strict=True):
         with setup.session(arm) as session:
             answers = pipeline.run(session, clips)
@@ -152,7 +151,7 @@ def test_packed_weights_are_kept_in_files_and_change_nothing(program, setup, cli
     def packed():
         return {p.name: p.stat().st_size for p in tmp_path.glob("packed/*/*")}
 
-    arms = [arm for arm in ARMS if arm.residency == "reload_stage"]
+    arms = [arm for arm in ARMS if arm.residency in ("reload_stage", "co_resident")]
     (plain,) = {tuple(t.captions.values()) for t in run(program, tmp_path, setup, clips, arms)}
     made = []
     for _ in range(2):
@@ -202,7 +201,6 @@ def test_what_the_runner_cannot_do_is_said_before(setup, clips, tmp_path):
     refused("engine.fused and engine.hoisted", setup=plain)
     refused("workspaces=shared", workspaces="shared")
     refused("threads_beside=2 is neither", arm=replace(ARMS[0], threads_alone=4, threads_beside=2))
-    refused("host.packed_weights=true keeps the two apart", arm=ARMS[6])
     refused("has Llama decoders; model=bert", setup=replace(setup, model=bert()))
 
 

@@ -19,7 +19,8 @@ NEEDS_GPU = "device=cuda"
 # What other commands of the README, or other tests, do too with other settings.
 REPEATS = (
     "make smoke", "variants=switches", "variants=hosts", "runtime.decode_batch=4",
-    "sessions pipeline=assembly", "peers model.encoder.layers=4 model.decoder.layers=4",
+    "sessions pipeline=assembly", "engine=executorch quant=8da8w pipeline=assembly", "make systems",
+    "peers model.encoder.layers=4 model.decoder.layers=4",
     "train.finetune model=tiny_mplug2",
 )  # fmt: skip
 NEED_DATA = ("make table7", "make human-captions")
@@ -42,6 +43,8 @@ SCALED = (
 # thread, two of the three residencies.
 SHALLOW = ("model.encoder.layers=1", "model.decoder.layers=1")
 SMALL = (*SHALLOW, "train.threads=1", "residencies=[resident,reload_stage]")
+# A study without the stage that exports modules, which `test_study` has: an export takes a minute.
+NO_EXPORT = "device=cpu"
 
 
 def shrunk(text: str, folder: Path) -> list[str]:
@@ -73,7 +76,7 @@ def shrunk(text: str, folder: Path) -> list[str]:
     if words[0] == "make":
         given = next((w.removeprefix("ARGS=") for w in words if w.startswith("ARGS=")), "")
         scale = {
-            "reproduce": ["scale=smoke", *SMALL],
+            "reproduce": ["scale=smoke", *SMALL, NO_EXPORT],
             "smoke": ["quant=none", *SMALL],
             "device-demo": ["pipelines=[assembly]", "job_clips=2"],
             "systems": ["model=tiny_mplug2plus", "job_clips=2", "repeats=1", "limits_s=0.02"],

@@ -23,9 +23,9 @@ def test_a_study_that_was_killed_at_five_stages_is_whole(tmp_path):
         "eval.retrieval quant=int8",
         "device_bench.latency quant=none",
     ):
-        stop_at(tmp_path, line)
-    assert "tables in" in finish(tmp_path)
-    assert is_whole(records(tmp_path))
+        stop_at(tmp_path, line, exported=True)
+    assert "tables in" in finish(tmp_path, exported=True)
+    assert is_whole(records(tmp_path), exported=True)
 
 
 def orphan_s():

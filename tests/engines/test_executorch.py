@@ -248,9 +248,9 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch, place, fault, err
 def _with_fault(place, fault, work, *arguments):
     sound = getattr(exporter, place)
 
-    def faulty(methods, *rest):
+    def faulty(methods, *rest, **options):
         fault(methods)
-        sound(methods, *rest)
+        sound(methods, *rest, **options)
 
     setattr(exporter, place, faulty)
     work(*arguments)

@@ -71,6 +71,7 @@ def as_tiny(folder):
     ]
 
 
+@pytest.mark.long  # the next test has one too
 @pytest.mark.slow
 def test_a_quantiser_is_one_file_and_one_yaml(tree):
     run(tree, "eval.caption")

@@ -207,11 +207,10 @@ FAULTS = {
 
 
 @needs_compiler
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "fault", [f if f == "crash" else pytest.param(f, marks=pytest.mark.long) for f in FAULTS]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_a_record_and_the_same_command_goes_on(standin, model, results, fault):
     strike, outcome = FAULTS[fault]
     if fault in PUSHED_ANEW:

@@ -31,7 +31,7 @@ def main(cfg: Any) -> None:
         print(f"stand-in device at {device.address}, its files in {device.root}")
         print(f"adb connect {device.address}    (Ctrl-C here ends it)", flush=True)
         while True:
-            time.sleep(3600)
+            time.sleep(0.5)  # a long sleep goes on where Ctrl-C comes right before it
     except OSError as error:
         raise AtomError(
             f"port {cfg.port} cannot be used ({error.strerror}); port=0 finds one"

@@ -55,14 +55,16 @@ def test_command(command, folder):
 
 def test_a_stand_in_serves_until_it_is_interrupted(tmp_path):
     words = [sys.executable, *shlex.split(STANDIN)[1:], "port=0", f"paths.work={tmp_path}"]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    first = process.stdout.readline()
-    address = re.match(r"stand-in device at (127\.0\.0\.1):(\d+)", first)
-    assert address, first
-    socket.create_connection((address[1], int(address[2]))).close()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            first = process.stdout.readline()
+            address = re.match(r"stand-in device at (127\.0\.0\.1):(\d+)", first)
+            assert address, first
+            socket.create_connection((address[1], int(address[2]))).close()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     refused = run_command("device_bench.standin", "port=5555", f"paths.work={tmp_path}")
     assert refused.returncode == 1
     assert "port 5555: adb takes those from 5555 to 5585" in refused.stderr

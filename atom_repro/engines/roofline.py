@@ -5,7 +5,8 @@ stage from below: the encoder multiplies, and each step of the decoder reads all
 the keys and values so far.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol, cast
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count
 
 from atom_repro.datatypes import CaptionWork
 from atom_repro.device.limits import Rates
@@ -42,13 +43,17 @@ def caption_work(
 ) -> CaptionWork:
     """Count the work of one clip's caption of `settings.max_new_tokens` tokens.
 
-    Weights are counted as the quantiser stores them. Keys and values are fp32, at their mean
-    length. Of stages between encoder and decoder the number of tokens counts, not their own work.
+    Weights are counted as the quantiser stores them. Keys and values are fp32, or bf16 where the
+    quantiser multiplies so, at their mean length. Of stages between encoder and decoder the number
+    of tokens counts, not their own work.
     """
     encoder_config = model.encoder
+    # What no quantiser of linear layers changes: attention, convolutions, keys and values.
+    unquantised = torch.bfloat16 if quantiser.arithmetic == "bf16" else torch.float32
     with FakeTensorMode(), ShapeOnlyDispatch(), torch.inference_mode():
-        encoder = cast(Any, model.make_encoder()).eval()
-        decoder = cast(Any, model.make_decoder()).eval()
+        with _default_dtype(unquantised):  # fake modules refuse .to(dtype)
+            encoder = cast(Any, model.make_encoder()).eval()
+            decoder = cast(Any, model.make_decoder()).eval()
         size = encoder_config.image_size
         frames = torch.empty(1, encoder_config.frames, 3, size, size, dtype=torch.uint8)
         with count_flops() as encoding:
@@ -71,14 +76,27 @@ def caption_work(
         prefill_operations=prefilling.get_total_flops(),
         step_bytes=step_bytes,
         steps=settings.max_new_tokens - 1,
-        encode_fp32_operations=_unquantised(encoding),
-        prefill_fp32_operations=_unquantised(prefilling),
+        encode_fp32_operations=_left_in_fp32(encoding, unquantised),
+        prefill_fp32_operations=_left_in_fp32(prefilling, unquantised),
         step_operations=stepping.get_total_flops(),
     )
 
 
-def _unquantised(counter: FlopCounterMode) -> int:
-    """Operations other than those of linear layers, which no quantiser changes."""
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Context in which new parameters have this type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _left_in_fp32(counter: FlopCounterMode, unquantised: torch.dtype) -> int:
+    """Operations other than those of linear layers, if these are in fp32."""
+    if unquantised != torch.float32:
+        return 0
     by_operator = counter.get_flop_counts()["Global"]
     return sum(count for op, count in by_operator.items() if op not in (_aten.mm, _aten.addmm))
 
@@ -133,7 +151,9 @@ def count_flops() -> FlopCounterMode:
 
 
 def _attention_operations(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return int(sdpa_flop_count(q, k, v))
+    # Not torch's sdpa_flop_count, which refuses grouped heads before 2.13.
+    (B, H, S, C), (L, D) = q, v[-2:]
+    return int(2 * B * H * S * L * (C + D))
 
 
 def _attention_backward_operations(

@@ -227,7 +227,7 @@ class Attention(nn.Module):
         """Attention of one new position per beam; all beams of a clip share its prefix."""
         B, K, _ = x_BKE.shape
         J, C = self.kv_heads, self.head_width
-        q = apply_rope(self.q_proj(x_BKE).view(B, K, self.heads, C), *rope)
+        q = apply_rope(self.q_proj(x_BKE).view(B, K, self.heads, C), *rope).to(x_BKE.dtype)
         keys, values = cache.beams[layer]
         position, end = cache.length, cache.length + 1
         keys[:, :, :, position] = apply_rope(self.k_proj(x_BKE).view(B, K, J, C), *rope)

@@ -145,6 +145,42 @@ def test_what_the_runner_gives_beside_the_python_runtime():
         assert words in said
 
 
+def test_what_a_gpu_gives(records):
+    gpu = "cuda: NVIDIA H200/mplug2plus, embedder=.atom/random_minilm, experiment=latency/full_size"
+
+    def saving(precision, column="assembly_saving"):
+        row = f"{gpu}/{precision}/atom", f"systems/{column}"
+        return next(c for c in cells("table03") if (c["row"], c["column"]) == row)
+
+    def seconds(precision, arm, column="assembly"):
+        return cell("table03", f"{gpu}/{precision}/{arm}", f"systems/{column}")
+
+    fp32, bf16 = saving("fp32"), saving("bf16")
+    apart = [
+        float(saving("fp32", f"assembly_saving, {name} alone")["ours"])
+        for name in ("reuse", "overlap")
+    ]
+    stopped = [r for r in records if r.config("device.index") is not None and not r.ok][-1]
+    sessions = [s["end_to_end_s"] for s in stopped.samples() if s["kind"] == "prompt"]
+    share = cell("limits", f"{gpu}/assembly/fp32", "systems/caption, share of the limit after")
+    said = text("README.md")
+    assert stopped.config("quant.linear") == "dynamic"
+    for words in (
+        f"takes {seconds('fp32', 'atom'):.1f} s under Atom's arm and "
+        f"{seconds('fp32', 'baseline'):.1f} s under the baseline's in fp32 "
+        f"({float(fp32['ours']):.1f} %, {fp32['n']} pairs), and {seconds('bf16', 'atom'):.1f} s for "
+        f"{seconds('bf16', 'baseline'):.1f} s with `quant=bf16` ({float(bf16['ours']):.1f} %, "
+        f"{bf16['n']} pairs)",
+        f"most of the time is loading ({seconds('fp32', 'baseline', 'load'):.1f} of "
+        f"{seconds('fp32', 'baseline'):.1f} s), and reuse alone saves {apart[0]:.1f} %, overlap "
+        f"alone {apart[1]:.1f} %",
+        f"stopped after two sessions in the warm-up round, of {sessions[0]:.1f} and "
+        f"{sessions[1]:.1f} s",
+        f"reaches {share:.0f} % of its limit in fp32 there",
+    ):
+        assert words in said, words
+
+
 def test_what_reuse_and_overlap_give_at_full_size():
     baseline_arm = f"{FULL_SIZE}/assembly/fp32/reload_stage/sequential"
     baseline = cell("arms", baseline_arm, "systems/prompt 1")

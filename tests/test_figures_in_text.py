@@ -168,8 +168,8 @@ def test_what_a_gpu_gives(records):
     for words in (
         f"takes {seconds('fp32', 'atom'):.1f} s under Atom's arm and "
         f"{seconds('fp32', 'baseline'):.1f} s under the baseline's in fp32 "
-        f"({float(fp32['ours']):.1f} %, {fp32['n']} pairs), and {seconds('bf16', 'atom'):.1f} s for "
-        f"{seconds('bf16', 'baseline'):.1f} s with `quant=bf16` ({float(bf16['ours']):.1f} %, "
+        f"({float(fp32['ours']):.1f} %, {fp32['n']} pairs), and {seconds('bf16', 'atom'):.1f} s "
+        f"for {seconds('bf16', 'baseline'):.1f} s with `quant=bf16` ({float(bf16['ours']):.1f} %, "
         f"{bf16['n']} pairs)",
         f"most of the time is loading ({seconds('fp32', 'baseline', 'load'):.1f} of "
         f"{seconds('fp32', 'baseline'):.1f} s), and reuse alone saves {apart[0]:.1f} %, overlap "

@@ -62,7 +62,7 @@ def main(cfg: Any) -> None:
     labels = {name: setup.weights for name, setup in setups.items()}
     inputs = first.inputs | {f"weights of {name}": label for name, label in labels.items()}
     protocol = f"{dataset.name}/{pipeline.name}-{len(clips)}"
-    machine = same_machine(hosts.values())
+    machine = same_machine(hosts.values(), limits=cfg.limits)
     stage = first.stage("compare", __file__, settings, protocol, inputs=inputs, machine=machine)
     if stage.unchanged("compare"):
         return

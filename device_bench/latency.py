@@ -30,6 +30,7 @@ def main(cfg: Any) -> None:
 
     from atom_repro.device.limits import measure_rates
     from atom_repro.engines.roofline import roofline_values
+    from atom_repro.hosts.host import require_this_machine
     from atom_repro.pipelines.session import OutputCheck, trace_samples
     from atom_repro.records.lock import hold
     from atom_repro.report.console import summary
@@ -50,6 +51,8 @@ def main(cfg: Any) -> None:
     ]
     setup, pipeline, host = Setup.of(cfg), config.build(cfg.pipeline), config.build(cfg.host)
     dataset, precision, device = setup.dataset, setup.quantiser.recipe, setup.device
+    if cfg.limits:
+        require_this_machine(host)
     if setup.planned_only("latency", settings):
         return
     with hold(Path(cfg.paths.work) / "modules.lock", cfg.paths.work, wait=True):

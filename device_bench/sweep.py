@@ -8,6 +8,7 @@ stand-ins all of it runs without a phone.
     python -m device_bench.sweep hosts=[standin,standin] scale=systems
     python -m device_bench.sweep hosts=[pixel_8a] settings=table05 dry_run=true
     python -m device_bench.sweep hosts=[auto] quants=[8da8w] pipelines=[assembly] minutes=30
+    python -m device_bench.sweep hosts=[auto] clean_up=true
 """
 
 import sys
@@ -30,7 +31,7 @@ def main() -> None:
         print(__doc__)
         return
     with one_line_errors():
-        from atom_repro.hosts.lanes import device_lanes
+        from atom_repro.hosts.lanes import clean_up_devices, device_lanes
 
         # The points of every device.
         sweep = config.compose("device_sweep", applicable_overrides("device_sweep", sys.argv[1:]))
@@ -69,6 +70,8 @@ def main() -> None:
                 f"these points failed: {', '.join(failed)}; their records and the files in {logs} "
                 "say why, and the same command tries them again"
             )
+        if sweep.clean_up and (cleaned := clean_up_devices(sweep.command.primary, hosts)):
+            print(f"removed what was sent to {', '.join(cleaned)}")
         if wrong:
             raise AtomError(f"eval.report ended with status {wrong}; every point is recorded")
 

@@ -67,6 +67,8 @@ def shrunk(text: str, folder: Path) -> list[str]:
             "compare experiment=compare/full_size",
             "compare experiment=compare/full_size model=tiny_mplug2plus limits=false repeats=1",
         ),
+        # An export takes three minutes beside other tests; those of variants=switches are long.
+        ("compare 'only=[eager_fp32,executorch_int8]'", "compare 'only=[eager_fp32,eager_int8]'"),
         ("videos=DIR", f"videos={folder}/videos"),
         ("train.finetune", "train.finetune train.max_steps=4 train.validation_every=4"),
     ):

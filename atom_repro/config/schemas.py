@@ -246,6 +246,7 @@ class SweepConfig(CommandConfig):
     grid: dict[str, list[Any]] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
+    clean_up: bool = False
     dry_run: bool = False
 
 
@@ -477,7 +478,8 @@ class DeviceSweepConfig(CommandConfig):
     """`device_bench.sweep`: `command` on all of `hosts` at once, in each of `quants`, for each of
     `pipelines`; those of `ablated` under every one of `settings` too, lists of overrides by name,
     of which `default` has none. `auto` is every device that adb sees, and `standin` may be named
-    several times. `fixed` are overrides of every point."""
+    several times. `fixed` are overrides of every point. With `clean_up` what was sent to the
+    devices is removed from them once every point is done."""
 
     command: SweepCommand = field(default_factory=SweepCommand)
     hosts: list[str] = field(default_factory=list)

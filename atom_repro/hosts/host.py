@@ -5,11 +5,12 @@ knows this protocol only, so that a session in this process and one on another m
 alike.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from atom_repro.datatypes import AtomError, Clip, Machine, Span
+from atom_repro.device.machine import this_machine
 from atom_repro.device.memory import MemoryUse
 from atom_repro.runtime.runtime import Arm, Runtime
 from atom_repro.runtime.setup import Setup
@@ -82,12 +83,30 @@ class Host(Protocol):
         ...
 
 
-def same_machine(hosts: Iterable[Host]) -> Machine:
-    """The machine of hosts whose times are compared.
+def require_this_machine(host: Host) -> None:
+    """Check that sessions compute where `limits=true` measures rates: with this processor.
 
     Raises:
-        AtomError: they are of several.
+        AtomError: they do so on a device over a cable, or on a stand-in for one.
     """
+    if "device" in host.facts() or host.machine.fingerprint != this_machine().fingerprint:
+        raise AtomError(
+            f"limits=true measures the rates of this machine, and host={host.name} runs sessions "
+            "on a device; set limits=false"
+        )
+
+
+def same_machine(hosts: Collection[Host], *, limits: bool = False) -> Machine:
+    """The machine of hosts whose times are compared.
+
+    Args:
+        limits: whether they are also compared with this machine's rates.
+
+    Raises:
+        AtomError: they are of several, or of another one than is measured.
+    """
+    for host in hosts if limits else ():
+        require_this_machine(host)
     machines = {host.name: host.machine for host in hosts}
     (first, machine), *others = machines.items()
     for name, other in others:

@@ -1,14 +1,15 @@
 """The devices of a sweep: which hosts it measures at once, each with overrides of its own."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atom_repro import config
 from atom_repro.adb.connection import serials
 from atom_repro.adb.faults import Unauthorised
 from atom_repro.datatypes import AtomError
-from atom_repro.hosts.phone import choose_device
+from atom_repro.hosts.device_runs import clean_up
+from atom_repro.hosts.phone import Phone, choose_device
 
 AUTO, STANDIN = "auto", "standin"
 
@@ -51,6 +52,25 @@ def device_lanes(
         for serial in ready:
             lanes[f"{host} {serial}"] = [f"host={host}", f"host.serial='{serial}'"]
     return lanes
+
+
+def clean_up_devices(primary: str, lanes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Remove from each device what was sent there and what ran there left; return their names.
+
+    Args:
+        lanes: as `device_lanes` gave them.
+
+    Raises:
+        DeviceError: a device cannot be reached.
+    """
+    cleaned = []
+    for name, overrides in lanes.items():
+        host = config.build(config.compose(primary, [*overrides]).host)
+        if isinstance(host, Phone):
+            with host.connected() as connection:
+                clean_up(connection)
+            cleaned.append(name)
+    return cleaned
 
 
 def _models(primary: str, host: str) -> list[str] | None:

@@ -23,7 +23,7 @@ from atom_repro.datatypes import AtomError, Clip, Span
 from atom_repro.device.architecture import Architecture
 from atom_repro.device.memory import MemoryUse
 from atom_repro.engines.embedder_export import export_embedder
-from atom_repro.engines.executorch import exports
+from atom_repro.engines.executorch import ExecutorchEngine, exports
 from atom_repro.engines.exporter import PROGRAM, TABLES, Export
 from atom_repro.hosts import toolchain
 from atom_repro.hosts.runner_memory import runner_memory
@@ -280,7 +280,7 @@ def _embedder_ids(path: Path) -> dict[str, int]:
 
 
 def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
-    if setup.engine.name != "executorch":
+    if not isinstance(setup.engine, ExecutorchEngine):
         raise AtomError("the runner runs exported modules; add engine=executorch")
     if not isinstance(setup.model.decoder, TextDecoderConfig):
         raise AtomError(f"the runner has Llama decoders; model={setup.model.name} has another")
@@ -288,7 +288,7 @@ def _require(setup: Setup, arms: Sequence[Arm], workspaces: str) -> None:
         raise AtomError("the runner has no stages between encoder and decoder; visual_stages=none")
     if workspaces not in _WORKSPACES:
         raise AtomError(f"workspaces={workspaces} is none of {', '.join(_WORKSPACES)}")
-    if setup.generation.fixed_steps or getattr(setup.engine, "forms", FORMS) != FORMS:
+    if setup.generation.fixed_steps or setup.engine.forms != FORMS:
         raise AtomError(
             "the runner ends captions where they end, and runs optimised graphs: leave "
             "generation.fixed_steps, engine.fused and engine.hoisted"

@@ -28,6 +28,7 @@ from atom_repro.adb.standin import StandIn
 from atom_repro.datatypes import AtomError
 from atom_repro.device.machine import this_machine
 from atom_repro.hosts.device_runs import FOLDER
+from atom_repro.hosts.lanes import clean_up_devices
 from atom_repro.records.record import load_records
 from atom_repro.study.overrides import device_points
 
@@ -123,6 +124,17 @@ def standin(connected):
     yield connected
     connected.faults.reset()
     connected.kill_processes()
+
+
+def test_what_was_sent_to_a_device_is_removed(standin):
+    phone = Connection.open(standin.address)
+    phone.ask(f"mkdir -p {FOLDER}/files && echo 1 > {FOLDER}/files/part")
+    lanes = {
+        "auto": ["host=auto", f"host.serial='{standin.address}'"],
+        "here": ["host=in_process"],
+    }
+    assert clean_up_devices("latency", lanes) == ["auto"]
+    assert phone.shell(f"ls {FOLDER}").status != 0
 
 
 def sweep(model, results, *overrides):

@@ -65,7 +65,7 @@ def clean_up_devices(primary: str, lanes: Mapping[str, Sequence[str]]) -> list[s
     """
     cleaned = []
     for name, overrides in lanes.items():
-        host = config.build(config.compose(primary, [*overrides]).host)
+        host: Any = config.build(config.compose(primary, [*overrides]).host)
         if isinstance(host, Phone):
             with host.connected() as connection:
                 clean_up(connection)

@@ -57,16 +57,24 @@ def summary(*folders: Path | None) -> str:
     parts = []
     for table in _TABLES[records[0].stage]:
         rows = [row for row in table(records) if row.ours is not None]
-        if rows:
-            parts.append(as_text(rows))
+        parts += [as_text(of_grid, title) for title, of_grid in _grids(rows).items()]
     if records[0].data["scale"] == "smoke":
         parts.append("a smoke run: it shows that this works, and is in no table")
     return "\n\n".join([*parts, *(f"record: {folder}" for folder in written)])
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def _grids(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by the title of their grid where grids share cells' names, else all in one."""
+    names = [(row.row, row.column) for row in rows]
+    grids: dict[str, list[Row]] = {}
+    for row in rows:
+        grids.setdefault(row.grid if len(set(names)) < len(names) else "", []).append(row)
+    return grids
+
+
+def as_text(rows: Sequence[Row], title: str = "") -> str:
     """Values of ours as an aligned grid. What all row names, or all column names, begin with stands
-    once, above it; names that are many stand below each other."""
+    once, above it and behind `title`; names that are many stand below each other."""
     row_prefix = _common_prefix([row.row for row in rows])
     column_prefix = _common_prefix([row.column for row in rows])
     texts: dict[str, dict[str, str]] = {}
@@ -76,7 +84,8 @@ def as_text(rows: Sequence[Row]) -> str:
     grid = pd.DataFrame.from_dict(texts, orient="index").fillna("")
     if len(grid.columns) > max(6, len(grid)):
         grid = grid.T
-    title = f"{row_prefix}{column_prefix}".strip("/")
+    shared = f"{row_prefix}{column_prefix}".strip("/")
+    title = f"{title}: {shared}" if title and shared else title or shared
     with pd.option_context("display.width", None, "display.max_colwidth", None):
         text = grid.to_string(max_rows=None, max_cols=None)
     return f"{title}\n{text}" if title else text

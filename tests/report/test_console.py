@@ -5,6 +5,7 @@ import json
 from machines import FIRST
 
 from atom_repro.records.record import load_records
+from atom_repro.report import console
 from atom_repro.report.cells import Row
 from atom_repro.report.console import as_text, summary
 from atom_repro.report.tables.latency import arms
@@ -57,3 +58,15 @@ def test_names_stand_once_where_all_share_them():
     assert head.split() == ["x", "y"]
     assert first.split() == ["a", "1", "0.1235"]
     assert second.split() == ["b", "2"]
+
+
+def test_cells_of_one_name_in_two_grids_are_both_shown(tmp_path, monkeypatch):
+    rows = [
+        Row("t", f"host/m/{row}", "step", value, None, unit, grid=grid)
+        for grid, unit, value in (("", "s", 2.0), ("times ours", "1", 3.0))
+        for row in ("a", "b")
+    ]
+    monkeypatch.setitem(console._TABLES, "latency", (lambda _: rows,))
+    shown = summary(recorded(tmp_path, scale="tiny")).split("\n\n")
+    assert shown[0].startswith("host/m\n") and shown[0].count("2.00 s") == 2
+    assert shown[1].startswith("times ours: host/m\n") and "2.00 s" not in shown[1]

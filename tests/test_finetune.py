@@ -97,7 +97,7 @@ def test_text_tasks_are_learned_beside_captions(finetune):
     assert asked[-1] < asked[0] - 0.5
 
 
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 # Text tasks, accumulation, and batches whose halves differ in tokens.
 SHARED_OUT = ("train.batch_size=4", "train.accumulate=2", "train.text_batch_size=2",
               "train.text_words=40", "train.validation_clips=4")  # fmt: skip
@@ -112,15 +112,22 @@ def alone(finetune):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "sharded", [False, pytest.param(True, marks=pytest.mark.long)], ids=["DDP", "FSDP"]
+    ("launcher", "workers", "sharded"),
+    [
+        ((), 2, False),
+        pytest.param(TORCHRUN, 1, False, marks=pytest.mark.long),
+        pytest.param(TORCHRUN, 1, True, marks=pytest.mark.long),
+    ],
+    ids=["workers of the command", "DDP", "FSDP"],
 )
-def test_two_processes_train_as_one(finetune, alone, sharded):
+def test_two_processes_train_as_one(finetune, alone, launcher, workers, sharded):
     two = finetune(
         *SHARED_OUT,
+        f"train.workers={workers}",
         f"train.shard={str(sharded).lower()}",
         "train.gradient_checkpointing=true",
         steps=6,
-        launcher=TWO,
+        launcher=launcher,
     )
     assert (alone.values["processes"], two.values["processes"]) == (1, 2)
     for name in CURVES:
@@ -136,16 +143,21 @@ def test_two_processes_train_as_one(finetune, alone, sharded):
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
-def test_two_processes_that_are_killed_go_on(alone, finetune, sharded):
+@pytest.mark.parametrize(
+    ("launcher", "workers", "sharded"),
+    [((), 2, False), (TORCHRUN, 1, False), (TORCHRUN, 1, True)],
+    ids=["workers of the command", "DDP", "FSDP"],
+)
+def test_two_processes_that_are_killed_go_on(alone, finetune, launcher, workers, sharded):
     """Both are killed behind a saved step; the same command ends as if they had not been."""
     command = (
         *SHARED_OUT,
+        f"train.workers={workers}",
         f"train.shard={str(sharded).lower()}",
         "train.checkpoint_every=2",
     )
     folder = finetune.folder()
-    process = finetune.start(folder, *command, steps=6, launcher=TWO)
+    process = finetune.start(folder, *command, steps=6, launcher=launcher)
     saved = folder / "modules/state/state.pt"
     while not saved.is_file():
         assert process.poll() is None, process.communicate()
@@ -157,7 +169,7 @@ def test_two_processes_that_are_killed_go_on(alone, finetune, sharded):
     assert saved.is_file()
     journal = (folder / "modules/state/curve.jsonl").read_text().splitlines()
     kept = [json.loads(line) for line in journal][:2]  # of the steps before the saved one
-    record = finetune(*command, steps=6, launcher=TWO, folder=folder)
+    record = finetune(*command, steps=6, launcher=launcher, folder=folder)
     assert record.samples()[:2] == kept  # with the seconds that they took then
     for name in CURVES:
         assert curve(record, name) == pytest.approx(curve(alone, name), rel=1e-4)

@@ -21,9 +21,11 @@ from typing import Any
 
 from atom_repro import config
 from atom_repro.config import entry
+from atom_repro.training.workers import data_parallel, threads_of
 
 
 @entry("finetune")
+@data_parallel("train.finetune")
 def main(cfg: Any) -> None:
     import torch
     from accelerate.utils import set_seed
@@ -69,7 +71,7 @@ def main(cfg: Any) -> None:
         return
 
     # Data: candidate frames of every clip in a mapped file, texts as ids.
-    torch.set_num_threads(train.threads)
+    torch.set_num_threads(threads_of(train, accelerator.num_processes))
     set_seed(cfg.seed)
     with accelerator.main_process_first(), tqdm(desc="decode", unit="clip", **bars) as bar:
         data = training_data(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from atom_repro.records.atomic import atomic_write
 PART_BYTES = 64 * 2**20
 _SPARE_BYTES = 32 * 2**20  # left free beside a pushed file
 _ANSWER_S = 30.0
+_LINE_MAX = 3000  # adb of old devices takes 4096 bytes with all that is put around it
 Progress = Callable[[int], None]
 
 
@@ -173,6 +175,21 @@ class Connection:
             )
         return output.text
 
+    def texts(self, commands: Sequence[str], *, timeout_s: float = _ANSWER_S) -> list[str]:
+        """What each of several commands writes, in few calls; whether one fails does not matter.
+
+        Raises:
+            Disconnected: the device went away before they ended.
+            TimedOut: those of one call took longer.
+        """
+        mark, texts, line = secrets.token_hex(12), list[str](), ""
+        for command in (*commands, ""):
+            if line and (not command or len(line) + len(command) > _LINE_MAX):
+                texts += self.shell(line, timeout_s=timeout_s).text.split(mark)[:-1]
+                line = ""
+            line += f"{{ {command}; }} 2> /dev/null; echo {mark}; " if command else ""
+        return [text.strip("\n") for text in texts]
+
     def boot_id(self) -> str:
         """A value that changes with every start of the device."""
         return self.ask("cat /proc/sys/kernel/random/boot_id")
@@ -181,6 +198,38 @@ class Connection:
         """Free space where a folder of the device lies."""
         line = self.ask(f"df -k {quoted(folder)}").splitlines()[-1]
         return int(line.split()[3]) * 1024
+
+    def push_missing(
+        self,
+        files: Sequence[tuple[Path, str]],
+        progress: Progress = lambda _: None,
+        *,
+        sent: dict[str, tuple[str, str]],
+    ) -> None:
+        """`push` those of several files that the device does not have as they are here.
+
+        Args:
+            files: each with its path on the device.
+            sent: what earlier calls found there, filled in here; a file of several GB that has not
+                changed since is not read again, on either side.
+
+        Raises:
+            as `push`.
+        """
+        remotes = [remote for _, remote in files]
+        states = dict(
+            zip(remotes, self.texts([f"stat -c '%s %i %Y %Z' {quoted(r)}" for r in remotes]),
+                strict=True)
+        )  # fmt: skip
+        unread = [r for r in remotes if states[r] and sent.get(r, ("",))[0] != states[r]]
+        hashes = self.texts([f"sha256sum < {quoted(r)}" for r in unread], timeout_s=600)
+        sent |= {r: (states[r], h.split()[0]) for r, h in zip(unread, hashes, strict=True) if h}
+        for local, remote in files:
+            there = sent.get(remote, ("", ""))
+            if states[remote] and there == (states[remote], _hashes(local)[0]):
+                progress(local.stat().st_size)
+            else:
+                self.push(local, remote, progress)
 
     def push(self, local: Path, remote: str, progress: Progress = lambda _: None) -> None:
         """Send a file in parts, so that a broken push goes on where it stopped, and check it.
@@ -336,6 +385,12 @@ def _named_errors(serial: str) -> Iterator[None]:
 
 def _hashes(path: Path) -> tuple[str, Sequence[tuple[str, int]]]:
     """The SHA-256 of a file, and of each part with its size."""
+    state = path.stat()
+    return _hashes_as_it_was(path, state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _hashes_as_it_was(path: Path, *_: int) -> tuple[str, Sequence[tuple[str, int]]]:
     whole, parts = hashlib.sha256(), []
     with path.open("rb") as stream:
         while content := stream.read(PART_BYTES):

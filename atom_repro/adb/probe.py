@@ -114,18 +114,20 @@ def device_machine(connection: Connection, facts: DeviceFacts) -> Machine:
     )
 
 
+_STATE = (
+    "dumpsys battery",
+    "dumpsys thermalservice",
+    'for z in /sys/class/thermal/thermal_zone*; do echo "$(cat "$z/type") $(cat "$z/temp")"; done',
+    "cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor",
+    "cat /proc/meminfo",
+)
+
+
 def device_state(connection: Connection) -> DeviceState:
     """Probe how a device is now."""
-    battery = _fields(connection.shell("dumpsys battery").text)
-    thermal = _fields(connection.shell("dumpsys thermalservice").text)
-    zones = connection.shell(
-        'for z in /sys/class/thermal/thermal_zone*; do echo "$(cat "$z/type") $(cat "$z/temp")"; '
-        "done 2> /dev/null"
-    ).text
-    governors = connection.shell(
-        "cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2> /dev/null"
-    ).text.split()
-    memory = _memory(connection.shell("cat /proc/meminfo").text)
+    *dumps, zones, scaling, meminfo = connection.texts(_STATE)
+    battery, thermal = map(_fields, dumps)
+    governors, memory = scaling.split(), _memory(meminfo)
     level, tenths = _number(battery, "level"), _number(battery, "temperature")
     powered = [battery[key] for key in battery if key.endswith("powered")]
     return DeviceState(

@@ -30,7 +30,7 @@ class ScaleConfig:
 
     `job_clips` and `repeats` are those of a latency measurement, `prompt_counts` and
     `session_repeats` of sessions; `requests` are the scripts that `eval.tasks` scores, on as many
-    `long_videos` as the generated data set has.
+    `long_videos` as the generated data set has; `workers` are the processes of a training.
     """
 
     name: str = MISSING
@@ -47,6 +47,7 @@ class ScaleConfig:
     prompt_counts: list[int] = MISSING
     session_repeats: int = MISSING
     endurance_clips: int = MISSING
+    workers: int = 1
     random_weights: bool = False
 
 
@@ -97,6 +98,9 @@ class TrainConfig:
     A micro-batch has `captions_per_clip` of a clip's captions, and one of `candidates_per_segment`
     decoded frames of each segment. A resumable state is saved every `checkpoint_every` steps.
     `epoch0_quirk` repeats what the released schedule does in its first epoch (see `optimisation`).
+
+    `threads` are those of all `workers`, processes that share a step's rows on the cores of this
+    computer (see `training.workers`); the result is that of one.
     """
 
     start: str = ""
@@ -138,6 +142,7 @@ class TrainConfig:
     validation_clips: int = 100
     candidates_per_segment: int = 4
     checkpoint_every: int = 100
+    workers: int = 1
     threads: int = 2
 
 
@@ -246,7 +251,6 @@ class SweepConfig(CommandConfig):
     grid: dict[str, list[Any]] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
-    clean_up: bool = False
     dry_run: bool = False
 
 
@@ -488,6 +492,7 @@ class DeviceSweepConfig(CommandConfig):
     ablated: list[str] = field(default_factory=list)
     settings: dict[str, list[str]] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
+    clean_up: bool = False
     dry_run: bool = False
 
 

@@ -26,6 +26,7 @@ def run_on_device(
     timeout_s: float = 3600.0,
     every_s: float = 0.5,
     watch: Callable[[], None] = lambda: None,
+    sent: dict[str, tuple[str, str]] | None = None,
 ) -> None:
     """Run a job on a device; its results lie in the job's folder, as those of `run_job` do.
 
@@ -35,6 +36,7 @@ def run_on_device(
         folder: of the device.
         affinity: hexadecimal mask of the cores that it may use, as taskset takes it; empty for all.
         watch: see `Job.wait`.
+        sent: see `Connection.push_missing`; of runs on this device before.
 
     Raises:
         DeviceError: the device failed; its `outcome` says how.
@@ -50,8 +52,7 @@ def run_on_device(
     ]
     total = sum(path.stat().st_size for path, _ in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="push", leave=False) as bar:
-        for path, remote in files:
-            connection.push(path, remote, bar.update)
+        connection.push_missing(files, bar.update, sent={} if sent is None else sent)
     connection.ask(f"cd {quoted(program)} && chmod 755 *")
     pinned = f"taskset {quoted(affinity)} " if affinity else ""
     start = f"{pinned}sh {quoted(f'{program}/{START}')} {quoted(JOB)}"

@@ -121,6 +121,7 @@ class Phone:
                 run_on_device(
                     connection, bundle, self.folder, affinity=self.control.affinity,
                     timeout_s=self.control.timeout_s, every_s=self.control.look_s, watch=look,
+                    sent=self._state["sent"],
                 )  # fmt: skip
                 watch.look()
                 self._state["throttled"] |= watch.to_dict()["throttled"]
@@ -178,7 +179,7 @@ class Phone:
 
     @cached_property
     def _state(self) -> dict[str, Any]:
-        return {"throttled": False}
+        return {"throttled": False, "sent": {}}
 
 
 def build(

@@ -30,8 +30,9 @@ _FIELDS = (
 _WITHOUT_EFFECT = (
     "paths", "force", "dry_run", "hydra", "checkpoint", "java", "only", "bootstrap_draws",
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
-    "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.checkpoint_every",
-    "dataset.root", "rounds", "parts", "variants", "setting", "host.number", "host.serial",
+    "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.workers",
+    "train.checkpoint_every", "scale.workers", "dataset.root", "rounds", "parts", "variants",
+    "setting", "host.number", "host.serial",
     "host.folder", "host.models", "host.guard", "host.guard.celsius",
     "host.guard.battery_percent", "host.guard.deadline_s", "host.guard.every_s",
     "host.control.timeout_s", "host.control.idle_s", "host.control.look_s",

@@ -91,6 +91,43 @@ def test_a_file_is_joined_from_its_parts_and_sent_once(phone, device, big):
     phone.push(big, f"{HOME}/model.bin")
 
 
+def test_files_that_are_there_are_read_once(phone, device, big, tmp_path, monkeypatch):
+    small = tmp_path / NAMES[-1]
+    small.write_text("small")
+    files, sent, read = [(big, f"{HOME}/model.bin"), (small, f"{HOME}/{small.name}")], {}, []
+    shell = Connection.shell
+
+    def noted(connection, command, **more):
+        names = "model.bin", "small"
+        read.extend(name for name in names if f"sha256sum < {HOME}/{name}" in command)
+        return shell(connection, command, **more)
+
+    monkeypatch.setattr(Connection, "shell", noted)
+    phone.push_missing(files, sent=sent)
+    assert digest(device.local(files[1][1])) == digest(small)
+    phone.push_missing(files, sent=sent)  # as another session finds them
+    assert sent.keys() == {remote for _, remote in files}
+    read.clear()
+    passed = []
+    device.faults.free_bytes = 0  # whatever were sent now would fail
+    phone.push_missing(files, passed.append, sent=sent)
+    assert read == [] and passed == [big.stat().st_size, 5]
+    device.faults.reset()
+    device.local(f"{HOME}/model.bin").write_bytes(b"another")
+    phone.push_missing(files, sent=sent)
+    assert "model.bin" in read and digest(device.local(f"{HOME}/model.bin")) == digest(big)
+    small.write_text("other")
+    phone.push_missing(files, sent=sent)
+    assert device.local(files[1][1]).read_text() == "other"
+
+
+def test_many_commands_have_an_output_each(phone):
+    commands = ["echo one", "false", "printf 'two\\nlines'", *[f"echo {'x' * 500}"] * 9]
+    texts = phone.texts(commands)
+    assert texts == ["one", "", "two\nlines", *["x" * 500] * 9]
+    assert phone.texts([]) == []
+
+
 def test_a_broken_push_goes_on_where_it_stopped(phone, device, big):
     device.faults.drop_after_received = 3 * 2**20
     with pytest.raises(Disconnected):

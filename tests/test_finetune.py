@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from command import command
 
 from atom_repro.device.machine import this_machine
@@ -24,7 +25,8 @@ LOSSES = [
 ]  # fmt: skip
 
 
-ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+# A machine with a GPU trains these on its processor, too; one without needs no word for it.
+ON_CPU = {"ACCELERATE_USE_CPU": "true"} if torch.cuda.is_available() else {}
 # glibc gives freed memory back at once, so that what is measured is what was in use; it reads this
 # when a program starts, so a forked command does not.
 MEASURED = ON_CPU | {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -56,8 +56,10 @@ def make_accelerator(settings: TrainConfig) -> Accelerator:
     Raises:
         AtomError: launched under accelerate's own sharding; `training.sharding` does that.
     """
-    precision = training_precision(settings.precision, accelerated_device())
+    device = accelerated_device()
+    precision = training_precision(settings.precision, device)
     accelerator = Accelerator(
+        cpu=device == "cpu",  # unless told so, it leaves processes without a GPU unconnected
         mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=settings.accumulate,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],

@@ -145,6 +145,42 @@ def test_what_the_runner_gives_beside_the_python_runtime():
         assert words in said
 
 
+def test_how_peers_compare(records):
+    row = "host/mplug2plus, model.decoder.layers=4, model.encoder.layers=4"
+    calls = ("prefill", "step_1x1", "step_1x4", "step_5x4")
+
+    def of(peer, grid):
+        found = {
+            c["column"].removeprefix("systems/"): float(c["ours"])
+            for c in cells("peers")
+            if (c["row"], c["grid"]) == (f"{row}/{peer}", grid)
+        }
+        return [found[call] for call in calls]
+
+    llama, openvino, onnx = (
+        of(f"{peer}_int8", "times our int8") for peer in ("llamacpp", "openvino", "onnxruntime")
+    )
+    away = [
+        max(of(f"{peer}_int8", "largest difference from fp32, of the largest value"))
+        for peer in ("onnxruntime", "executorch")
+    ]
+    (record,) = (
+        r for r in records if r.stage == "peers" and "llamacpp_int8/decoder" in r.values["open_s"]
+    )
+    opened = record.values["open_s"]["onnxruntime_int8/decoder"] / 60
+    said = text("README.md")
+    for words in (
+        f"llama.cpp takes {llama[0]:.1f} times as long as our engine for the prompt and "
+        f"{llama[1]:.1f}, {llama[2]:.1f} and {llama[3]:.1f} times for a step",
+        f"OpenVINO {openvino[0]:.1f} and {openvino[1]:.1f}, {openvino[2]:.1f} and "
+        f"{openvino[3]:.1f} times",
+        f"{onnx[0]:.1f} times as long for the prompt, {onnx[1]:.1f}, {onnx[2]:.1f} and "
+        f"{onnx[3]:.1f} for a step, with outputs up to {away[0]:.1f} % from fp32 where ours are "
+        f"{away[1]:.1f} %; it took {opened:.0f} minutes to open",
+    ):
+        assert words in said, words
+
+
 def test_what_a_gpu_gives(records):
     gpu = "cuda: NVIDIA H200/mplug2plus, embedder=.atom/random_minilm, experiment=latency/full_size"
 

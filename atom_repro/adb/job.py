@@ -39,14 +39,18 @@ class Job:
         command: str,
         *,
         environment: Mapping[str, str] | None = None,
+        back_within_s: float = 30.0,
     ) -> "Job":
         """Start a command of the device's shell in a folder, which must not have a job running.
 
         Args:
             command: whose words are quoted.
+            back_within_s: how long a device may be gone while it is started; whether it was is
+                asked then.
 
         Raises:
             Busy: the folder's job is running.
+            Rebooted: the device was started anew meanwhile; Disconnected: it stayed away.
         """
         connection.ask(f"mkdir -p {quoted(folder)}")
         job = cls(connection, folder, connection.boot_id())
@@ -64,12 +68,22 @@ class Job:
             f"{{ ( {exports}{command} ) > stdout 2> stderr; "
             "echo $? > status.new; mv status.new status; }"
         )
-        connection.ask(
-            f"cd {quoted(folder)} && rm -f pid status stdout stderr && "
+        begin = (
             f"{{ setsid sh -c {quoted(inner)} < /dev/null > /dev/null 2>&1 & }}; "
             "tries=0; while [ ! -f pid ] && [ $tries -lt 100 ]; do "
             "sleep 0.05; tries=$((tries + 1)); done; [ -f pid ]"
         )
+        cleared = f"cd {quoted(folder)} && rm -f pid status stdout stderr"
+        connection.ask(cleared)
+        try:
+            connection.ask(f"cd {quoted(folder)} && {begin}")
+        except Disconnected:
+            connection.check(wait_s=back_within_s)
+            if connection.boot_id() != job.boot_id:
+                raise job._rebooted() from None
+            # What was started outlives its connection, and leaves its number first of all.
+            if connection.shell(f"[ -f {quoted(f'{folder}/pid')} ]").status:
+                connection.ask(f"{cleared} && {begin}")
         return job
 
     def alive(self) -> bool:
@@ -141,7 +155,7 @@ class Job:
     def _ended(self) -> int | None:
         """Its exit status, None while it runs."""
         if self.connection.boot_id() != self.boot_id:
-            raise Rebooted(f"{self.connection.serial} started anew during the run; run it again")
+            raise self._rebooted()
         status = self.status()
         if status is None and not self.alive():
             # The end may have come between the two questions.
@@ -152,6 +166,9 @@ class Job:
                     "of memory; close other programs, or choose a smaller model"
                 )
         return status
+
+    def _rebooted(self) -> Rebooted:
+        return Rebooted(f"{self.connection.serial} started anew during the run; run it again")
 
     def _raise(self, status: int) -> None:
         log = self.connection.shell(f"tail -c 400 {quoted(self.folder + '/stderr')}").text

@@ -224,6 +224,39 @@ def test_a_second_job_is_refused_while_one_runs(phone):
     assert not job.alive()
 
 
+@pytest.mark.parametrize("began", [True, False], ids=["its answer is lost", "it never arrives"])
+def test_a_cable_that_is_pulled_as_a_job_starts_costs_nothing(phone, device, monkeypatch, began):
+    ask, lost = Connection.ask, []
+
+    def cut_once(connection, command, **more):
+        if "setsid" in command and not lost:
+            lost.append(command)
+            if began:
+                ask(connection, command, **more)
+            device.disconnect()
+            raise Disconnected("the cable is out")
+        return ask(connection, command, **more)
+
+    monkeypatch.setattr(Connection, "ask", cut_once)
+    job = Job.start(phone, f"{HOME}/run", "echo ran >> ../times")
+    job.wait(timeout_s=60, every_s=0.1)
+    assert lost and device.local(f"{HOME}/times").read_text() == "ran\n"
+
+
+def test_a_device_that_starts_anew_as_a_job_starts_is_told_apart(phone, device, monkeypatch):
+    ask = Connection.ask
+
+    def reboot(connection, command, **more):
+        if "setsid" in command:
+            device.reboot()
+            raise Disconnected("the device went away")
+        return ask(connection, command, **more)
+
+    monkeypatch.setattr(Connection, "ask", reboot)
+    with pytest.raises(Rebooted, match="started anew during the run"):
+        Job.start(phone, f"{HOME}/run", "true")
+
+
 def test_a_job_goes_on_while_the_cable_is_out(phone, device):
     after(0.5, device.disconnect)
     run(phone, "sleep 3; echo done")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from command import command
-from conformance import TIE, Reference, reference
+from conformance import INT8_TIE, TIE, Reference, reference
 from exported_models import FP32, in_this_process, llama
 from runner_jobs import ARM64, HERE, built, made_clips, needs_tools, run, setup_of
 
@@ -173,11 +173,16 @@ def test_all_engines_write_the_same(
             module.release()
     here = run(program, tmp_path / "here", setup, clips, ARMS)
     there = run(bundle / "run.sh", tmp_path / "there", setup, clips, ARMS)
+    # Sums of another order are rounded to other int8 numbers now and then, and random weights leave
+    # nearly all steps undecided.
+    tie = TIE if quantiser is FP32 else INT8_TIE
     for trace, emulated_trace in zip(here, there, strict=True):
-        assert tokens(emulated_trace) == tokens(trace)
         assert {clip: r.tokens for clip, r in texts["executorch"].items()} == tokens(trace)
+        if quantiser is FP32 or weights == "trained":
+            assert tokens(emulated_trace) == tokens(trace)
         for clip, written in tokens(emulated_trace).items():
-            assert texts["eager"][clip].agrees(written)
+            assert texts["executorch"][clip].agrees(written, tie)
+            assert texts["eager"][clip].agrees(written, tie)
     if quantiser is FP32:
         assert {clip: r.tokens for clip, r in texts["eager"].items()} == tokens(there[0])
 

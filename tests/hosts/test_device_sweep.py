@@ -1,5 +1,6 @@
 """Sweeps on a stand-in: each thing that goes wrong is a record, and the same command goes on."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import adbutils
+import psutil
 import pytest
 from command import ROOT, command
 from exported_models import (
@@ -166,7 +168,11 @@ def running(device):
     run = device.local(FOLDER) / "job/run"
     if not (run / "pid").exists() or (run / "status").exists():
         return False  # which takes less of the processor than to look at all processes
-    return any(RUNNER in " ".join(p.cmdline()) for p in device.processes())
+    for process in device.processes():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if RUNNER in " ".join(process.cmdline()):
+                return True
+    return False
 
 
 def once(device, happens, *, when=running):

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import inspect
 import io
 import itertools
 import logging
@@ -80,7 +81,7 @@ def entry(primary: str, *, prose: Sequence[str] = ()) -> Callable[[Main], Callab
 def _run(primary: str, main: Main, prose: Sequence[str]) -> None:
     given = sys.argv[1:]
     if {"-h", "--help"} & set(given):
-        sys.stdout.write(f"{cast(FunctionType, main).__globals__['__doc__']}\n")
+        sys.stdout.write(f"{cast(FunctionType, inspect.unwrap(main)).__globals__['__doc__']}\n")
     sweeps = bool({"-m", "--multirun"} & set(given))
     arguments = sys.argv[1:] = [_quoted(a, prose, () if sweeps else _PATHS) for a in given]
     try:

@@ -10,6 +10,7 @@ a GPU.
 
 import functools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -120,8 +121,11 @@ def _failure(rank: int, status: int, stderr: IO[bytes]) -> AtomError:
     """What to say of a worker that failed."""
     stderr.seek(0)
     lines = stderr.read().decode(errors="replace").strip().splitlines()
+    if status == -signal.SIGKILL:
+        why = "was killed, most likely for lack of memory"
+    else:
+        why = f"ended with status {status}: {lines[-1] if lines else 'it said nothing'}"
     return AtomError(
-        f"the training's process of rank {rank} ended with status {status}: "
-        f"{lines[-1] if lines else 'it said nothing'}; the same command goes on, with "
+        f"the training's process of rank {rank} {why}; the same command goes on, with "
         "train.workers=1 in one process"
     )

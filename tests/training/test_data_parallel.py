@@ -51,6 +51,17 @@ def test_a_worker_that_fails_is_named():
     assert "WORLD_SIZE" not in os.environ
 
 
+def test_a_worker_that_is_killed_says_so():
+    before = set(psutil.Process().children())
+    with (
+        pytest.raises(AtomError, match="rank 1 was killed, most likely for lack of memory"),
+        workers._workers("http.server", ["0"], 2),
+    ):
+        (child,) = set(psutil.Process().children()) - before
+        child.kill()
+        raise RuntimeError("Connection closed by peer")
+
+
 def test_an_error_of_our_own_stays_and_ends_the_workers():
     before = set(psutil.Process().children())
     with pytest.raises(RuntimeError, match="ours"), workers._workers("http.server", ["0"], 2):

@@ -10,7 +10,7 @@ from atom_repro.datatypes import AtomError, Clip, Machine
 from atom_repro.device.machine import this_machine
 from atom_repro.hosts.host import Pipeline, Trace
 from atom_repro.hosts.on_runner import session_trace
-from atom_repro.hosts.runner import build_runner, run_job
+from atom_repro.hosts.runner import PER_MODEL, build_runner, run_job
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 
@@ -26,10 +26,12 @@ class LocalRunner:
         folder: of builds and jobs.
         packed_weights: whether packed weights are kept in files and mapped, so that a load after
             the first packs nothing.
+        workspaces: see `write_job`.
     """
 
     folder: Path
     packed_weights: bool = False
+    workspaces: str = PER_MODEL
     name: str = "runner"
 
     @property
@@ -50,7 +52,9 @@ class LocalRunner:
             run_job(program, job)
 
         packed = f"../{PACKED}" if self.packed_weights else ""
-        return session_trace(setup, pipeline, clips, arm, job, work, packed=packed)
+        return session_trace(
+            setup, pipeline, clips, arm, job, work, packed=packed, workspaces=self.workspaces
+        )
 
     def _require_space(self, needed: int) -> None:
         """Raise AtomError where packed weights do not fit: what is mapped cannot fail to be written
@@ -64,6 +68,6 @@ class LocalRunner:
             )
 
 
-def build(*, folder: str, packed_weights: bool) -> LocalRunner:
+def build(*, folder: str, packed_weights: bool, workspaces: str) -> LocalRunner:
     """Build the host of `conf/host/runner.yaml`."""
-    return LocalRunner(Path(folder), packed_weights)
+    return LocalRunner(Path(folder), packed_weights, workspaces)

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from atom_repro.datatypes import AtomError, Clip
 from atom_repro.hosts.host import Pipeline, Trace
-from atom_repro.hosts.runner import RESULTS, RunsOnRunner, read_results, write_job
+from atom_repro.hosts.runner import PER_MODEL, RESULTS, RunsOnRunner, read_results, write_job
 from atom_repro.runtime.runtime import Arm
 from atom_repro.runtime.setup import Setup
 
@@ -26,13 +26,14 @@ def session_trace(
     run: Callable[[], None],
     *,
     packed: str = "",
+    workspaces: str = PER_MODEL,
 ) -> Trace[Result]:
     """The trace of one session.
 
     Args:
         job: the folder of its job.
         run: runs the job; its results lie in the folder then.
-        packed: see `write_job`.
+        packed, workspaces: see `write_job`.
 
     Raises:
         AtomError: the runner cannot run the session.
@@ -40,7 +41,10 @@ def session_trace(
     """
     if not isinstance(pipeline, RunsOnRunner):
         raise AtomError("the runner answers prompts: pipeline=retrieval or pipeline=assembly")
-    nonce = write_job(job, setup, clips, [arm], pipeline=pipeline.for_runner(), packed=packed)
+    nonce = write_job(
+        job, setup, clips, [arm], pipeline=pipeline.for_runner(), packed=packed,
+        workspaces=workspaces,
+    )  # fmt: skip
     run()
     (trace,) = read_results(job / RESULTS, nonce, 1)
     results = cast(Sequence[Result], pipeline.from_runner(trace.answers))

@@ -44,6 +44,7 @@ from atom_repro.runtime.setup import Setup
 SOURCE = ROOT / "device_bench/runner"
 JOB, RESULTS = "job.json", "results.jsonl"
 OUT_OF_MEMORY = 3  # the runner's exit status; see main.cpp
+PER_MODEL = "per_model"
 _WORKSPACES = ("per_model", "global")
 
 
@@ -155,7 +156,7 @@ def write_job(
     arms: Sequence[Arm],
     *,
     pipeline: RunnerPipeline | None = None,
-    workspaces: str = "per_model",
+    workspaces: str = PER_MODEL,
     packed: str = "",
 ) -> str:
     """Write a job: captions of clips and what a pipeline does with them, one session for each arm,

@@ -68,11 +68,11 @@ class Job:
             f"{{ ( {exports}{command} ) > stdout 2> stderr; "
             "echo $? > status.new; mv status.new status; }"
         )
-        begin = (
-            f"{{ setsid sh -c {quoted(inner)} < /dev/null > /dev/null 2>&1 & }}; "
+        begun = (
             "tries=0; while [ ! -f pid ] && [ $tries -lt 100 ]; do "
             "sleep 0.05; tries=$((tries + 1)); done; [ -f pid ]"
         )
+        begin = f"{{ setsid sh -c {quoted(inner)} < /dev/null > /dev/null 2>&1 & }}; {begun}"
         cleared = f"cd {quoted(folder)} && rm -f pid status stdout stderr"
         connection.ask(cleared)
         try:
@@ -82,7 +82,7 @@ class Job:
             if connection.boot_id() != job.boot_id:
                 raise job._rebooted() from None
             # What was started outlives its connection, and leaves its number first of all.
-            if connection.shell(f"[ -f {quoted(f'{folder}/pid')} ]").status:
+            if connection.shell(f"cd {quoted(folder)} && {{ {begun}; }}").status:
                 connection.ask(f"{cleared} && {begin}")
         return job
 

@@ -45,7 +45,7 @@ SOURCE = ROOT / "device_bench/runner"
 JOB, RESULTS = "job.json", "results.jsonl"
 OUT_OF_MEMORY = 3  # the runner's exit status; see main.cpp
 PER_MODEL = "per_model"
-_WORKSPACES = ("per_model", "global")
+_WORKSPACES = (PER_MODEL, "global")
 
 
 @dataclass(frozen=True)

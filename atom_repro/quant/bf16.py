@@ -16,7 +16,7 @@ from atom_repro.quant.recipe import QuantReport, bytes_in_memory
 
 
 @dataclass(frozen=True)
-class Bf16Rounding:
+class Bf16Quantiser:
     """Quantiser that rounds all floating-point weights to bfloat16."""
 
     name: str = "bf16"
@@ -48,6 +48,6 @@ class Bf16Rounding:
         return dict(tensors)
 
 
-def build() -> Bf16Rounding:
+def build() -> Bf16Quantiser:
     """Build the quantiser of `conf/quant/bf16.yaml`."""
-    return Bf16Rounding()
+    return Bf16Quantiser()

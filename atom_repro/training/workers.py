@@ -53,7 +53,12 @@ def worker_count(settings: TrainConfig) -> int:
     """Processes of a training: at most `train.workers`, so many that they share its rows evenly.
 
     One where `torchrun` has started some, or a GPU does the work.
+
+    Raises:
+        AtomError: fewer than one is asked for.
     """
+    if settings.workers < 1:
+        raise AtomError(f"train.workers={settings.workers} is below 1, the command itself")
     if settings.workers == 1 or "WORLD_SIZE" in os.environ:
         return 1
     from atom_repro.training.processes import accelerated_device
@@ -86,6 +91,8 @@ def _workers(module: str, overrides: Sequence[str], count: int) -> Iterator[None
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
     }  # fmt: skip
     os.environ |= {**shared, "RANK": "0", "LOCAL_RANK": "0"}
+    # Else gloo takes the interface of this computer's name, which a firewall may close.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     children: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
     with ExitStack() as files:
         try:

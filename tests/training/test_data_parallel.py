@@ -14,6 +14,10 @@ from atom_repro.training import workers
 from atom_repro.training.workers import threads_of, worker_count
 
 
+# A module that runs until it is ended, and its arguments.
+IDLE = ("http.server", ["0", "--bind", "127.0.0.1"])
+
+
 @pytest.fixture(autouse=True)
 def without_torchrun(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -41,6 +45,11 @@ def test_what_torchrun_started_starts_none(monkeypatch):
     assert worker_count(TrainConfig(workers=2)) == 1
 
 
+def test_no_worker_is_no_training():
+    with pytest.raises(AtomError, match="train.workers=0 is below 1"):
+        worker_count(TrainConfig(workers=0))
+
+
 def test_a_worker_that_fails_is_named():
     with (
         pytest.raises(AtomError, match=r"rank 1 ended with status 1: .*No module named no_such"),
@@ -55,7 +64,7 @@ def test_a_worker_that_is_killed_says_so():
     before = set(psutil.Process().children())
     with (
         pytest.raises(AtomError, match="rank 1 was killed, most likely for lack of memory"),
-        workers._workers("http.server", ["0"], 2),
+        workers._workers(*IDLE, 2),
     ):
         (child,) = set(psutil.Process().children()) - before
         child.kill()
@@ -64,7 +73,7 @@ def test_a_worker_that_is_killed_says_so():
 
 def test_an_error_of_our_own_stays_and_ends_the_workers():
     before = set(psutil.Process().children())
-    with pytest.raises(RuntimeError, match="ours"), workers._workers("http.server", ["0"], 2):
+    with pytest.raises(RuntimeError, match="ours"), workers._workers(*IDLE, 2):
         (child,) = set(psutil.Process().children()) - before
         raise RuntimeError("ours")
     assert not child.is_running()
@@ -73,7 +82,7 @@ def test_an_error_of_our_own_stays_and_ends_the_workers():
 def test_workers_end_with_a_command_that_is_killed():
     program = (
         "import time; from atom_repro.training import workers\n"
-        "with workers._workers('http.server', ['0'], 3):\n"
+        f"with workers._workers(*{IDLE}, 3):\n"
         "    print('started', flush=True); time.sleep(100)"
     )
     command = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -13,7 +13,6 @@ from atom_repro.datatypes import AtomError
 from atom_repro.training import workers
 from atom_repro.training.workers import threads_of, worker_count
 
-
 # A module that runs until it is ended, and its arguments.
 IDLE = ("http.server", ["0", "--bind", "127.0.0.1"])
 
@@ -46,7 +45,7 @@ def test_what_torchrun_started_starts_none(monkeypatch):
 
 
 def test_no_worker_is_no_training():
-    with pytest.raises(AtomError, match="train.workers=0 is below 1"):
+    with pytest.raises(AtomError, match=r"train\.workers=0 is below 1"):
         worker_count(TrainConfig(workers=0))
 
 

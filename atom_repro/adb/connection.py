@@ -32,6 +32,7 @@ from atom_repro.records.atomic import atomic_write
 PART_BYTES = 64 * 2**20
 _SPARE_BYTES = 32 * 2**20  # left free beside a pushed file
 _ANSWER_S = 30.0
+_BACK_S = 5.0  # for a device to be found by an adb server that has just started
 _LINE_MAX = 3000  # adb of old devices takes 4096 bytes with all that is put around it
 Progress = Callable[[int], None]
 
@@ -340,13 +341,42 @@ class Connection:
 
     @contextmanager
     def _stream(self, service: str, timeout_s: float) -> Iterator[socket.socket]:
-        """A stream to a service of the device."""
-        with self.client.make_connection(timeout=timeout_s) as transport:
-            for request in (f"host:transport:{self.serial}", service):
-                name = request.encode()
-                transport.conn.sendall(b"%04x" % len(name) + name)
-                transport.check_okay()
+        """A stream to a service of the device.
+
+        Until the service is asked for nothing has begun, so that an adb server that is started
+        anew, and has to find the device first, costs a moment and no command.
+        """
+        with self._transport(timeout_s) as transport:
+            _request(transport, service)
             yield transport.conn
+
+    def _transport(self, timeout_s: float) -> Any:
+        """`adbutils.AdbConnection` to the device, whose server may be starting."""
+        from adbutils.errors import AdbError
+
+        try:
+            return self._opened(timeout_s)
+        except TimeoutError:
+            raise
+        except (AdbError, OSError, EOFError):
+            self.check(_BACK_S)
+            return self._opened(timeout_s)
+
+    def _opened(self, timeout_s: float) -> Any:
+        transport = self.client.make_connection(timeout=timeout_s)
+        try:
+            _request(transport, f"host:transport:{self.serial}")
+        except BaseException:
+            transport.close()
+            raise
+        return transport
+
+
+def _request(transport: Any, request: str) -> None:
+    """Ask adb's server for something, over `adbutils.AdbConnection`."""
+    name = request.encode()
+    transport.conn.sendall(b"%04x" % len(name) + name)
+    transport.check_okay()
 
 
 def serials() -> list[str]:

@@ -273,6 +273,17 @@ def test_a_job_outlives_the_adb_server(phone, device, adb_port):
     gc.collect()
 
 
+# adbutils leaves the socket of a refused connection to the collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_an_adb_server_that_ends_between_two_commands_costs_nothing(phone, tmp_path):
+    phone.ask(f"mkdir -p {HOME} && echo here > {HOME}/left")
+    for _ in range(2):
+        subprocess.run([adbutils.adb_path(), "kill-server"], check=False, capture_output=True)
+        phone.pull(f"{HOME}/left", tmp_path / "left")
+        assert (tmp_path / "left").read_text() == "here\n"
+    gc.collect()
+
+
 @pytest.mark.parametrize(
     ("command", "happens", "error", "message"),
     [

@@ -84,12 +84,15 @@ def table3(records: Sequence[Record]) -> list[Row]:
     six pairs on, else the pairs.
     """
     rows = []
-    selected = [
-        r
-        for r in newest(records)
-        if r.config("pipeline.name") in TABLE3_PIPELINES
-        and r.config("setting") in (None, "", "default")
-    ]
+    # Chosen before the newest: a sweep's setting may be equal to its default, and newer.
+    selected = newest(
+        [
+            r
+            for r in records
+            if r.config("pipeline.name") in TABLE3_PIPELINES
+            and r.config("setting") in (None, "", "default")
+        ]
+    )
     with_retrieval = {
         _configuration(r) for r in selected if r.config("pipeline.name") == "retrieval"
     }

@@ -102,6 +102,11 @@ def test_settings_stand_in_table_5_and_not_in_table_3(tmp_path):
     assert {r.records for r in table3(records)} == {"a"}
 
 
+def test_a_setting_that_is_equal_to_the_default_hides_no_row_of_table_3(tmp_path):
+    records = [latency(tmp_path / "a", setting="default"), latency(tmp_path / "b", setting="beam1")]
+    assert {r.records for r in table3(records)} == {"a"}
+
+
 def test_memory_is_told_apart_and_what_was_not_sampled_has_no_cell(tmp_path):
     found = cells(build([latency(tmp_path / "a", PIXEL)], [])["table08"])
     assert found == {

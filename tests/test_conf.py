@@ -118,7 +118,7 @@ def test_a_path_may_refer_to_a_setting():
 
     folder = _quoted("checkpoint.folder=${paths.work}/rate=${train.learning_rate}", (), _PATHS)
     cfg = config.compose("finetune", ["paths.work=w", folder])
-    assert cfg.checkpoint.folder == "w/rate=0.002"
+    assert cfg.checkpoint.folder == "w/rate=0.005"
 
 
 @pytest.mark.parametrize(

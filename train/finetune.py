@@ -1,14 +1,15 @@
 """Fine-tune a model on captions: encoder, connector and decoder together (paper section 4).
 
-Reads the training split, learns a tokenizer from its texts, minimises the caption loss (and, at
-tiny scale, that of text tasks), and keeps the modules with the best validation CIDEr. A run that
-was killed goes on at its last saved step and ends with the same weights. `train.sweep` runs a grid,
-each point in a process and a checkpoint folder of its own.
+Reads the training split, learns a tokenizer from its texts, minimises the caption loss (at tiny
+scale that of text tasks too, and before it that of words in single frames), and keeps the modules
+with the best validation CIDEr. A run that was killed goes on at its last saved step and ends with
+the same weights. `train.sweep` runs a grid, each point in a process and a checkpoint folder of its
+own.
 
     python -m train.finetune
     python -m train.finetune train.max_steps=200 seed=1
     python -m train.finetune 'train.components={visual.clip: frozen, decoder: lora}'
-    torchrun --nproc_per_node 2 -m train.finetune [train.shard=true]
+    torchrun --nproc_per_node 2 -m train.finetune [train.shard=true train.optimiser=adamw]
     python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
         'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
 """
@@ -42,6 +43,7 @@ def main(cfg: Any) -> None:
     from atom_repro.training import processes
     from atom_repro.training.data import training_data
     from atom_repro.training.disk import training_bytes
+    from atom_repro.training.image_batches import image_steps
     from atom_repro.training.resume import TrainingState
     from atom_repro.training.settings import require_sensible
     from atom_repro.training.trainer import Trainer
@@ -54,7 +56,8 @@ def main(cfg: Any) -> None:
     written = partial(training_bytes, model, dataset, train, cfg.scale.train_clips)
     if planned_only("finetune", settings, this_machine(), writes=written):
         return
-    accelerator = processes.make_accelerator(train)
+    on_images = image_steps(train, model) > 0
+    accelerator = processes.make_accelerator(train, unused_parameters=on_images)
     device, is_main = processes.device_name(accelerator.device), accelerator.is_main_process
     bars = {"disable": not is_main, "mininterval": 1}
     with accelerator.main_process_first(), tqdm(desc="videos", unit="clip", **bars) as bar:
@@ -103,7 +106,7 @@ def main(cfg: Any) -> None:
                     state.record_validation(step, cider, whole, data.tokenizer, since=began)
             if step % train.checkpoint_every == 0 or step == trainer.steps:
                 state.save(step)
-            bar.set_postfix_str(state.progress(losses["caption_loss"]), refresh=False)
+            bar.set_postfix_str(state.progress(losses), refresh=False)
             bar.update()
         run.weights = state.best["weights"]
         run.values |= state.values() | trainer.values()

@@ -26,7 +26,8 @@ class PathsConfig:
 class ScaleConfig:
     """Sizes of data, training and measurement: `tiny`, `small`, `systems`, `paper`; and `smoke`,
     which no table shows. With `random_weights` a command that does not evaluate text initialises
-    missing weights randomly.
+    missing weights randomly. A training has `max_steps` of captions after `image_steps` of single
+    frames.
 
     `job_clips` and `repeats` are those of a latency measurement, `prompt_counts` and
     `session_repeats` of sessions; `requests` are the scripts that `eval.tasks` scores, on as many
@@ -38,6 +39,7 @@ class ScaleConfig:
     validation_clips: int = MISSING
     test_clips: int = MISSING
     long_videos: int = MISSING
+    image_steps: int = 0
     max_steps: int = MISSING
     validation_every: int = MISSING
     bootstrap_draws: int = MISSING
@@ -83,6 +85,11 @@ class TrainConfig:
     recomputes blocks in the backward pass; `shard` shards parameters, gradients and optimiser
     states over processes (FSDP).
 
+    The first `image_steps` steps, before those of captions, train the encoder's stem on single
+    frames, `batch_size` times the frames of a clip, at `image_learning_rate` at most; none where
+    the stem is no convolutional one.
+
+    `optimiser` is `muon`, for the matrices of hidden layers, with AdamW for the rest, or `adamw`.
     `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
     `floor_learning_rate`; warm-up in iterations, `accumulate` per step), and
     `decay_rule` is `matrices` or `released`: see `optimisation`. `visual_learning_rate` is that
@@ -110,13 +117,13 @@ class TrainConfig:
     accumulate: int = 1
     captions_per_clip: int = 2
     word_weight: float = 2.0
-    text_every: int = 2
+    text_every: int = 1
     text_batch_size: int = 8
     text_questions: int = 2
     text_weight: float = 1.0
     text_words: int = 150
     text_captions: int = 6
-    text_easy_steps: int = 600
+    text_easy_steps: int = 300
     text_mix: dict[str, float] = field(
         default_factory=lambda: {
             "script": 2.0, "scene_summary": 1.0, "video_summary": 1.0, "answer": 1.0,
@@ -127,7 +134,10 @@ class TrainConfig:
     lora_alpha: float = 16.0
     gradient_checkpointing: bool = False
     shard: bool = False
-    learning_rate: float = 2.0e-3
+    image_steps: int = 0
+    image_learning_rate: float = 2.0e-2
+    optimiser: str = "muon"
+    learning_rate: float = 5.0e-3
     visual_learning_rate: float | None = None
     schedule: str = "warmup_cosine"
     warmup_steps: int = 50

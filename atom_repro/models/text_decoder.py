@@ -304,9 +304,9 @@ class TextDecoder(nn.Module):
         self.init_buffers()
 
     def _initialise(self) -> None:
-        # 1/sqrt(fan-in) is Llama's 0.02 at its width, and at tiny width it keeps attention from
-        # starting out uniform. The tied embedding keeps 0.02, so that logits start small.
-        nn.init.normal_(self.model.embed_tokens.weight, std=0.02)
+        # 1/sqrt(width) is Llama's 0.02 at its width. At tiny width it keeps attention from starting
+        # out uniform, and embeddings from being lost beside what layers add to them.
+        nn.init.normal_(self.model.embed_tokens.weight, std=self.config.width**-0.5)
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Linear):
                 into_residual = name.endswith(("o_proj", "down_proj"))

@@ -300,16 +300,19 @@ class VideoEncoder(nn.Module):
         for name, values in (("mean", CLIP_MEAN), ("std", CLIP_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def embed(self, frames_BTCHW: Tensor) -> Tensor:
-        """Features before pooling (B, 1 + T*N, D): the frame-averaged class token, then patches."""
-        B, T = frames_BTCHW.shape[:2]
-        x = (frames_BTCHW.flatten(0, 1) / 255 - self.mean) / self.std
-        x = x.to(self.cls.dtype)
+    def patches(self, images_FCHW: Tensor) -> Tensor:
+        """Patch embeddings of images (F, 3, H, W) uint8, before position: (F, N, D)."""
+        x = ((images_FCHW / 255 - self.mean) / self.std).to(self.cls.dtype)
         if self.config.stem == "patch" and self.form == "reference":
             x = self.patch(x.unsqueeze(2)).squeeze(2)
         else:
             x = self.patch(x)
-        x = x.flatten(2).transpose(1, 2)  # (B*T, N, D)
+        return x.flatten(2).transpose(1, 2)
+
+    def embed(self, frames_BTCHW: Tensor) -> Tensor:
+        """Features before pooling (B, 1 + T*N, D): the frame-averaged class token, then patches."""
+        B, T = frames_BTCHW.shape[:2]
+        x = self.patches(frames_BTCHW.flatten(0, 1))
         cls = self.cls.expand(x.shape[0], 1, -1)
         x = self.ln_pre(torch.cat((cls, x), dim=1) + self.pos)
         x = x.view(B, T, *x.shape[1:])

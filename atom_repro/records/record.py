@@ -35,7 +35,12 @@ QUANTITY_DEFINITIONS: Mapping[str, Mapping[int, str]] = {
     "load": {
         1: "a load ends with a first forward",
         2: "a load ends when the module can be called",
-    }
+    },
+    # What weights trained here come from; weights that are brought have only the newest.
+    "training": {
+        1: "AdamW from random weights",
+        2: "words of single frames first, and Muon",
+    },
 }
 DEFINITIONS = {quantity: max(versions) for quantity, versions in QUANTITY_DEFINITIONS.items()}
 # Ends the name of a host whose processor is emulated, whose times no table shows.

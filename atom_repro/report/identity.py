@@ -114,15 +114,18 @@ def select(records: Iterable[Record], stage: str) -> dict[Identity, Record]:
     """The record of a stage that stands for each identity, in the order in which they first appear.
 
     Of timings the quietest, of those the one with the most repeats; then the newest. Texts of one
-    model are all of the weights that were judged last.
+    model are all of the weights that were judged last, which the newest training made.
     """
     chosen: dict[Identity, Record] = {}
     reportable = [r for r in records if r.stage == stage and refusal(r) is None]
     last_weights = {_weights_key(r): r.data.get("weights") for r in reportable}
-    newest_definition = max((r.definition("load") or 0 for r in reportable), default=0)
+    newest_definition = dict[tuple[str, ...], int]()
     for record in reportable:
-        is_older = (record.definition("load") or 0) < newest_definition
-        if is_older and stage in _WITH_LOADS:
+        group, version = _definition(record)
+        newest_definition[group] = max(version, newest_definition.get(group, 0))
+    for record in reportable:
+        group, version = _definition(record)
+        if version < newest_definition[group]:
             continue
         if stage in _JUDGED and record.data.get("weights") != last_weights[_weights_key(record)]:
             continue
@@ -130,6 +133,17 @@ def select(records: Iterable[Record], stage: str) -> dict[Identity, Record]:
         if identity not in chosen or _rank(record) >= _rank(chosen[identity]):
             chosen[identity] = record
     return chosen
+
+
+def _definition(record: Record) -> tuple[tuple[str, ...], int]:
+    """The records that a record's definition of its quantity must not be older than, and its
+    version: of loads, or of the training behind texts."""
+    if record.stage in _WITH_LOADS:
+        return (), record.definition("load") or 0
+    if record.stage in _JUDGED:
+        identity = Identity.of(record)
+        return (identity.data, identity.scale), record.definition("training") or 0
+    return (), 0
 
 
 def _weights_key(record: Record) -> tuple[str, ...]:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from atom_repro.models.text_decoder import TextDecoder
+from atom_repro.models.video_encoder import VideoEncoder
 from atom_repro.models.vlm import TokenizerProtocol, VideoLanguageModel
 from atom_repro.training.text_loss import text_loss
 
-# A micro-batch: `frames` (B, T, 3, H, W) and `captions` (B, R, L); `text` and `text_target`
+# A micro-batch: `images` (F, 3, H, W) and `image_captions` (F, R, L) alone, or `frames`
+# (B, T, 3, H, W) and `captions` (B, R, L); `text` and `text_target`
 # (C, L) and `asked_frames`, `asked` and `asked_target` where the step has text tasks. Weights
 # (floats) turn the mean over a micro-batch's tokens into one over the tokens of the whole step.
 MicroBatch = Mapping[str, Tensor | float]
@@ -43,6 +45,9 @@ class CaptioningModel(nn.Module):
     that starts from nothing learns it from text tasks, at `text_weight`. Full-size training,
     which starts from CLIP and Llama, has neither.
 
+    With `reads_images`, a batch of `images` alone is also taken: it trains the encoder's stem to
+    say which words a clip's captions hold from one of its frames, through a head of its own.
+
     Args:
         rarity: (V,) weight of each token in the word loss, 0 for special tokens.
     """
@@ -57,6 +62,7 @@ class CaptioningModel(nn.Module):
         word_weight: float,
         text_weight: float,
         rarity: Sequence[float],
+        reads_images: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
@@ -65,10 +71,17 @@ class CaptioningModel(nn.Module):
         self.word_weight, self.text_weight = word_weight, text_weight
         if word_weight:
             self.word_head = nn.Linear(model.encoder.output_width, model.decoder.vocabulary)
+        if reads_images:
+            width = cast(VideoEncoder, self.encoder).config.width
+            self.image_norm = nn.LayerNorm(width)
+            self.image_head = nn.Linear(width, model.decoder.vocabulary)
         self.register_buffer("rarity", torch.tensor(rarity, dtype=torch.float32))
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total loss, and its terms under their names in the loss curve."""
+        if "images" in batch:
+            loss = self._image_loss(_tensor(batch, "images"), _tensor(batch, "image_captions"))
+            return loss, {"image_loss": loss.detach()}
         captions_BRL = _tensor(batch, "captions")
         visual = self.encoder(_tensor(batch, "frames"))
         captions = self.model.caption_loss(self.decoder, visual, captions_BRL, self.tokenizer)
@@ -85,6 +98,12 @@ class CaptioningModel(nn.Module):
                 loss = loss + self.text_weight * task_loss
                 losses[name] = task_loss.detach()
         return loss, losses
+
+    def _image_loss(self, images_FCHW: Tensor, captions_FRL: Tensor) -> Tensor:
+        """Word loss of single frames: a word is where the patch that shows it most says so."""
+        patches = self.image_norm(cast(VideoEncoder, self.encoder).patches(images_FCHW))
+        logits = self.image_head(patches).logsumexp(dim=1)
+        return word_loss(logits, captions_FRL, self.rarity)
 
     def _task_loss(self, batch: MicroBatch, task: str) -> Tensor:
         visual = self.encoder(_tensor(batch, "asked_frames")) if task == "asked" else None

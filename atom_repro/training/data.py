@@ -13,6 +13,7 @@ from atom_repro.datatypes import Clip
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.batches import Augmentation, CaptionBatches, FrameBank, token_rarity
+from atom_repro.training.image_batches import ImageBatches, image_steps
 from atom_repro.training.text_batches import TextBatches
 from atom_repro.training.training_steps import Processes, TrainingSteps
 from atom_repro.video.sampling import unseen
@@ -41,9 +42,9 @@ class TrainingData:
         return unseen("training clips", self.faults)
 
     def longest_step(self) -> list[dict[str, Any]]:
-        """Micro-batches of the first step, with text tasks, captions padded to the longest of the
-        data set: the input of the memory estimate."""
-        batches = self.steps(0)
+        """Micro-batches of the first step of captions, with text tasks, captions padded to the
+        longest of the data set: the input of the memory estimate."""
+        batches = self.steps(self.steps.image_steps)
         for batch in batches:
             padding = self.longest - batch["captions"].shape[2]
             batch["captions"] = np.pad(batch["captions"], ((0, 0), (0, 0), (0, padding)))
@@ -112,6 +113,10 @@ def training_data(
         accumulate=settings.accumulate,
         processes=processes,
         unscored_ids=model.unscored_ids,
+        images=ImageBatches(batches, size=settings.batch_size * model.encoder.frames)
+        if image_steps(settings, model)
+        else None,
+        image_steps=image_steps(settings, model),
     )
     special = (tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id)
     captions_per_iteration = settings.batch_size * settings.captions_per_clip

@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.schemas import TrainConfig
+from atom_repro.datatypes import AtomError
 from atom_repro.engines.engine import Decoder, Encoder
 from atom_repro.engines.modules import DecoderModule, EncoderModule
 from atom_repro.models.tokenizer import Tokenizer
@@ -19,7 +20,9 @@ from atom_repro.models.vlm import (
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.checkpointing import checkpoint_blocks
 from atom_repro.training.components import choose_trained, is_visual
-from atom_repro.training.optimisation import adamw, parameter_groups
+from atom_repro.training.image_batches import image_steps
+from atom_repro.training.muon import hidden_matrices
+from atom_repro.training.optimisation import optimiser, parameter_groups
 
 
 class TokenStatistics(Protocol):
@@ -48,6 +51,7 @@ def training_network(
         word_weight=settings.word_weight,
         text_weight=settings.text_weight,
         rarity=statistics.rarity,
+        reads_images=image_steps(settings, model) > 0,
     )
     if start:
         load_initial_weights(start, network)
@@ -60,7 +64,21 @@ def training_network(
 
 
 def training_optimiser(network: CaptioningModel, settings: TrainConfig) -> Any:
-    """AdamW over the trainable parameters, grouped by the settings' decay rule and rates."""
+    """Optimiser of the trainable parameters, grouped by the settings' decay rule and rates.
+
+    Raises:
+        AtomError: no optimiser of that name, or one that parameters in shards cannot have.
+    """
+    orthogonal = set[int]()
+    if settings.optimiser == "muon":
+        if settings.shard:
+            raise AtomError(
+                "train.optimiser=muon needs whole matrices, which train.shard=true splits; set "
+                "train.optimiser=adamw"
+            )
+        orthogonal = hidden_matrices(network, network.model.decoder.vocabulary)
+    elif settings.optimiser != "adamw":
+        raise AtomError(f"train.optimiser={settings.optimiser!r} is neither 'adamw' nor 'muon'")
     groups = parameter_groups(
         dict(network.named_parameters()),
         weight_decay=settings.weight_decay,
@@ -68,8 +86,9 @@ def training_optimiser(network: CaptioningModel, settings: TrainConfig) -> Any:
         learning_rate=settings.learning_rate,
         visual_learning_rate=settings.visual_learning_rate,
         is_visual=is_visual(network.model),
+        orthogonal=orthogonal,
     )
-    return adamw(groups, betas=settings.betas)
+    return optimiser(groups, betas=settings.betas)
 
 
 def load_initial_weights(checkpoint: Checkpoint, network: CaptioningModel) -> str:

@@ -1,4 +1,4 @@
-"""AdamW parameter groups and learning rate schedules of fine-tuning. Rates are functions of the
+"""Parameter groups and learning rate schedules of fine-tuning. Rates are functions of the
 step alone, so that a resumed run needs no scheduler state.
 
 There are two rules of each: ours, under which a randomly initialised model learns fastest, and
@@ -6,7 +6,7 @@ that of the mPLUG-2 release, which the paper follows (section 5.1).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,12 @@ import torch
 from torch import nn
 
 from atom_repro.datatypes import AtomError
+from atom_repro.training.muon import Muon
 
 # The released code does not decay parameters whose names contain one of these.
 _UNDECAYED = ("bias", "LayerNorm.weight")
+
+_IMAGE_WARMUP = 30  # steps
 
 # (iteration, peak learning rate of the group) to the learning rate.
 Schedule = Callable[[int, float], float]
@@ -48,6 +51,7 @@ def parameter_groups(
     learning_rate: float,
     visual_learning_rate: float | None = None,
     is_visual: Callable[[str], bool] = lambda name: False,
+    orthogonal: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """Optimiser parameter groups by learning rate and weight decay; empty groups are left out.
 
@@ -55,6 +59,7 @@ def parameter_groups(
         parameters: by name, each once; frozen ones are left out.
         decay_rule: `matrices` or `released`.
         visual_learning_rate: of parameters that are `is_visual`; None for one rate for all.
+        orthogonal: ids of the parameters whose groups are marked so; see `Muon`.
 
     Raises:
         AtomError: no rule of that name.
@@ -62,31 +67,37 @@ def parameter_groups(
     if decay_rule not in _DECAY_RULES:
         raise AtomError(f"train.decay_rule={decay_rule!r} is none of {', '.join(_DECAY_RULES)}")
     decays = _DECAY_RULES[decay_rule]
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     rates = (
         [learning_rate] if visual_learning_rate is None else [learning_rate, visual_learning_rate]
     )
-    for rate in rates:
-        groups |= {(rate, weight_decay): [], (rate, 0.0): []}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {
+        (rate, decay, kind): []
+        for kind in (False, True)
+        for rate in rates
+        for decay in (weight_decay, 0.0)
+    }
     for name, parameter in parameters.items():
         if parameter.requires_grad:
             visual = visual_learning_rate is not None and is_visual(name)
             decay = weight_decay if decays(name, parameter) else 0.0
-            groups[(rates[-1] if visual else rates[0], decay)].append(parameter)
+            rate = rates[-1] if visual else rates[0]
+            groups[rate, decay, id(parameter) in orthogonal].append(parameter)
     return [
-        {"params": members, "lr": rate, "weight_decay": decay}
-        for (rate, decay), members in groups.items()
+        {"params": members, "lr": rate, "weight_decay": decay, "orthogonal": kind}
+        for (rate, decay, kind), members in groups.items()
         if members
     ]
 
 
-def adamw(groups: Iterable[dict[str, Any]], *, betas: Sequence[float]) -> torch.optim.AdamW:
-    """AdamW over groups that carry their own `lr` and `weight_decay`."""
+def optimiser(groups: Iterable[dict[str, Any]], *, betas: Sequence[float]) -> torch.optim.AdamW:
+    """AdamW over groups with their own `lr` and `weight_decay`; Muon if one is `orthogonal`."""
     first, second = betas
-    optimiser = torch.optim.AdamW(list(groups), betas=(first, second))
-    for group in optimiser.param_groups:
+    members = list(groups)
+    kind = Muon if any(group["orthogonal"] for group in members) else torch.optim.AdamW
+    made = kind(members, betas=(first, second))
+    for group in made.param_groups:
         group["peak_lr"] = group["lr"]
-    return optimiser
+    return made
 
 
 def set_learning_rates(
@@ -106,6 +117,24 @@ def warmup_cosine(*, warmup_steps: int, max_steps: int) -> Schedule:
             return peak * ((step + 1) / warmup)
         progress = (step - warmup) / max(1, max_steps - warmup)
         return peak * (0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+    return rate
+
+
+def images_first(schedule: Schedule, *, image_steps: int, ratio: float) -> Schedule:
+    """A warm-up and a cosine of their own for the steps of single frames, then `schedule`.
+
+    Args:
+        ratio: their peak rate over that of captioning.
+    """
+    if not image_steps:
+        return schedule
+    of_images = warmup_cosine(warmup_steps=_IMAGE_WARMUP, max_steps=image_steps)
+
+    def rate(step: int, peak: float) -> float:
+        if step < image_steps:
+            return of_images(step, peak * ratio)
+        return schedule(step - image_steps, peak)
 
     return rate
 

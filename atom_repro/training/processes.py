@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    parse_flag_from_env,
+)
 
 from atom_repro.config.schemas import TrainConfig
 from atom_repro.datatypes import AtomError
@@ -50,8 +55,11 @@ def training_precision(setting: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def make_accelerator(settings: TrainConfig) -> Accelerator:
+def make_accelerator(settings: TrainConfig, *, unused_parameters: bool = False) -> Accelerator:
     """Make the Accelerator of this process.
+
+    Args:
+        unused_parameters: whether there are steps that do not reach all parameters.
 
     Raises:
         AtomError: launched under accelerate's own sharding; `training.sharding` does that.
@@ -62,7 +70,10 @@ def make_accelerator(settings: TrainConfig) -> Accelerator:
         cpu=device == "cpu",  # unless told so, it leaves processes without a GPU unconnected
         mixed_precision="bf16" if precision == "bf16" else "no",
         gradient_accumulation_steps=settings.accumulate,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=_TIMEOUT),
+            DistributedDataParallelKwargs(find_unused_parameters=unused_parameters),
+        ],
     )
     refuse_accelerate_sharding(accelerator.distributed_type)
     return accelerator

@@ -121,8 +121,9 @@ class TrainingState:
             return None
         return sum(float(line.get(name, 0.0)) for line in self.curve)
 
-    def progress(self, loss: float) -> str:
-        """Text for the progress bar: last loss, best CIDEr."""
+    def progress(self, losses: Mapping[str, float]) -> str:
+        """Text for the progress bar: last loss (of images before those of captions), best CIDEr."""
+        loss = losses.get("caption_loss", losses.get("image_loss", 0.0))
         return f"loss {loss:.2f}, best CIDEr {max(self.best['cider'], 0):.0f}"
 
     def record_validation(

@@ -12,9 +12,10 @@ _LEAST = {
     "text_captions": 1, "text_every": 0, "text_batch_size": 0, "text_questions": 0,
     "text_easy_steps": 0, "validation_every": 0, "warmup_steps": 0, "word_weight": 0.0,
     "text_weight": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "floor_learning_rate": 0.0,
+    "image_steps": 0,
 }  # fmt: skip
 
-# AdamW moves every weight by about the learning rate in each step; weights are below 1.
+# A step moves every weight by about the learning rate at most; weights are below 1.
 _HIGHEST_RATE = 1.0
 
 
@@ -35,7 +36,7 @@ def require_sensible(settings: TrainConfig, scale: str) -> None:
         value = getattr(settings, key)
         if not (math.isfinite(value) and value >= least):
             raise AtomError(f"train.{key}={value}: must be at least {least}")
-    for key in ("learning_rate", "visual_learning_rate"):
+    for key in ("learning_rate", "visual_learning_rate", "image_learning_rate"):
         value = getattr(settings, key)
         if value is not None and not 0 < value <= _HIGHEST_RATE:
             raise AtomError(f"train.{key}={value}: must be above 0 and at most {_HIGHEST_RATE:g}")

@@ -65,9 +65,18 @@ def full_state(network: nn.Module, optimiser: Any) -> dict[str, Any]:
 
 def restore_state(network: nn.Module, optimiser: Any, state: dict[str, Any]) -> None:
     """Load what `full_state` returned; each process has read all of it."""
-    options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(network, state["network"], options=options)
+    set_model_state_dict(network, state["network"], options=StateDictOptions(full_state_dict=True))
+    # Parameters that no step has reached yet have no optimiser state, and torch would make one.
+    options = StateDictOptions(full_state_dict=True, strict=False)
     set_optimizer_state_dict(network, optimiser, state["optimiser"], options=options)
+    reached = {
+        id(parameter)
+        for name, parameter in network.named_parameters(remove_duplicate=False)
+        if name in state["optimiser"]["state"]
+    }
+    for parameter in list(optimiser.state):
+        if id(parameter) not in reached:
+            del optimiser.state[parameter]
 
 
 class FullNetwork(Generic[Trained]):

@@ -14,7 +14,11 @@ from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.captioning_model import CaptioningModel
 from atom_repro.training.data import TrainingData
 from atom_repro.training.network import training_network, training_optimiser
-from atom_repro.training.optimisation import make_schedule, set_learning_rates
+from atom_repro.training.optimisation import (
+    images_first,
+    make_schedule,
+    set_learning_rates,
+)
 from atom_repro.training.processes import mean_over_processes, on_device
 from atom_repro.training.sharding import FullNetwork, process_mesh, shard
 from atom_repro.training.step_memory import MeasuredPeak, require_step_memory, step_memory
@@ -46,7 +50,8 @@ class Trainer:
         self._accelerator, self._data, self._settings = accelerator, data, settings
         self._precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         self.epoch_steps = max(1, data.epoch // settings.accumulate)
-        self.steps = settings.epochs * self.epoch_steps if settings.epochs else settings.max_steps
+        of_captions = settings.epochs * self.epoch_steps if settings.epochs else settings.max_steps
+        self.steps = data.steps.image_steps + of_captions
         self.validation_every = settings.validation_every or self.epoch_steps
 
         make_network = partial(training_network, model, data, settings)
@@ -65,14 +70,19 @@ class Trainer:
         if settings.shard:
             shard(network, process_mesh(accelerator.device, accelerator.num_processes))
         optimiser = training_optimiser(network, settings)
-        self._schedule = make_schedule(
+        schedule = make_schedule(
             settings.schedule,
             warmup=settings.warmup_steps,
             floor=settings.floor_learning_rate,
             epoch=data.epoch,
             accumulate=settings.accumulate,
-            steps=self.steps,
+            steps=of_captions,
             quirk=settings.epoch0_quirk,
+        )
+        self._schedule = images_first(
+            schedule,
+            image_steps=data.steps.image_steps,
+            ratio=settings.image_learning_rate / settings.learning_rate,
         )
         # In "evaluation mode" accelerate does not wrap the network in DDP.
         self._network = accelerator.prepare_model(network, evaluation_mode=settings.shard)

@@ -1,4 +1,4 @@
-"""Micro-batches of a training step: captions, and text tasks beside them.
+"""Micro-batches of a training step: captions, and text tasks beside them; first, single frames.
 
 A step is `accumulate` micro-batches, each split over the processes. All of it is a function of
 (seed, step), whatever the number of processes: each takes its rows of the same micro-batches.
@@ -12,6 +12,7 @@ from typing import Any
 
 from atom_repro.datatypes import AtomError
 from atom_repro.training.batches import CaptionBatches
+from atom_repro.training.image_batches import ImageBatches
 from atom_repro.training.text_batches import TextBatches
 
 
@@ -41,8 +42,9 @@ class TrainingSteps:
     Args:
         text: rows of text without video, or None.
         questions: rows of questions about training clips, or None.
-        text_every: interval in steps between steps with text tasks.
+        text_every: interval in steps between steps with text tasks, 0 for none.
         unscored_ids: ids at the beginning of a caption that its loss leaves out.
+        images: batches of single frames, of which the first `image_steps` steps are.
     """
 
     captions: CaptionBatches
@@ -52,12 +54,19 @@ class TrainingSteps:
     accumulate: int = 1
     processes: Processes = Processes()
     unscored_ids: int = 0
+    images: ImageBatches | None = None
+    image_steps: int = 0
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
+        if self.images and step < self.image_steps:
+            rows = self.processes.rows(self.images.size, "train.batch_size")
+            first = step * self.accumulate
+            return [self.images(first + micro, rows) for micro in range(self.accumulate)]
+        step -= self.image_steps
         batch_numbers = [step * self.accumulate + micro for micro in range(self.accumulate)]
         batches = [self._captions(n) for n in batch_numbers]
         _set_loss_weights(batches, "caption_weight", self.processes)
-        if step % self.text_every == 0:
+        if self.text_every and step % self.text_every == 0:
             if self.text:
                 self._add_text(batches, batch_numbers, self.text)
             if self.questions:

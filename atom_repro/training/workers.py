@@ -41,7 +41,7 @@ def data_parallel(module: str) -> Callable[[Callable[[Any], None]], Callable[[An
 
             count = 1 if cfg.dry_run else worker_count(cfg.train)
             overrides = list(HydraConfig.get().overrides.task) if count > 1 else []
-            with _workers(module, overrides, count):
+            with _workers(module, overrides, count, threads_of(cfg.train, count)):
                 main(cfg)
 
         return started
@@ -75,8 +75,11 @@ def threads_of(settings: TrainConfig, processes: int) -> int:
 
 
 @contextmanager
-def _workers(module: str, overrides: Sequence[str], count: int) -> Iterator[None]:
+def _workers(module: str, overrides: Sequence[str], count: int, threads: int) -> Iterator[None]:
     """Ranks 1 to `count` - 1 as child processes, and the variables of rank 0 in this one.
+
+    Args:
+        threads: of each process; accelerate sets them to one, with a warning, if nobody has.
 
     Raises:
         AtomError: one of them failed, by which this one failed too; has its last line.
@@ -93,6 +96,7 @@ def _workers(module: str, overrides: Sequence[str], count: int) -> Iterator[None
     os.environ |= {**shared, "RANK": "0", "LOCAL_RANK": "0"}
     # Else gloo takes the interface of this computer's name, which a firewall may close.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     children: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
     with ExitStack() as files:
         try:

@@ -7,7 +7,7 @@ import pytest
 from machines import FIRST, SECOND
 
 from atom_repro.records.record import EMULATED, Record, load_records, recording
-from atom_repro.report.identity import newest, refusal, variant
+from atom_repro.report.identity import newest, refusal, superseded, variant
 from atom_repro.report.tables.left_out import left_out
 from atom_repro.report.tables.quality import table1
 
@@ -66,6 +66,15 @@ def test_recipes_beam_widths_scales_and_processors_have_rows_of_their_own(tmp_pa
 def test_of_equal_records_the_newest_stands(tmp_path):
     older, newer = caption(tmp_path), caption(tmp_path, "force=true", "paths.results=/there")
     assert list(newest([older, newer], "caption").values()) == [newer]
+
+
+def test_texts_of_an_older_training_share_no_table_with_those_of_a_newer(tmp_path):
+    new = {"definitions": {"training": 2}}
+    elsewhere, brought = caption(tmp_path, machine=SECOND), caption(tmp_path, scale="paper")
+    newer = caption(tmp_path, **new)
+    assert list(newest([elsewhere, brought, newer], "caption").values()) == [brought, newer]
+    assert list(newest([elsewhere, brought], "caption").values()) == [elsewhere, brought]
+    assert elsewhere.run_id in superseded([elsewhere, brought, newer])
 
 
 def test_what_a_training_was_told_is_in_the_row_of_what_it_made(tmp_path):

@@ -52,7 +52,7 @@ def test_no_worker_is_no_training():
 def test_a_worker_that_fails_is_named():
     with (
         pytest.raises(AtomError, match=r"rank 1 ended with status 1: .*No module named no_such"),
-        workers._workers("no_such_module", [], 2),
+        workers._workers("no_such_module", [], 2, 1),
     ):
         assert os.environ["WORLD_SIZE"] == "2"
         raise RuntimeError("Connection closed by peer")
@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_says_so():
     before = set(psutil.Process().children())
     with (
         pytest.raises(AtomError, match="rank 1 was killed, most likely for lack of memory"),
-        workers._workers(*IDLE, 2),
+        workers._workers(*IDLE, 2, 1),
     ):
         (child,) = set(psutil.Process().children()) - before
         child.kill()
@@ -72,7 +72,7 @@ def test_a_worker_that_is_killed_says_so():
 
 def test_an_error_of_our_own_stays_and_ends_the_workers():
     before = set(psutil.Process().children())
-    with pytest.raises(RuntimeError, match="ours"), workers._workers(*IDLE, 2):
+    with pytest.raises(RuntimeError, match="ours"), workers._workers(*IDLE, 2, 1):
         (child,) = set(psutil.Process().children()) - before
         raise RuntimeError("ours")
     assert not child.is_running()
@@ -81,7 +81,7 @@ def test_an_error_of_our_own_stays_and_ends_the_workers():
 def test_workers_end_with_a_command_that_is_killed():
     program = (
         "import time; from atom_repro.training import workers\n"
-        f"with workers._workers(*{IDLE}, 3):\n"
+        f"with workers._workers(*{IDLE}, 3, 1):\n"
         "    print('started', flush=True); time.sleep(100)"
     )
     command = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from atom_repro.datatypes import AtomError
+from atom_repro.training.muon import Muon
 from atom_repro.training.optimisation import (
     ReleasedSchedule,
-    adamw,
+    images_first,
+    optimiser,
     parameter_groups,
     set_learning_rates,
     warmup_cosine,
@@ -96,12 +98,33 @@ def test_a_frozen_parameter_is_in_no_group(model):
     assert names(groups, parameters) == parameters.keys() - {frozen}
 
 
+def test_muon_is_for_groups_that_are_marked(model):
+    by_name = named(model)
+    settings = {"weight_decay": 0.02, "decay_rule": "matrices", "learning_rate": 1e-2}
+    plain = optimiser(parameter_groups(by_name, **settings), betas=(0.9, 0.999))
+    assert type(plain) is torch.optim.AdamW
+    chosen = {id(p) for name, p in by_name.items() if name.endswith("fc1.weight")}
+    marked = optimiser(parameter_groups(by_name, **settings, orthogonal=chosen), betas=(0.9, 0.98))
+    assert isinstance(marked, Muon)
+    groups = [g for g in marked.param_groups if g["orthogonal"]]
+    assert {id(p) for g in groups for p in g["params"]} == chosen
+
+
 def test_our_schedule():
     rate = warmup_cosine(warmup_steps=10, max_steps=110)
     assert rate(0, 2.0) == pytest.approx(0.2)
     assert rate(9, 2.0) == rate(10, 2.0) == 2.0
     assert rate(60, 2.0) == pytest.approx(1.0)
     assert rate(110, 2.0) == pytest.approx(0.0)
+
+
+def test_steps_of_images_have_a_rate_of_their_own():
+    captions = warmup_cosine(warmup_steps=10, max_steps=110)
+    rate = images_first(captions, image_steps=100, ratio=2.0)
+    assert [rate(100 + step, 1.0) for step in (0, 9, 60)] == [captions(s, 1.0) for s in (0, 9, 60)]
+    assert max(rate(step, 1.0) for step in range(100)) == 2.0
+    assert rate(0, 1.0) < rate(20, 1.0) > rate(99, 1.0) > 0
+    assert images_first(captions, image_steps=0, ratio=2.0) is captions
 
 
 def test_the_released_schedule():
@@ -134,9 +157,9 @@ def test_each_group_follows_its_own_rate(model):
         visual_learning_rate=2e-6,
         is_visual=lambda name: name.startswith("encoder."),
     )
-    optimiser = adamw(groups, betas=(0.9, 0.999))
+    made = optimiser(groups, betas=(0.9, 0.999))
     for iteration in (0, 1, 50, 5000):
-        set_learning_rates(optimiser, warmup_cosine(warmup_steps=100, max_steps=10_000), iteration)
-    fast, slow = optimiser.param_groups[0]["lr"], optimiser.param_groups[-1]["lr"]
+        set_learning_rates(made, warmup_cosine(warmup_steps=100, max_steps=10_000), iteration)
+    fast, slow = made.param_groups[0]["lr"], made.param_groups[-1]["lr"]
     assert fast == pytest.approx(10 * slow)
-    assert optimiser.param_groups[0]["betas"] == (0.9, 0.999)
+    assert made.param_groups[0]["betas"] == (0.9, 0.999)

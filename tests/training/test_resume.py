@@ -1,13 +1,19 @@
 """The folder of a training: its modules are finite, of one training, and nobody else's are lost."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
+from words import Words
 
 from atom_repro.checkpoints.checkpoint import Checkpoint
+from atom_repro.config import build
+from atom_repro.config.composition import compose
 from atom_repro.datatypes import AtomError
+from atom_repro.training.network import training_network, training_optimiser
 from atom_repro.training.resume import TrainingState
+from atom_repro.training.sharding import full_state, restore_state
 from atom_repro.training.trainer import _require_converging
 
 
@@ -94,3 +100,35 @@ def test_modules_of_two_trainings_are_no_checkpoint(tmp_path, network):
     assert not mixed.has_weights(label)
     with pytest.raises(AtomError, match=r"a/fp32: the encoder is of trained:\w+ and the decoder"):
         mixed.weights()
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_run_saved_after_steps_of_images_goes_on_as_if_it_had_not_been(name):
+    """Those steps reach the stem alone; the rest has no optimiser state yet."""
+    cfg = compose("finetune", ["scale=smoke", "model=tiny_mplug2plus", f"train.optimiser={name}"])
+    model = build(cfg.model)
+    words = SimpleNamespace(tokenizer=Words(), rarity=[1.0] * model.decoder.vocabulary)
+    torch.manual_seed(0)
+    size = model.encoder.image_size
+    frames = torch.randint(0, 255, (2, model.encoder.frames, 3, size, size)).byte()
+    captions = torch.randint(4, 200, (2, 2, 7))
+    of_images = {"images": frames[:, 0], "image_captions": captions}
+    of_captions = {"frames": frames, "captions": captions, "caption_weight": 1.0}
+
+    def steps(network, optimiser, batch, count):
+        for _ in range(count):
+            network(batch)[0].backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
+    whole, again = (training_network(model, words, cfg.train) for _ in range(2))
+    optimiser, resumed = (training_optimiser(n, cfg.train) for n in (whole, again))
+    steps(whole, optimiser, of_images, 2)
+    saved = copy.deepcopy(full_state(whole, optimiser))
+    restore_state(again, resumed, saved)
+    for network, one in ((whole, optimiser), (again, resumed)):
+        steps(network, one, of_captions, 2)
+    for (key, expected), got in zip(
+        whole.state_dict().items(), again.state_dict().values(), strict=True
+    ):
+        assert torch.equal(expected, got), key

@@ -50,7 +50,8 @@ def mesh():
 def setting(request):
     """Something that makes a network, its settings, and a micro-batch."""
     recomputed = "train.gradient_checkpointing=true"
-    cfg = compose("finetune", [*request.param, "train.learning_rate=1e-2", recomputed])
+    adamw = ("train.optimiser=adamw", "train.learning_rate=1e-2")
+    cfg = compose("finetune", [*request.param, *adamw, recomputed])
     model = config.build(cfg.model)
     data = SimpleNamespace(tokenizer=Words(), rarity=[1.0] * model.decoder.vocabulary)
     size = model.encoder.image_size

@@ -7,8 +7,9 @@ from atom_repro.data.toy.training_tasks import TextExample
 from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import SpecialTokens
-from atom_repro.training.augmentation import shift
+from atom_repro.training.augmentation import none, shift
 from atom_repro.training.batches import CaptionBatches, FrameBank
+from atom_repro.training.image_batches import ImageBatches
 from atom_repro.training.text_batches import TextBatches
 from atom_repro.training.training_steps import Processes, TrainingSteps
 
@@ -106,3 +107,34 @@ def test_text_comes_every_so_many_steps(steps):
 def test_what_cannot_be_shared_out_is_refused_by_key(steps):
     with pytest.raises(AtomError, match=r"train\.batch_size=4 cannot be .* over 3 processes"):
         steps(processes=Processes(0, 3))(0)
+
+
+def test_the_first_steps_are_single_frames_of_many_clips(steps, bank):
+    captions = steps().captions
+    with_images = steps(images=ImageBatches(captions, size=12), image_steps=2, accumulate=2)
+    first, second = with_images(1)
+    assert first.keys() == {"images", "image_captions"}
+    assert first["images"].shape == (12, 3, 8, 8)
+    assert not np.array_equal(first["images"], second["images"])
+    # The captions are all those of the frame's clip, whichever process reads it.
+    halves = [
+        steps(images=ImageBatches(captions, size=12), image_steps=2, accumulate=2,
+              processes=Processes(rank, 2))(1)[0]
+        for rank in range(2)
+    ]  # fmt: skip
+    for name, whole in first.items():
+        assert np.array_equal(np.concatenate([half[name] for half in halves]), whole)
+    still = CaptionBatches(bank, CAPTIONS, batch_size=4, captions_per_clip=1,
+                           augmentation=none.build(), pad_id=0, seed=0)  # fmt: skip
+    images = ImageBatches(still, size=12)(0, slice(None))
+    for pixels, ids in zip(images["images"], images["image_captions"], strict=True):
+        frame = pixels.transpose(1, 2, 0)
+        (clip,) = {c for c in range(8) for f in bank.pixels[c] if np.array_equal(f, frame)}
+        assert ids[0, : len(CAPTIONS[clip][0])].tolist() == CAPTIONS[clip][0]
+    # Those of captions are as if there had been none before them.
+    (expected, _), (part, _) = steps(accumulate=2)(0), with_images(2)
+    assert np.array_equal(part["frames"], expected["frames"])
+
+
+def test_no_step_has_text_tasks_where_none_is_asked_for(steps):
+    assert all("text" not in steps(text_every=0)(step)[0] for step in range(3))

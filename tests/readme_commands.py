@@ -31,11 +31,12 @@ ALONE = (
     "make audit", "make data-check",
     "python -m train.finetune", "python -m device_bench.storage",
     "python -m device_bench.training_step", "python -m device_bench.peers",
+    "python -m device_bench.contention",
 )  # fmt: skip
 SCALED = (
     "train.finetune", "eval.caption", "eval.retrieval", "eval.tasks", "eval.pipeline",
     "device_bench.latency", "device_bench.compare", "device_bench.sessions",
-    "device_bench.endurance", "device_bench.training_step",
+    "device_bench.endurance", "device_bench.training_step", "device_bench.contention",
 )  # fmt: skip
 
 
@@ -64,6 +65,12 @@ def shrunk(text: str, folder: Path) -> list[str]:
             "only=[torch_fp32,torchao_int8]",
         ),
         (
+            "device_bench.contention",
+            "device_bench.contention rounds=1 busy=[0] workers=[2] 'training=[scale=smoke,"
+            "train.max_steps=4,train.image_steps=0,train.validation_every=4,"
+            "train.validation_clips=2]'",
+        ),
+        (
             "compare experiment=compare/full_size",
             "compare experiment=compare/full_size model=tiny_mplug2plus limits=false repeats=1",
         ),
@@ -87,7 +94,8 @@ def shrunk(text: str, folder: Path) -> list[str]:
         if words[1] == "help":
             return words
         return [*words, f"PYTHON={sys.executable}", "ARGS=" + " ".join([given, *scale, *paths])]
-    scale = ["scale=smoke", *SHALLOW] if words[2] in SCALED else []
+    shallow = () if words[2] == "device_bench.contention" else SHALLOW  # it has no model itself
+    scale = ["scale=smoke", *shallow] if words[2] in SCALED else []
     scale += ["train.threads=1"] if words[2] == "train.finetune" else []
     return [sys.executable, *words[1:], *scale, *paths]
 

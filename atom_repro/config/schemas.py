@@ -478,6 +478,23 @@ class TrainingStepConfig(RecordedConfig):
 
 
 @dataclass
+class ContentionConfig(RecordedConfig):
+    """`device_bench.contention`: trainings by each number of `workers` beside each number of `busy`
+    processes, in `rounds`. `training` are the overrides of `train.finetune`; its first
+    `warmup_steps` steps count for nothing. `cores` are those that this process may use."""
+
+    WORK: ClassVar[tuple[str, ...]] = ("rounds", "busy", "workers")
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    training: list[str] = MISSING
+    busy: list[int] = field(default_factory=lambda: [0, 1, 2])
+    workers: list[int] = field(default_factory=lambda: [1, 2])
+    rounds: int = 2
+    warmup_steps: int = 2
+    cores: int = 2
+
+
+@dataclass
 class StandinConfig(CommandConfig):
     """`device_bench.standin`: a stand-in device at a port of loopback, with its files in a
     folder. `architecture` is x86_64 or aarch64, None for this machine's."""
@@ -652,6 +669,7 @@ _SCHEMAS = {
     "storage": StorageConfig,
     "standin": StandinConfig,
     "training_step": TrainingStepConfig,
+    "contention": ContentionConfig,
     "report": ReportConfig,
     "reproduce": ReproduceConfig,
     "audit": AuditConfig,

@@ -35,6 +35,7 @@ def render_all(records: Sequence[Record], paper: Sequence[Cell]) -> dict[str, st
         "tasks": tasks.tasks(records),
         "endurance": endurance(records),
         "training_step": training_step.training_step(records),
+        "contention": training_step.contention(records),
         "table07": table7(records, paper),
         **human_captions.build(records, paper),
         **sessions.build(records),

@@ -16,6 +16,7 @@ PERFORMANCE_TABLES = frozenset(
         "arms",
         "limits",
         "training_step",
+        "contention",
         "sessions",
         "endurance",
         "appendix_g",

@@ -22,7 +22,7 @@ from atom_repro.report.tables.endurance import endurance
 from atom_repro.report.tables.tasks import tasks
 from atom_repro.report.tables.text_embedder import table7
 from atom_repro.report.tables.training import training
-from atom_repro.report.tables.training_step import training_step
+from atom_repro.report.tables.training_step import contention, training_step
 
 Table = Callable[[Sequence[Record]], list[Row]]
 # The tables that a record of each stage fills.
@@ -37,6 +37,7 @@ _TABLES: Mapping[str, Sequence[Table]] = {
     "sessions": (lambda r: sessions.build(r)[sessions.NAME],),
     "endurance": (endurance,),
     "training_step": (training_step,),
+    "contention": (contention,),
     "storage": (lambda r: storage.table6(r, []), lambda r: storage.table9(r, [])),
     "text_embedder": (lambda r: table7(r, []),),
     "oracle_caption": (lambda r: human_captions.human_beside_paper(r, []),),

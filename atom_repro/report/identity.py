@@ -30,7 +30,8 @@ _FIELDS = (
 _WITHOUT_EFFECT = (
     "paths", "force", "dry_run", "hydra", "checkpoint", "java", "only", "bootstrap_draws",
     "repeats", "residencies", "schedules", "sessions", "prompt_counts", "limits", "limits_s",
-    "most_clips", "steps", "clips", "sweep", "grid", "train.threads", "train.workers",
+    "most_clips", "steps", "clips", "busy", "workers", "warmup_steps", "sweep", "grid",
+    "train.threads", "train.workers",
     "train.checkpoint_every", "scale.workers", "dataset.root", "rounds", "parts", "variants",
     "setting", "host.number", "host.serial",
     "host.folder", "host.models", "host.guard", "host.guard.celsius",

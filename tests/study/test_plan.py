@@ -107,7 +107,7 @@ COMMANDS = {
     "device_bench.latency": NEEDS, "device_bench.sessions": NEEDS,
     "device_bench.endurance": NEEDS, "device_bench.storage": "modules, which are deleted",
     "device_bench.sweep": "auto: 4 points", "device_bench.training_step": "steps",
-    "device_bench.peers": "rounds 10",
+    "device_bench.peers": "rounds 10", "device_bench.contention": "rounds 2 x busy 3 x workers",
 }  # fmt: skip
 
 

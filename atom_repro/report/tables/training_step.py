@@ -1,6 +1,7 @@
 """Training-step table: seconds, tokens/s and memory of a step, as a function of records."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from atom_repro.records.record import Record
 from atom_repro.report.cells import Row, extremes, measured
@@ -41,6 +42,37 @@ def training_step(records: Sequence[Record]) -> list[Row]:
                     note=_NOTE + _stop(record),
                 )
             )  # fmt: skip
+    return rows
+
+
+def contention(records: Sequence[Record]) -> list[Row]:
+    """A row per number of worker processes and of busy processes beside them.
+
+    `speed` is the share of the speed with none beside them, `of a fair share` what that is of
+    c / (c + k), which a fair system leaves a training on c cores beside k others.
+    """
+    rows: list[Row] = []
+    for record in select(records, "contention").values():
+        cores, timed = record.values["cores"], [s for s in record.samples() if not s["warmup"]]
+        seconds: dict[tuple[int, int], list[float]] = {}
+        for sample in timed:
+            seconds.setdefault((sample["workers"], sample["busy"]), []).append(sample["seconds"])
+        for (workers, busy), steps in sorted(seconds.items()):
+            speed = median(seconds[workers, 0]) / median(steps)
+            row = f"host/{record.values['model']}/{workers} workers/{busy} busy"
+            for column, value, unit in (
+                ("step", median(steps), "s"),
+                ("speed", 100 * speed, "percent"),
+                ("of a fair share", 100 * speed * (cores + busy) / cores, "percent"),
+            ):
+                rows.append(
+                    measured(
+                        "contention", row, column, value, unit, record, n=len(steps),
+                        spread=extremes(steps) if column == "step" else "",
+                        note=f"{cores} cores; medians of steps over rounds; the busy processes "
+                        "are this benchmark's own",
+                    )
+                )  # fmt: skip
     return rows
 
 

@@ -10,7 +10,7 @@ from atom_repro.records.record import Record
 from atom_repro.report.cells import median_interval
 from atom_repro.report.render import cell_text
 from atom_repro.report.tables.latency import build, newest, table3
-from atom_repro.report.tables.training_step import training_step
+from atom_repro.report.tables.training_step import contention, training_step
 
 ARMS = {"reload_stage/sequential": 10.0, "resident/sequential": 9.0, "resident/parallel": 6.0}
 RATES = {"read_bytes_per_s": 10e9, "fp32_operations_per_s": 50e9}
@@ -190,6 +190,24 @@ def test_steps_by_size_with_the_one_that_does_not_fit(tmp_path):
     found = cells(training_step([trial(tmp_path / "r5", 8)]))
     assert found[f"{kind}/8 clips", "step"].note.endswith("memory did not end it")
     assert (two, "step") not in found
+
+
+def test_steps_beside_busy_processes_are_held_against_a_fair_share(tmp_path):
+    samples = [
+        {"workers": workers, "busy": busy, "round": 0, "step": step, "seconds": seconds,
+         "warmup": step == 0}
+        for workers, busy, times in ((1, 0, (9.0, 1.0, 1.0)), (1, 2, (9.0, 4.0, 4.0)),
+                                     (2, 0, (9.0, 0.5, 0.5)), (2, 2, (9.0, 1.0, 1.0)))
+        for step, seconds in enumerate(times)
+    ]  # fmt: skip
+    values = {"model": "tiny", "cores": 2}
+    made = record(tmp_path / "r1", "contention", samples, values=values, config={}, scale="tiny")
+    found = cells(contention([made]))
+    assert found["host/tiny/1 workers/2 busy", "step"].ours == 4.0
+    assert found["host/tiny/1 workers/2 busy", "speed"].ours == 25.0
+    assert found["host/tiny/1 workers/2 busy", "of a fair share"].ours == 50.0
+    assert found["host/tiny/2 workers/2 busy", "of a fair share"].ours == 100.0
+    assert found["host/tiny/2 workers/0 busy", "of a fair share"].ours == 100.0
 
 
 def test_another_kind_of_training_is_another_row(tmp_path):

@@ -4,6 +4,7 @@
 MPI is missing. The record has their number.
 """
 
+import warnings
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -75,6 +76,8 @@ def make_accelerator(settings: TrainConfig, *, unused_parameters: bool = False) 
             DistributedDataParallelKwargs(find_unused_parameters=unused_parameters),
         ],
     )
+    # Of depthwise kernels, whose dimensions of one have strides that mean nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     refuse_accelerate_sharding(accelerator.distributed_type)
     return accelerator
 

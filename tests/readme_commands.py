@@ -21,7 +21,7 @@ REPEATS = (
     "make smoke", "variants=switches", "variants=hosts", "runtime.decode_batch=4",
     "sessions pipeline=assembly", "engine=executorch quant=8da8w pipeline=assembly", "make systems",
     "peers model.encoder.layers=4 model.decoder.layers=4",
-    "train.finetune model=tiny_mplug2",
+    "train.finetune model=tiny_mplug2", "device_bench.contention",
 )  # fmt: skip
 NEED_DATA = ("make table7", "make human-captions")
 NEED_WEIGHTS = ("python -m train.convert",)
@@ -66,9 +66,9 @@ def shrunk(text: str, folder: Path) -> list[str]:
         ),
         (
             "device_bench.contention",
-            "device_bench.contention rounds=1 busy=[0] workers=[2] 'training=[scale=smoke,"
-            "train.max_steps=4,train.image_steps=0,train.validation_every=4,"
-            "train.validation_clips=2]'",
+            'device_bench.contention rounds=1 busy=[0] workers=[2] \'training=["scale=smoke",'
+            '"train.max_steps=4","train.image_steps=0","train.validation_every=4",'
+            '"train.validation_clips=2"]\'',
         ),
         (
             "compare experiment=compare/full_size",

@@ -97,7 +97,7 @@ def main(cfg: Any) -> None:
             losses = trainer.step(step)
             step += 1
             state.log(step=step, **losses)
-            if step % trainer.validation_every == 0 or step == trainer.steps:
+            if trainer.validates(step):
                 trainer.measured_peak.stop()
                 began = time.perf_counter()
                 whole = trainer.full_network()

@@ -52,7 +52,7 @@ class Trainer:
         self.epoch_steps = max(1, data.epoch // settings.accumulate)
         of_captions = settings.epochs * self.epoch_steps if settings.epochs else settings.max_steps
         self.steps = data.steps.image_steps + of_captions
-        self.validation_every = settings.validation_every or self.epoch_steps
+        self._validation_every = settings.validation_every or self.epoch_steps
 
         make_network = partial(training_network, model, data, settings)
         self.memory_estimate = step_memory(
@@ -122,6 +122,12 @@ class Trainer:
         means = mean_over_processes(accelerator, losses)
         _require_converging(step, means)
         return {**means, "step_s": time.perf_counter() - start_s}
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows the first `step` steps: at the end, and every so many steps
+        once there were some of captions."""
+        due = step > self._data.steps.image_steps and step % self._validation_every == 0
+        return due or step == self.steps
 
     def full_network(self) -> CaptioningModel | None:
         """The network with all its current parameters; with sharding None in all processes but the

@@ -60,8 +60,8 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
         weights.append(record.data["weights"])
         # Nothing says beside which other work the part before the kill ran.
         assert (record.values["train_s"] is None) == (name == "broken")
-        steps = [s["step"] for s in record.samples() if "caption_loss" in s]
-        assert steps == list(range(1, 9))
+        steps = [s["step"] for s in record.samples() if "step_s" in s]
+        assert steps == list(range(1, record.config("train.image_steps") + 9))
     assert weights[0] == weights[1]
 
 

@@ -6,16 +6,21 @@ A clip's frames are alike; as many frames of as many clips say more about what t
 from typing import Any
 
 import numpy as np
+import torch
 
 from atom_repro.config.schemas import TrainConfig
+from atom_repro.models.video_encoder import VideoEncoder
 from atom_repro.models.vlm import VideoLanguageModel
 from atom_repro.training.batches import CaptionBatches
 
 
 def image_steps(settings: TrainConfig, model: VideoLanguageModel) -> int:
     """Steps of single frames that a training begins with: `train.image_steps`, none where the
-    encoder has no convolutional stem, which is what they train."""
-    return settings.image_steps if getattr(model.encoder, "stem", "") == "conv" else 0
+    encoder is no `VideoEncoder` with a convolutional stem, which is what they train."""
+    if not settings.image_steps or getattr(model.encoder, "stem", "") != "conv":
+        return 0
+    with torch.device("meta"):
+        return settings.image_steps if isinstance(model.make_encoder(), VideoEncoder) else 0
 
 
 class ImageBatches:

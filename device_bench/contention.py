@@ -10,6 +10,7 @@ meets all of them.
     python -m device_bench.contention busy=[0,4] rounds=3
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,14 @@ def main(cfg: Any) -> None:
                     if status := run_stage(training):
                         raise AtomError(f"`{training}` ended with status {status}")
                 record = load_records([folder / "results/records" / machine.fingerprint])[-1]
+                processes = record.values["processes"]
                 seconds = [s["step_s"] for s in record.samples() if "step_s" in s]
                 run.samples += [
-                    {"workers": workers, "processes": record.values["processes"], "busy": busy,
+                    {"workers": workers, "processes": processes, "busy": busy,
                      "round": number, "step": step, "seconds": s, "warmup": step < cfg.warmup_steps}
                     for step, s in enumerate(seconds)
                 ]  # fmt: skip
+                shutil.rmtree(folder)  # its modules are a byproduct
                 bar.update()
         timed = [s for s in run.samples if not s["warmup"]]
         run.values |= {

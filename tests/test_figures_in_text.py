@@ -54,10 +54,12 @@ def test_what_the_study_takes(records):
     seconds, unknown, _ = total_time(stages, newest.machine)
     training = estimate("finetune", stages[0].settings, newest.machine).seconds
     assert unknown == 0
+    beside = [r.busy for r in records if r.stage == "latency" and r.run_id > newest.run_id]
+    assert any(beside)
     assert (
         f"On 2 cores of an AMD EPYC of family {newest.machine.family} without AVX-512 the "
         f"committed records add up to {duration(seconds)}, {duration(training)} of it training "
-        f"({loads[newest.busy]})"
+        f"({loads[newest.busy]}) and the latency stages beside other work"
     ) in text("README.md")
 
 

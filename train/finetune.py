@@ -9,7 +9,7 @@ own.
     python -m train.finetune
     python -m train.finetune train.max_steps=200 seed=1
     python -m train.finetune 'train.components={visual.clip: frozen, decoder: lora}'
-    torchrun --nproc_per_node 2 -m train.finetune [train.shard=true train.optimiser=adamw]
+    torchrun --nproc_per_node 2 -m train.finetune [train.shard=true train.optimiser=adamw …]
     python -m train.finetune --multirun train.learning_rate=1e-3,1e-4 \\
         'checkpoint.folder=${paths.work}/checkpoints/rate-${train.learning_rate}'
 """

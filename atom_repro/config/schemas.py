@@ -86,10 +86,11 @@ class TrainConfig:
     states over processes (FSDP).
 
     The first `image_steps` steps, before those of captions, train the encoder's stem on single
-    frames, `batch_size` times the frames of a clip, at `image_learning_rate` at most; none where
-    the stem is no convolutional one.
+    frames, `batch_size` times the frames of a clip, at `image_learning_rate` at most; none with
+    `start`, or where the stem is no convolutional one.
 
-    `optimiser` is `muon`, for the matrices of hidden layers, with AdamW for the rest, or `adamw`.
+    `optimiser` is `muon`, for the matrices of hidden layers, with AdamW for the rest, or `adamw`,
+    for which the default `learning_rate` is too high (tiny scale had 2e-3).
     `schedule` is `warmup_cosine` (to zero; warm-up in steps) or `released` (to
     `floor_learning_rate`; warm-up in iterations, `accumulate` per step), and
     `decay_rule` is `matrices` or `released`: see `optimisation`. `visual_learning_rate` is that

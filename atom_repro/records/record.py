@@ -36,7 +36,7 @@ QUANTITY_DEFINITIONS: Mapping[str, Mapping[int, str]] = {
         1: "a load ends with a first forward",
         2: "a load ends when the module can be called",
     },
-    # What weights trained here come from; weights that are brought have only the newest.
+    # How the defaults train on generated data.
     "training": {
         1: "AdamW from random weights",
         2: "words of single frames first, and Muon",

@@ -138,13 +138,14 @@ def select(records: Iterable[Record], stage: str) -> dict[Identity, Record]:
 
 def _definition(record: Record) -> tuple[tuple[str, ...], int]:
     """The records that a record's definition of its quantity must not be older than, and its
-    version: of loads, or of the training behind texts."""
+    version: of loads, or of the training that made weights on generated data."""
     if record.stage in _WITH_LOADS:
         return (), record.definition("load") or 0
-    if record.stage in _JUDGED:
+    trained_here = str(record.data.get("weights")).startswith("trained:")
+    if record.stage in _JUDGED and trained_here and dataset_name(record) == TOY:
         identity = Identity.of(record)
-        return (identity.data, identity.scale), record.definition("training") or 0
-    return (), 0
+        return (identity.scale,), record.definition("training") or 0
+    return ("",), 0
 
 
 def _weights_key(record: Record) -> tuple[str, ...]:

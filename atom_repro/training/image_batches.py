@@ -15,9 +15,11 @@ from atom_repro.training.batches import CaptionBatches
 
 
 def image_steps(settings: TrainConfig, model: VideoLanguageModel) -> int:
-    """Steps of single frames that a training begins with: `train.image_steps`, none where the
-    encoder is no `VideoEncoder` with a convolutional stem, which is what they train."""
-    if not settings.image_steps or getattr(model.encoder, "stem", "") != "conv":
+    """Steps of single frames that a training begins with: `train.image_steps`, none where weights
+    are given to start from, or the encoder is no `VideoEncoder` with a convolutional stem, which is
+    what they train."""
+    has_stem = getattr(model.encoder, "stem", "") == "conv"
+    if settings.start or not settings.image_steps or not has_stem:
         return 0
     with torch.device("meta"):
         return settings.image_steps if isinstance(model.make_encoder(), VideoEncoder) else 0
@@ -33,9 +35,8 @@ class ImageBatches:
 
     def __init__(self, captions: CaptionBatches, *, size: int) -> None:
         self._captions, self.size = captions, size
-        longest = max(len(ids) for of_clip in captions.captions for ids in of_clip)
         self._most = max(map(len, captions.captions))
-        self._longest = longest
+        self._longest = max(len(ids) for of_clip in captions.captions for ids in of_clip)
 
     def __call__(self, step: int, rows: slice) -> dict[str, Any]:
         """Frames (F, 3, S, S) uint8 and the ids of captions (F, R, L), padded, of some rows."""

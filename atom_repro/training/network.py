@@ -7,7 +7,6 @@ from typing import Any, Protocol, cast
 from atom_repro.checkpoints import module_files
 from atom_repro.checkpoints.checkpoint import Checkpoint
 from atom_repro.config.schemas import TrainConfig
-from atom_repro.datatypes import AtomError
 from atom_repro.engines.engine import Decoder, Encoder
 from atom_repro.engines.modules import DecoderModule, EncoderModule
 from atom_repro.models.tokenizer import Tokenizer
@@ -64,21 +63,10 @@ def training_network(
 
 
 def training_optimiser(network: CaptioningModel, settings: TrainConfig) -> Any:
-    """Optimiser of the trainable parameters, grouped by the settings' decay rule and rates.
-
-    Raises:
-        AtomError: no optimiser of that name, or one that parameters in shards cannot have.
-    """
+    """Optimiser of the trainable parameters, grouped by the settings' decay rule and rates."""
     orthogonal = set[int]()
     if settings.optimiser == "muon":
-        if settings.shard:
-            raise AtomError(
-                "train.optimiser=muon needs whole matrices, which train.shard=true splits; set "
-                "train.optimiser=adamw"
-            )
         orthogonal = hidden_matrices(network, network.model.decoder.vocabulary)
-    elif settings.optimiser != "adamw":
-        raise AtomError(f"train.optimiser={settings.optimiser!r} is neither 'adamw' nor 'muon'")
     groups = parameter_groups(
         dict(network.named_parameters()),
         weight_decay=settings.weight_decay,

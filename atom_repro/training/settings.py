@@ -40,6 +40,13 @@ def require_sensible(settings: TrainConfig, scale: str) -> None:
         value = getattr(settings, key)
         if value is not None and not 0 < value <= _HIGHEST_RATE:
             raise AtomError(f"train.{key}={value}: must be above 0 and at most {_HIGHEST_RATE:g}")
+    if settings.optimiser not in ("adamw", "muon"):
+        raise AtomError(f"train.optimiser={settings.optimiser!r} is neither 'adamw' nor 'muon'")
+    if settings.optimiser == "muon" and settings.shard:
+        raise AtomError(
+            "train.optimiser=muon needs whole matrices, which train.shard=true splits; set "
+            "train.optimiser=adamw, and a train.learning_rate for it (2e-3 at tiny scale)"
+        )
     betas = list(settings.betas)
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise AtomError(f"train.betas={betas}: must be two numbers from 0 on and below 1")

@@ -21,7 +21,7 @@ from atom_repro.device.memory import PeakSampler, anonymous_bytes, is_measurable
 from atom_repro.engines.roofline import ShapeOnlyDispatch
 from atom_repro.training.checkpointing import blocks
 
-_ADAM_STATES = 2  # the running means of the gradient and of its square
+_ADAM_STATES = 2  # the running means of the gradient and of its square; Muon has the first alone
 # What a CPU process holds beside a step's tensors, at most, as shares of the activations and of
 # what is held between steps: glibc keeps freed blocks below its mmap threshold (32 MiB at most, so
 # larger weights cost nothing), kernels have workspaces. Set above every step in

@@ -69,9 +69,9 @@ def test_of_equal_records_the_newest_stands(tmp_path):
 
 
 def test_texts_of_an_older_training_share_no_table_with_those_of_a_newer(tmp_path):
-    new = {"definitions": {"training": 2}}
-    elsewhere, brought = caption(tmp_path, machine=SECOND), caption(tmp_path, scale="paper")
-    newer = caption(tmp_path, **new)
+    elsewhere = caption(tmp_path, machine=SECOND, weights="trained:a")
+    brought = caption(tmp_path, "generation.beams=1", weights="released:b")
+    newer = caption(tmp_path, weights="trained:c", definitions={"training": 2})
     assert list(newest([elsewhere, brought, newer], "caption").values()) == [brought, newer]
     assert list(newest([elsewhere, brought], "caption").values()) == [elsewhere, brought]
     assert elsewhere.run_id in superseded([elsewhere, brought, newer])

@@ -14,6 +14,8 @@ from atom_repro.training.settings import require_sensible
     [
         ("train.learning_rate=1e8", "train.learning_rate=100000000.0: must be above 0 and at most"),
         ("train.learning_rate=0.0", "above 0"),
+        ("train.optimiser=sgd", "train.optimiser='sgd' is neither 'adamw' nor 'muon'"),
+        ("train.shard=true", "train.optimiser=muon needs whole matrices"),
         ("train.learning_rate=nan", "train.learning_rate=nan: must be above 0"),
         ("train.visual_learning_rate=-1e-4", "train.visual_learning_rate=-0.0001"),
         ("train.batch_size=0", "train.batch_size=0: must be at least 1"),

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+from atom_repro.config import build
+from atom_repro.config.composition import compose
 from atom_repro.data.toy.training_tasks import TextExample
 from atom_repro.datatypes import AtomError
 from atom_repro.models.tokenizer import Tokenizer
 from atom_repro.models.vlm import SpecialTokens
 from atom_repro.training.augmentation import none, shift
 from atom_repro.training.batches import CaptionBatches, FrameBank
-from atom_repro.training.image_batches import ImageBatches
+from atom_repro.training.image_batches import ImageBatches, image_steps
 from atom_repro.training.text_batches import TextBatches
 from atom_repro.training.training_steps import Processes, TrainingSteps
 
@@ -138,3 +140,14 @@ def test_the_first_steps_are_single_frames_of_many_clips(steps, bank):
 
 def test_no_step_has_text_tasks_where_none_is_asked_for(steps):
     assert all("text" not in steps(text_every=0)(step)[0] for step in range(3))
+
+
+def test_steps_of_images_are_for_a_stem_that_begins_with_nothing():
+    def count(*overrides):
+        cfg = compose("finetune", list(overrides))
+        return image_steps(cfg.train, build(cfg.model))
+
+    assert count("train.image_steps=7") == 7
+    assert count("train.image_steps=7", "train.start=somewhere") == 0
+    assert count("train.image_steps=7", "model.encoder.stem=patch") == 0
+    assert count("train.image_steps=7", "model=smolvlm2_256m") == 0
